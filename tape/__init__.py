@@ -1,0 +1,41 @@
+"""An eager, define-by-run reverse-mode autodiff engine on NumPy.
+
+    Tensor                              an array that remembers how it was made
+    div, power, mean, matmul, ...       the operators, also as methods and as NumPy's functions
+    grad, no_grad, enable_grad          gradients as a function; recording off and on
+    primitive                           a new operator from a forward and its derivative
+    gradcheck                           derivatives against differences
+    show, record_lines                  the tape as a table
+"""
+
+from typing import Any
+
+from tape.draw import show
+from tape.engine import enable_grad, no_grad, record_lines
+from tape.ops import (
+    abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div, dot,
+    dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p, log_softmax,
+    logsumexp, matmul, max, maximum, mean, min, minimum, moveaxis, mul, neg, norm, pad, power, relu,
+    reshape, sigmoid, sign, sin, softmax, split, sqrt, square, squeeze, stack, std, sub, sum, swapaxes,
+    tanh, transpose, var, where)
+from tape.primitive import primitive
+from tape.tensor import Tensor
+from tape.transforms import grad
+
+__all__ = [
+    "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
+    "abs", "add", "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
+    "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",
+    "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum",
+    "mean", "min", "minimum", "moveaxis", "mul", "neg", "norm", "pad", "power", "relu", "reshape",
+    "sigmoid", "sign", "sin", "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub",
+    "sum", "swapaxes", "tanh", "transpose", "var", "where",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use, so that `python -m tape.gradcheck` runs the module once, not twice.
+    if name == "gradcheck":
+        import importlib
+        return importlib.import_module("tape.gradcheck")
+    raise AttributeError(f"module 'tape' has no attribute {name!r}")

@@ -1,0 +1,159 @@
+"""One line for each operator: a call of it that the gradient checker and the tests run.
+
+A name in front of ``/`` is the operator; what follows tells several lines of one operator apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+from tape import ops
+from tape.ops import arithmetic, fused, linalg, reductions, shapes
+
+EIGHT = ("div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm")
+
+
+class Case(NamedTuple):
+    """A function of differentiable inputs, and how to draw them."""
+
+    name: str
+    function: Callable
+    shapes: tuple
+    draw: Callable
+
+    @property
+    def operator(self) -> str:
+        """The operator that the case is a line of."""
+        return self.name.split("/")[0]
+
+    def inputs(self, dtype: Any = np.float64) -> list[np.ndarray]:
+        """The same inputs at every call."""
+        rng = np.random.default_rng(len(self.name))
+        return [self.draw(rng, shape).astype(dtype) for shape in self.shapes]
+
+
+def spread(rng: np.random.Generator, shape: tuple) -> np.ndarray:
+    """Of both signs, and away from 0, where some operators have a kink."""
+    x = rng.standard_normal(shape)
+    return x + 0.2 * np.sign(x)
+
+
+def positive(rng: np.random.Generator, shape: tuple) -> np.ndarray:
+    """Between 0.5 and 2."""
+    return rng.uniform(0.5, 2.0, shape)
+
+
+def case(name: str, function: Callable, *input_shapes: tuple, draw: Callable = spread) -> Case:
+    """A `Case`, with its shapes as arguments."""
+    return Case(name, function, input_shapes, draw)
+
+
+_IDS = np.array([[0, 2, 2], [3, 0, 2]])
+_MASK = np.array([[True, False, True], [False, True, True]])
+_LIKE = np.zeros((2, 3))
+
+CASES = [
+    # the eight
+    case("div", ops.div, (2, 3), (3,), draw=positive),
+    case("power", lambda x: ops.power(x, 3), (2, 3)),
+    case("mean", lambda x: ops.mean(x, axis=(0, 2)), (2, 3, 2)),
+    case("matmul", ops.matmul, (2, 3), (3, 2)),
+    case("transpose", lambda x: ops.transpose(x, (2, 0, 1)), (2, 3, 2)),
+    case("relu", ops.relu, (3, 4)),
+    case("softmax", ops.softmax, (2, 4)),
+    case("layer_norm", ops.layer_norm, (2, 4), (4,), (4,)),
+    # arithmetic
+    case("add", ops.add, (2, 3), (3,)),
+    case("sub", ops.sub, (2, 1), (2, 3)),
+    case("mul", ops.mul, (2, 3), (2, 1)),
+    case("div/scalar", lambda x: 1.0 / x, (3,)),
+    case("neg", ops.neg, (3,)),
+    case("power/negative", lambda x: ops.power(x, -2), (3,), draw=positive),
+    case("power/fraction", lambda x: ops.power(x, 2.5), (3,), draw=positive),
+    case("power/tensor", ops.power, (2, 3), (3,), draw=positive),
+    case("power/base", lambda y: ops.power(2.0, y), (2, 3)),
+    case("square", ops.square, (3,)),
+    case("sqrt", ops.sqrt, (3,), draw=positive),
+    case("exp", ops.exp, (3,)),
+    case("log", ops.log, (3,), draw=positive),
+    case("log1p", ops.log1p, (3,), draw=positive),
+    case("expm1", ops.expm1, (3,)),
+    case("sin", ops.sin, (3,)),
+    case("cos", ops.cos, (3,)),
+    case("abs", ops.abs, (3,)),
+    case("maximum", ops.maximum, (2, 3), (3,)),
+    case("minimum", ops.minimum, (2, 3), (3,)),
+    case("clip", lambda x: ops.clip(x, -0.5, 0.7), (6,)),
+    case("where", lambda x, y: ops.where(_MASK, x, y), (2, 3), (3,)),
+    case("astype", lambda x: ops.astype(x, np.float64), (3,)),
+    # activations
+    case("tanh", ops.tanh, (3,)),
+    case("sigmoid", ops.sigmoid, (5,)),
+    case("gelu", ops.gelu, (5,)),
+    case("log_softmax", ops.log_softmax, (2, 4)),
+    case("softmax/axis", lambda x: ops.softmax(x, axis=0), (3, 2)),
+    case("dropout", lambda x: ops.dropout(x, 0.5, rng=0), (4, 3)),
+    # reductions
+    case("sum", lambda x: ops.sum(x, axis=1), (2, 3)),
+    case("sum/all", ops.sum, (2, 3)),
+    case("mean/keepdims", lambda x: ops.mean(x, axis=-1, keepdims=True), (2, 3)),
+    case("max", lambda x: ops.max(x, axis=1), (2, 3)),
+    case("min", lambda x: ops.min(x, axis=0, keepdims=True), (2, 3)),
+    case("var", lambda x: ops.var(x, axis=1, ddof=1), (2, 4)),
+    case("std", lambda x: ops.std(x, axis=0), (4, 2)),
+    case("logsumexp", lambda x: ops.logsumexp(x, axis=1), (2, 4)),
+    case("norm", lambda x: ops.norm(x, axis=1), (2, 4)),
+    # matrix products, a line for each combination of ranks
+    case("matmul/batch", ops.matmul, (2, 2, 3), (2, 3, 2)),
+    case("matmul/batch-2d", ops.matmul, (2, 2, 3), (3, 2)),
+    case("matmul/2d-batch", ops.matmul, (2, 3), (2, 3, 2)),
+    case("matmul/broadcast", ops.matmul, (2, 1, 2, 3), (2, 3, 2)),
+    case("matmul/1d-1d", ops.matmul, (3,), (3,)),
+    case("matmul/1d-2d", ops.matmul, (3,), (3, 2)),
+    case("matmul/2d-1d", ops.matmul, (2, 3), (3,)),
+    case("matmul/1d-batch", ops.matmul, (3,), (2, 3, 2)),
+    case("matmul/batch-1d", ops.matmul, (2, 2, 3), (3,)),
+    case("dot", ops.dot, (2, 3), (3, 2)),
+    # shapes
+    case("transpose/reverse", ops.transpose, (2, 3)),
+    case("swapaxes", lambda x: ops.swapaxes(x, 0, -1), (2, 3, 2)),
+    case("moveaxis", lambda x: ops.moveaxis(x, 0, -1), (2, 3, 2)),
+    case("reshape", lambda x: ops.reshape(x, (3, -1)), (2, 3)),
+    case("broadcast_to", lambda x: ops.broadcast_to(x, (2, 3, 2)), (3, 1)),
+    case("expand_dims", lambda x: ops.expand_dims(x, (0, -1)), (2, 3)),
+    case("squeeze", lambda x: ops.squeeze(x, 1), (2, 1, 3)),
+    case("concatenate", lambda x, y: ops.concatenate([x, y], axis=1), (2, 3), (2, 1)),
+    case("stack", lambda x, y: ops.stack([x, y], axis=1), (2, 3), (2, 3)),
+    case("split", lambda x: ops.split(x, [1, 3], axis=1), (2, 5)),
+    case("pad", lambda x: ops.pad(x, ((1, 0), (2, 1))), (2, 3)),
+    case("getitem", lambda x: x[1:, ::-1], (3, 2)),
+    case("getitem/ellipsis", lambda x: x[..., None, 0], (2, 3)),
+    case("getitem/repeats", lambda x: x[[0, 2, 0, -1]], (3, 2)),
+    case("getitem/two arrays", lambda x: x[_IDS[0], [0, 1, 1]], (3, 2)),
+    case("getitem/mask", lambda x: x[_MASK], (2, 3)),
+    case("embedding", lambda x: ops.embedding(x, _IDS), (4, 2)),
+    # fused
+    case("layer_norm/plain", ops.layer_norm, (2, 4)),
+    case("layer_norm/3d", ops.layer_norm, (2, 2, 3), (3,)),
+    case("cross_entropy", lambda x: ops.cross_entropy(x, _IDS), (2, 3, 4)),
+    case("cross_entropy/ignored", lambda x: ops.cross_entropy(x, _IDS, ignore_index=2,
+                                                               reduction="sum"), (2, 3, 4)),
+    case("causal_attention", ops.causal_attention, (2, 3, 2), (2, 3, 2), (2, 3, 2)),
+    case("causal_attention/prefix", ops.causal_attention, (2, 3), (4, 3), (4, 2)),
+    # the operators that derivatives are written with
+    case("broadcast_like", lambda g: reductions.broadcast_like(g, _LIKE, 1, False), (2,)),
+    case("reshape_like", lambda g: shapes.reshape_like(g, _LIKE), (3, 2)),
+    case("unpad_like", lambda g: shapes.unpad_like(g, _LIKE, 1), (4, 5)),
+    case("scatter_like", lambda g: shapes.scatter_like(g, _LIKE, np.array([1, 1])), (2, 3)),
+    case("embedding_gradient", lambda g: shapes.embedding_gradient(g, _IDS, np.zeros((4, 2))),
+         (2, 3, 2)),
+    case("matmul_gradient_x", lambda g, y: linalg.matmul_gradient_x(g, _LIKE, y), (2, 4), (3, 4)),
+    case("matmul_gradient_y", lambda g, x: linalg.matmul_gradient_y(g, x, _LIKE), (4, 3), (4, 2)),
+    case("power_number", lambda x: arithmetic.power_number(x, exponent=4), (3,)),
+    case("power_elementwise", arithmetic.power_elementwise, (2, 3), (2, 3), draw=positive),
+]
+
+# Composed of the others, or the same under another name; `fused` here only to be found complete.
+DEFINITIONS = (arithmetic, fused, linalg, reductions, shapes, ops.activations)

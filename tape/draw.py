@@ -1,0 +1,111 @@
+"""The tape as text: what was recorded, in order, and what it keeps alive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tape.engine import Record
+from tape.tensor import Tensor
+
+
+def show(*outputs: Tensor) -> str:
+    """The records behind `outputs` as a table, in the order in which they ran.
+
+    Columns: the position on the tape, counted from the first record shown; the operator; its
+    parents (a position, ``leaf`` with its shape, or ``-`` for an input that wants no gradient); the
+    shape of the result; the bytes that the record keeps alive for its derivative, where an array is
+    counted once, at the first record that keeps it, and leaves are not counted; and, inside
+    ``with tape.record_lines():``, the file and line that recorded it.
+
+    Examples
+    --------
+    >>> import tape
+    >>> x = tape.Tensor([[1.0, 2.0]], requires_grad=True)
+    >>> print(tape.show((x @ x.T).relu().sum()))
+    position  operator   parents                  shape   bytes kept
+           0  transpose  leaf (1, 2)              (2, 1)           0
+           1  matmul     leaf (1, 2), 0           (1, 1)           0
+           2  relu       1                        (1, 1)           4
+           3  sum        2                        ()               0
+    4 records, 4 bytes kept
+    """
+    records = _records(outputs)
+    if not records:
+        return "nothing was recorded: no input required a gradient, or it was made under no_grad"
+    number = {record: i for i, record in enumerate(records)}
+    counted: set[int] = set()
+    rows, total = [], 0
+    for record in records:
+        kept = _bytes_kept(record, counted)
+        total += kept
+        rows.append((str(number[record]), record.name, _parents(record, number), str(record.shape),
+                     "released" if record.saved is None else f"{kept:,}", record.line or ""))
+    has_lines = any(record.line for record in records)
+    header = ("position", "operator", "parents", "shape", "bytes kept", "recorded at")
+    table = _table(header if has_lines else header[:5], rows)
+    return f"{table}\n{len(records)} records, {total:,} bytes kept"
+
+
+def _records(outputs: tuple) -> list[Record]:
+    found = {t._record for t in outputs if t._record is not None}
+    stack = list(found)
+    while stack:
+        for parent in stack.pop().parents:
+            if type(parent) is Record and parent not in found:
+                found.add(parent)
+                stack.append(parent)
+    return sorted(found, key=lambda record: record.position)
+
+
+def _parents(record: Record, number: dict[Record, int]) -> str:
+    names = ["-" if parent is None else str(number[parent]) if type(parent) is Record
+             else f"leaf {parent.shape}" for parent in record.parents]
+    return ", ".join(names[:4]) + (f", ... {len(names)} in all" if len(names) > 4 else "")
+
+
+def _bytes_kept(record: Record, counted: set[int]) -> int:
+    leaves = {id(_memory(p._data)) for p in record.parents if isinstance(p, Tensor)}
+    total = 0
+    for array in _arrays(record.saved or ()):
+        memory = _memory(array)
+        if id(memory) not in counted and id(memory) not in leaves and _holds_memory(array):
+            counted.add(id(memory))
+            total += memory.nbytes
+    return total
+
+
+def _arrays(saved: Any) -> list:
+    """All arrays in what a record saved, which is nested tuples of values."""
+    found, stack = [], [saved]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, (tuple, list)):
+            stack.extend(value)
+        elif isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, (np.ndarray, np.generic)):
+            found.append(value)
+    return found
+
+
+def _memory(array: Any) -> Any:
+    """The array that owns the memory that a view looks at."""
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array
+
+
+def _holds_memory(array: Any) -> bool:
+    return not (isinstance(array, np.ndarray) and array.size and not any(array.strides)
+                and array.ndim)
+
+
+def _table(header: tuple, rows: list[tuple]) -> str:
+    rows = [header, *(row[:len(header)] for row in rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    numeric = (0, 4)
+    return "\n".join("  ".join(
+        cell.rjust(width) if i in numeric else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)

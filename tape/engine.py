@@ -1,0 +1,371 @@
+"""What an operation leaves on the tape, and the walk back over it.
+
+An operation that runs on a Tensor which wants a gradient leaves a `Record`: its position on the
+tape, its parents, and for each derivative rule the arguments that the rule will ask for. `walk`
+goes over the records from the last to the first and multiplies gradients together by the chain
+rule. That is all of reverse-mode differentiation; there is no mathematics in this file. The
+derivatives live beside their operators in ``tape/ops``, and the table of what each one keeps is
+read in ``tape/primitive.py``.
+
+What does not live here: the Tensor (``tape/tensor.py``), which only gives the walk two things, a
+key to hang a gradient on and, for differentiable gradients, a way to lift an array onto the tape.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import os
+import sys
+from contextvars import ContextVar
+from operator import attrgetter
+from typing import Any, Callable
+
+import numpy as np
+
+from tape.kernels import unbroadcast
+
+# Context variables, not globals: each thread and each asyncio task has its own value.
+recording: ContextVar[bool] = ContextVar("recording", default=True)
+lines: ContextVar[bool] = ContextVar(
+    "lines", default=os.environ.get("TAPE_RECORD_LINES", "0") not in ("", "0"))
+
+_positions = itertools.count()
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class Record:
+    """One operation on the tape. It points backwards only: to its parents, never to its result.
+
+    So reference counting alone frees a tape, the moment the last Tensor that ends it goes away.
+
+    Attributes
+    ----------
+    plan : the operator's `Plan`, that is which rules to call and what they need.
+    parents : one entry per input: the Record that made it, the leaf Tensor itself, or None for an
+        input that wants no gradient.
+    saved : one tuple of arguments per rule; None once the record is released.
+    shape, dtype : of the result; the gradient that arrives here has both.
+    position : grows with every operation, so a record's parents always have smaller ones.
+    guards : leaf Tensors whose array is kept, with the version it had; see `Tensor.data`.
+    line : "file:line" where it was recorded, where `record_lines` was on.
+    retained : weak reference to the Tensor that called ``retain_grad()``.
+    """
+
+    __slots__ = ("plan", "parents", "saved", "shape", "dtype", "position",
+                 "guards", "line", "retained", "__weakref__")
+
+    def __init__(self, plan, parents, saved, out):
+        self.plan = plan
+        self.parents = parents
+        self.saved = saved
+        self.shape = out.shape
+        self.dtype = out.dtype
+        self.position = next(_positions)
+        self.guards = None
+        self.line = caller_line() if lines.get() else None
+        self.retained = None
+
+    @property
+    def name(self) -> str:
+        """The operator's name."""
+        return self.plan.operator.name
+
+    def release(self) -> None:
+        """Let go of what the rules needed, and of the tape behind."""
+        self.saved = None
+        self.parents = ()
+        self.guards = None
+
+    def __repr__(self) -> str:
+        place = f", {self.line}" if self.line else ""
+        return f"<{self.name} at position {self.position}, shape {self.shape}{place}>"
+
+
+def caller_line() -> str:
+    """``file:line`` of the innermost frame that is not in this package."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "?"
+
+
+# --- the walk --------------------------------------------------------------------------------
+
+
+def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = None,
+         retain: bool = False) -> dict:
+    """Carry gradients from `roots` back to the leaves, or to `targets`.
+
+    Parameters
+    ----------
+    roots : gradient of each starting point, keyed by Record or leaf Tensor.
+    targets : keys whose gradients are wanted. None means every leaf that is reached; otherwise
+        records that lead to no target are not called.
+    lift : None, and rules run on raw arrays; or ``lift(array, record) -> Tensor``, and they run
+        on Tensors, so that the gradients are themselves recorded (``create_graph``).
+    retain : keep the records for another walk.
+
+    Returns
+    -------
+    dict
+        Gradients keyed like `roots`. Each is an array that nothing else refers to (or a Tensor,
+        with `lift`).
+    """
+    gradients = dict(roots)
+    owned: set = set()           # keys whose gradient is an array made by this walk alone
+    kept = {}
+    # "invalid" is what 0 * inf and 0 / 0 raise: see _pull for what they are taken to mean.
+    with np.errstate(invalid="raise", divide="ignore", over="ignore", under="ignore"):
+        order, useful = _in_walking_order(roots, targets)
+        for record in order:
+            # Descending positions are a reverse topological order: every user of a result comes
+            # after it on the tape, so by the time the walk is here all of them have contributed,
+            # and g is complete. In b = a + a; c = b + b a walk that went depth first would pull
+            # b's gradient back twice, the second time with the first half counted again.
+            g = gradients.pop(record, None)
+            if g is None:        # no path from the roots ended here
+                continue
+            if targets is not None and record in targets:
+                kept[record] = g
+            if record.retained is not None:
+                _retain(record, g)
+            for parent, contribution in _pull(record, g, lift, useful):
+                previous = gradients.get(parent)
+                # A rule may return g itself, a view, or an array the tape keeps, so the first
+                # contribution is only stored. The second makes a fresh sum, which is ours, and
+                # later ones go in place.
+                if previous is None:
+                    gradients[parent] = contribution
+                    if type(parent) is not Record and _is_fresh(contribution, g, record):
+                        owned.add(parent)
+                elif parent in owned:
+                    np.add(previous, contribution, out=previous)
+                else:
+                    gradients[parent] = total = previous + contribution
+                    if type(total) is np.ndarray:
+                        owned.add(parent)
+            if not retain:
+                record.release()
+    if targets is None:
+        kept = gradients
+    else:
+        kept.update((key, g) for key, g in gradients.items() if key in targets)
+    if lift is None:
+        kept = {key: g if key in owned else np.array(g) for key, g in kept.items()}
+    return kept
+
+
+def _in_walking_order(roots, targets) -> tuple[list[Record], set | None]:
+    """The records to call, last recorded first, and the keys that lead to a target.
+
+    Iterative: a chain of 100,000 operations is no deeper for this loop than a chain of two.
+    """
+    # Nothing at or before the earliest target can lead to a target.
+    floor = -1
+    if targets is not None:
+        floor = min(key.position if type(key) is Record else -1 for key in targets)
+    found = {key for key in roots if type(key) is Record}
+    stack = list(found)
+    while stack:
+        record = stack.pop()
+        if record.position <= floor:
+            continue
+        if record.saved is None and not (targets and record in targets):
+            raise RuntimeError(_released(record))
+        for parent in record.parents:
+            if type(parent) is Record and parent not in found:
+                found.add(parent)
+                stack.append(parent)
+    order = sorted(found, key=attrgetter("position"))
+    useful = None
+    if targets is not None:
+        useful, everything, order = set(targets), order, []
+        for record in everything:     # parents first, so one pass settles who leads to a target
+            if not useful.isdisjoint(record.parents):
+                useful.add(record)
+                order.append(record)
+    order.reverse()
+    return order, useful
+
+
+def _released(record: Record) -> str:
+    place = f" recorded at {record.line}" if record.line else \
+        " (tape.record_lines() would say where it was recorded)"
+    return (
+        f"backward: the tape behind this result was already walked and released; the record in "
+        f"question is {record.name}, shape {record.shape},{place}. If that value was carried over "
+        f"from an earlier step, cut the tape there: value.detach(). If you mean to walk the same "
+        f"tape twice, call the first backward(retain_graph=True).")
+
+
+def _retain(record: Record, g) -> None:
+    tensor = record.retained()
+    if tensor is not None:
+        tensor._add_grad(np.array(getattr(g, "_data", g)))
+
+
+def _pull(record: Record, g, lift, useful) -> list[tuple[Any, Any]]:
+    """What one record contributes to the gradient of each parent: (parent, gradient)."""
+    plan, parents = record.plan, record.parents
+    if record.guards is not None:
+        _check_guards(record)
+    if plan.joint:
+        pulled = plan.operator.pull_all(record, g, lift)
+        return [(parents[i], _fitting(contribution, record, i, lift))
+                for i, contribution in enumerate(pulled) if parents[i] is not None]
+    saved = record.saved if lift is None else plan.lifted(record, lift)
+    contributions = []
+    for index, rule, args in zip(plan.indices, plan.rules, saved):
+        parent = parents[index]
+        if useful and parent not in useful:
+            continue
+        try:
+            contribution = rule(g, *args)
+        except FloatingPointError:
+            contribution = _again_with_care(plan.operator, rule, g, args)
+        like = parent if type(parent) is Record else parent._data
+        if lift or contribution.shape != like.shape or contribution.dtype != like.dtype:
+            contribution = _fitting(contribution, record, index, lift)
+        contributions.append((parent, contribution))
+    return contributions
+
+
+def _again_with_care(operator, rule: Callable, g, args: tuple):
+    """A cotangent that is exactly zero gives an exactly zero gradient, whatever the derivative.
+
+    Taken literally, 0 * inf is NaN, and where(x > 0, sqrt(x), x) would have a NaN gradient at 0,
+    through the branch that it did not take. The processor notices such a product at no cost (the
+    walk turns its "invalid" flag into an exception), so no rule need mention it: the rare rule
+    that trips over it runs again here, and zeros are put where they belong.
+    """
+    with np.errstate(invalid="ignore"):
+        contribution = rule(g, *args)
+        return np.where(np.equal(g, 0), 0, contribution) if operator.elementwise else contribution
+
+
+def _fitting(contribution, record: Record, index: int, lift):
+    """The contribution as a gradient of the record's input: its shape, its dtype, its kind."""
+    parent = record.parents[index]
+    if lift is not None and not hasattr(contribution, "_record"):
+        contribution = lift(contribution, None)
+    shape = parent.shape
+    if contribution.shape != shape:
+        given = contribution.shape
+        if len(given) < len(shape) or any(have != n and n != 1
+                                          for have, n in zip(given[::-1], shape[::-1])):
+            raise ValueError(
+                f"{record.name}: the derivative rule for input {index} must return a gradient to "
+                f"which that input's shape {shape} broadcasts; it returned shape {given}. The rule "
+                f"stands at {record.plan.describe(index)}")
+        contribution = unbroadcast(contribution, shape)
+    if contribution.dtype != parent.dtype:
+        contribution = contribution.astype(parent.dtype)
+    return contribution
+
+
+def _is_fresh(array, g, record: Record) -> bool:
+    """Whether a rule made this array just now, so that a leaf may have it without a copy."""
+    return (type(array) is np.ndarray and array.base is None and array is not g
+            and not any(array is kept for args in record.saved for kept in args))
+
+
+def _check_guards(record: Record) -> None:
+    for tensor, version in record.guards:
+        if tensor._version != version:
+            place = f" (recorded at {record.line})" if record.line else ""
+            raise RuntimeError(
+                f"{record.name}{place}: an input of shape {tensor.shape} was changed in place after "
+                f"this operation recorded it, so its gradient would be wrong. Call backward() before "
+                f"the update, or give the tensor a new array: t.data = t.data + change.")
+
+
+# --- modes -----------------------------------------------------------------------------------
+
+
+class _Mode:
+    """Sets a context variable for the length of a ``with`` block or of a function's run.
+
+    On a generator function the mode holds while its body runs and is put back at every ``yield``,
+    so two generators that take turns, or a caller between two items, never see each other's mode.
+    """
+
+    def __init__(self, variable: ContextVar[bool], value: bool):
+        self.variable, self.value = variable, value
+        self._before: list[bool] = []     # a stack, so that one object can be entered twice
+
+    def __enter__(self) -> None:
+        self._before.append(self.variable.get())
+        self.variable.set(self.value)
+
+    def __exit__(self, *_: Any) -> None:
+        self.variable.set(self._before.pop())
+
+    def __call__(self, function: Callable) -> Callable:
+        def fresh() -> _Mode:             # recursion and threads must not share a stack
+            return _Mode(self.variable, self.value)
+
+        if inspect.isgeneratorfunction(function):
+            @functools.wraps(function)
+            def wrapper(*args, **kwargs):
+                return (yield from _resumed_in(fresh, function(*args, **kwargs)))
+        elif inspect.iscoroutinefunction(function):
+            @functools.wraps(function)
+            async def wrapper(*args, **kwargs):
+                with fresh():
+                    return await function(*args, **kwargs)
+        else:
+            @functools.wraps(function)
+            def wrapper(*args, **kwargs):
+                with fresh():
+                    return function(*args, **kwargs)
+        return wrapper
+
+
+def _resumed_in(fresh: Callable, generator):
+    """Drive `generator`, inside the mode each time it runs and outside it while it waits."""
+    resume, payload = generator.send, None
+    while True:
+        try:
+            with fresh():
+                item = resume(payload)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            resume, payload = generator.send, (yield item)
+        except GeneratorExit:
+            with fresh():
+                generator.close()
+            raise
+        except BaseException as error:
+            resume, payload = generator.throw, error
+
+
+def _mode(variable: ContextVar[bool], value: bool, function: Callable | None):
+    mode = _Mode(variable, value)
+    return mode if function is None else mode(function)
+
+
+def no_grad(function: Callable | None = None):
+    """Record nothing: ``with no_grad():``, or as a decorator, ``@no_grad()`` or ``@no_grad``.
+
+    The mode belongs to the current thread (or asyncio task). Decorated generators hold it only
+    while their own body runs.
+    """
+    return _mode(recording, False, function)
+
+
+def enable_grad(function: Callable | None = None):
+    """Record again inside a `no_grad` block; used like `no_grad`."""
+    return _mode(recording, True, function)
+
+
+def record_lines(function: Callable | None = None):
+    """Remember the user's file and line with each record; used like `no_grad`.
+
+    `tape.show` and the errors of ``backward()`` then say where an operation came from. Off by
+    default: finding the line costs about a microsecond an operation. Setting the environment
+    variable ``TAPE_RECORD_LINES=1`` turns it on for a whole run without touching the code.
+    """
+    return _mode(lines, True, function)

@@ -1,0 +1,228 @@
+"""Raw array code for the operators that gain from it: arrays in, arrays out, no differentiation.
+
+Each function here has a plain definition elsewhere: the docstring of its operator in ``tape/ops``
+derives it, and the tests hold the two against each other. Here the same arithmetic is ordered for
+few passes over memory, since that is what an elementwise operation in NumPy costs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+SQRT_2_OVER_PI = 0.7978845608028654     # sqrt(2 / pi)
+GELU_CUBIC = 0.044715                   # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
+
+
+def unbroadcast(g, shape):
+    """Sum a gradient over the axes along which its input was broadcast from `shape`.
+
+    Broadcasting copies, and the derivative of copying is summing: if y_i = x for i = 1..n, then
+    dL/dx = sum_i dL/dy_i. NumPy broadcasts by adding axes on the left and stretching axes of 1.
+    Written with methods, so that it serves Tensors too.
+    """
+    extra = len(g.shape) - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        i + extra for i, size in enumerate(shape) if size == 1 and g.shape[i + extra] != 1)
+    if axes:
+        g = g.sum(axis=axes, keepdims=True)
+    return g.reshape(shape) if extra else g
+
+
+def softmax(x, axis=-1):
+    """exp(x - max) / sum exp(x - max); a row of -inf alone gives zeros rather than NaN."""
+    peak = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    e = np.exp(x - np.where(np.isneginf(peak), 0, peak))
+    total = np.sum(e, axis=axis, keepdims=True)
+    e /= np.where(total == 0, 1, total)
+    return e
+
+
+def logsumexp(x, axis=None, keepdims=False):
+    """max + log sum exp(x - max); -inf for a row of -inf alone."""
+    peak = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    peak = np.where(np.isfinite(peak), peak, 0)
+    with np.errstate(divide="ignore"):
+        out = np.log(np.sum(np.exp(x - peak), axis=axis, keepdims=True)) + peak
+    return out if keepdims else np.squeeze(out, axis=axis)
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)), by the exponential of a number that is never positive."""
+    e = np.exp(-np.abs(x))
+    return np.where(np.greater_equal(x, 0), 1, e) / (1 + e)
+
+
+def layer_norm(x, weight, bias, eps):
+    """Normalise the last axis; returns the result, and the mean and 1/std of each row."""
+    mean = np.mean(x, axis=-1, keepdims=True)
+    out = x - mean
+    rstd = 1 / np.sqrt(_dot_rows(out, out) / x.shape[-1] + eps)
+    out *= rstd
+    if weight is not None:
+        out *= weight
+    if bias is not None:
+        out += bias
+    return out, {"mean": mean, "rstd": rstd}
+
+
+def layer_norm_backward(g, x, weight, bias, mean, rstd):
+    """Gradients of x, weight and bias; derived in `tape.layer_norm`."""
+    normalised = (x - mean) * rstd
+    width = x.shape[-1]
+    flat = g.reshape(-1, width)
+    g_bias = None if bias is None else flat.sum(axis=0)
+    g_weight = None
+    if weight is not None:
+        g_weight = np.einsum("ij,ij->j", flat, normalised.reshape(-1, width))
+        g = g * weight
+    along = _dot_rows(g, normalised) / width
+    g_x = g - np.mean(g, axis=-1, keepdims=True)
+    normalised *= along
+    g_x -= normalised
+    g_x *= rstd
+    return g_x, g_weight, g_bias
+
+
+def _dot_rows(a, b):
+    """sum(a * b, axis=-1, keepdims=True) without the product in memory."""
+    return np.einsum("...i,...i->...", a, b)[..., None]
+
+
+def gelu(x):
+    """x * (1 + tanh(u)) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3)."""
+    t = _gelu_tanh(x)
+    out = 1 + t
+    out *= x
+    out *= 0.5
+    return out, {"t": t}
+
+
+def gelu_backward(g, x, t):
+    """g * [(1 + t) / 2 + x (1 - t^2) / 2 * du/dx]; derived in `tape.gelu`."""
+    slope = x * x
+    slope *= 3 * GELU_CUBIC * SQRT_2_OVER_PI
+    slope += SQRT_2_OVER_PI               # du/dx
+    slope *= x
+    slope *= 1 - t                        # (1 - t^2) = (1 - t)(1 + t)
+    slope += 1
+    slope *= 1 + t
+    slope *= 0.5
+    slope *= g
+    return (slope,)
+
+
+def _gelu_tanh(x):
+    u = x * x
+    u *= GELU_CUBIC * SQRT_2_OVER_PI
+    u += SQRT_2_OVER_PI
+    u *= x
+    return np.tanh(u, out=u) if isinstance(u, np.ndarray) else np.tanh(u)
+
+
+def cross_entropy(logits, targets, ignore_index, reduction):
+    """Mean (or sum) of logsumexp(row) - row[target] over the rows that count."""
+    rows, picks, counts = _rows(logits, targets, ignore_index)
+    peak = np.max(rows, axis=-1, keepdims=True)
+    lse = np.log(np.sum(np.exp(rows - peak), axis=-1, keepdims=True)) + peak
+    losses = lse[:, 0] - rows[np.arange(len(rows)), picks]
+    total = np.sum(losses * counts, dtype=rows.dtype)
+    return total / _denominator(counts, reduction), {"lse": lse}
+
+
+def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
+    """(softmax(row) - one_hot(target)) * g / count; derived in `tape.cross_entropy`."""
+    rows, picks, counts = _rows(logits, targets, ignore_index)
+    g_rows = np.exp(rows - lse)
+    g_rows[np.arange(len(rows)), picks] -= 1
+    g_rows *= (counts * (g / _denominator(counts, reduction)))[:, None]
+    return g_rows.reshape(logits.shape), None
+
+
+def _rows(logits, targets, ignore_index):
+    """Logits as (N, V), targets as (N,), and 1 or 0 for the rows that count."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    picks = targets.reshape(-1)
+    counts = np.not_equal(picks, ignore_index)
+    return rows, np.where(counts, picks, 0), counts.astype(rows.dtype)
+
+
+def _denominator(counts, reduction):
+    return max(float(counts.sum()), 1.0) if reduction == "mean" else 1.0
+
+
+def one_hot(targets, classes, dtype, ignore_index=None):
+    """(..., classes) with a 1 at each target; a row of zeros where the target is ignored."""
+    return (targets[..., None] == np.arange(classes)).astype(dtype) * (
+        1 if ignore_index is None else (targets != ignore_index)[..., None].astype(dtype))
+
+
+@lru_cache(maxsize=16)
+def future_mask(queries: int, keys: int, dtype: np.dtype) -> np.ndarray:
+    """-inf where key j lies in the future of query i, that is j - i > keys - queries, else 0."""
+    future = np.triu(np.ones((queries, keys), bool), keys - queries + 1)
+    return np.where(future, -np.inf, 0).astype(dtype)
+
+
+def causal_attention(q, k, v, scale):
+    """softmax(mask(q k^T * scale)) v over (..., T, D); returns the weights as a residual."""
+    weights = (q * scale) @ np.swapaxes(k, -1, -2)             # (..., T, S)
+    weights += future_mask(*weights.shape[-2:], weights.dtype)
+    weights -= weights.max(axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights @ v, {"weights": weights}
+
+
+def causal_attention_backward(g, q, k, v, scale, weights):
+    """Gradients of q, k, v; derived in `tape.causal_attention`."""
+    g_v = np.swapaxes(weights, -1, -2) @ g
+    g_scores = g @ np.swapaxes(v, -1, -2)                      # gradient of the weights, for now
+    g_scores -= _dot_rows(g_scores, weights)
+    g_scores *= weights
+    g_scores *= scale
+    return g_scores @ k, np.swapaxes(g_scores, -1, -2) @ q, g_v
+
+
+def scatter_rows(g, ids, rows):
+    """(rows, D) whose row r is the sum of the g[n] with ids[n] == r: the transpose of a look-up.
+
+    Sorting the ids and summing runs of equal ones takes a quarter of ``np.add.at``'s time on a
+    small vocabulary, and never more (``tests/bench/bench_scatter.py``).
+    """
+    width = g.shape[-1]
+    flat, ids = g.reshape(-1, width), ids.reshape(-1)
+    out = np.zeros((rows, width), g.dtype)
+    if len(ids):
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
+        out[ids[starts]] = np.add.reduceat(flat[order], starts, axis=0)
+    return out
+
+
+def matmul(x, y):
+    """x @ y; a batch of rows against one matrix is a single large product rather than many."""
+    if y.ndim == 2 and x.ndim > 2 and x.flags.c_contiguous:
+        return (x.reshape(-1, x.shape[-1]) @ y).reshape(*x.shape[:-1], y.shape[-1])
+    return x @ y
+
+
+def matmul_gradient_x(g, x, y):
+    """dL/dx of x @ y, in x's shape; derived in `tape.matmul`."""
+    if y.ndim == 1:
+        return np.multiply.outer(g, y)                 # (..., k): also for x of rank 1
+    if x.ndim == 1:
+        return unbroadcast((y @ g[..., None])[..., 0], x.shape)      # (batch, k) -> (k,)
+    return unbroadcast(matmul(g, np.swapaxes(y, -1, -2)), x.shape)
+
+
+def matmul_gradient_y(g, x, y):
+    """dL/dy of x @ y, in y's shape; derived in `tape.matmul`."""
+    if x.ndim == 1:
+        return x * g if y.ndim == 1 else x[:, None] * g[..., None, :]
+    if y.ndim <= 2 and (x.ndim > 2 or y.ndim == 1):    # rows of all batches in one product
+        rows = x.reshape(-1, x.shape[-1])
+        return (rows.T @ g.reshape(len(rows), -1)).reshape(y.shape)
+    return unbroadcast(np.swapaxes(x, -1, -2) @ g, y.shape)

@@ -1,0 +1,96 @@
+"""What stands between the linear layers: ReLU and its relatives, softmax, dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tape import kernels
+from tape.ops.arithmetic import mul
+from tape.primitive import derivative, fused, primitive
+
+tanh = primitive(np.tanh, lambda g, out: g * (1 - out * out),
+                 doc="Hyperbolic tangent: derivative 1 - tanh(x)^2.")
+
+
+@derivative(lambda g, out: g * (out * (1 - out)), elementwise=True)
+def sigmoid(x, /):
+    """1 / (1 + exp(-x)), stable on both sides: derivative s (1 - s)."""
+    return kernels.sigmoid(x)
+
+
+@derivative(lambda g, out: g * np.greater(out, 0), elementwise=True)
+def relu(x, /):
+    """max(x, 0): the gradient passes where x > 0, and nothing passes elsewhere (0 at 0).
+
+    out > 0 exactly where x > 0, so the rule asks for the result, which the next layer's product
+    keeps anyway, rather than for x.
+    """
+    return np.maximum(x, 0)
+
+
+@derivative(lambda g, out, axis: out * (g - np.sum(g * out, axis=axis, keepdims=True)))
+def softmax(x, /, axis=-1):
+    """exp(x_i) / sum_j exp(x_j) along `axis`: positive numbers that sum to 1.
+
+    The backward, step by step. Write s_i = e_i / S with e_i = exp(x_i) and S = sum_j e_j.
+
+    1. How one input moves one output. x_k enters s_i through S always, and through e_i if i = k:
+           ds_i/dx_k = [i = k] e_k / S - e_i / S^2 * dS/dx_k
+                     = [i = k] s_k     - s_i s_k          (because dS/dx_k = e_k)
+    2. The chain rule sums over all outputs that x_k moves, each with its g_i = dL/ds_i:
+           dL/dx_k = sum_i g_i ([i = k] s_k - s_i s_k)
+                   = s_k (g_k - sum_i g_i s_i)
+    3. The sum is the same number for every k: the mean of g, weighted by s. So
+           dL/dx = s * (g - sum(g * s)).
+
+    Adding a constant to g changes nothing, and the gradient sums to zero, as it must: adding a
+    constant to x leaves s alone. A row that is -inf throughout (everything masked) gives zeros.
+    """
+    return kernels.softmax(x, axis=axis)
+
+
+@derivative(lambda g, out, axis: g - np.exp(out) * np.sum(g, axis=axis, keepdims=True))
+def log_softmax(x, /, axis=-1):
+    """log softmax(x) = x - logsumexp(x), without overflow.
+
+    d out_i / dx_k = [i = k] - softmax(x)_k, so dL/dx_k = g_k - softmax(x)_k * sum_i g_i.
+    """
+    return x - kernels.logsumexp(x, axis=axis, keepdims=True)
+
+
+@fused(kernels.gelu, kernels.gelu_backward)
+def gelu(x, /):
+    """x * P(Z <= x) for a standard normal Z, by its tanh approximation.
+
+        out = x (1 + t) / 2,  t = tanh(u),  u = sqrt(2/pi) (x + 0.044715 x^3)
+
+    By the product rule and dt/du = 1 - t^2,
+
+        dout/dx = (1 + t) / 2 + x (1 - t^2) / 2 * du/dx,  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
+
+    Hendrycks and Gimpel 2016, arXiv:1606.08415; the variant of GPT-2.
+    """
+    u = kernels.SQRT_2_OVER_PI * (x + kernels.GELU_CUBIC * x ** 3)
+    return 0.5 * x * (1 + np.tanh(u))
+
+
+def dropout(x, p, rng):
+    """Zero each element with probability `p`, and scale the others by 1 / (1 - p).
+
+    The scale keeps the expected value, so nothing need change when dropout is switched off.
+    Srivastava et al. 2014, with the scaling at training time ("inverted").
+
+    Parameters
+    ----------
+    x : Tensor
+    p : float
+        In [0, 1).
+    rng : numpy.random.Generator or int
+        Where the mask comes from; a seed gives the same mask at every call.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p must be in [0, 1), got {p}. p = 1 would drop everything.")
+    if p == 0:
+        return x
+    keep = np.random.default_rng(rng).random(x.shape, np.float32) >= p
+    return mul(x, keep.astype(x.dtype) / (1 - p))

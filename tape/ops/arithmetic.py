@@ -1,0 +1,144 @@
+"""Elementwise operators, a line of derivative for each input.
+
+Read a table entry as the chain rule: with out = f(x, y) and g = dL/d(out), the rule for x gives
+dL/dx = g * df/dx. Where x was broadcast, the engine sums the gradient back to x's shape.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tape.primitive import NUMPY_FUNCTIONS, Primitive, derivative, implements, primitive
+
+# --- the four operations ---
+
+add = primitive(np.add,
+                lambda g: g,
+                lambda g: g, name="add", doc="x + y, elementwise.")
+
+sub = primitive(np.subtract,
+                lambda g: g,
+                lambda g: -g, name="sub", doc="x - y, elementwise.")
+
+mul = primitive(np.multiply,
+                lambda g, y: g * y,
+                lambda g, x: g * x, name="mul", doc="x * y, elementwise.")
+
+div = primitive(np.divide,
+                lambda g, y:      g / y,
+                lambda g, out, y: -g * out / y,       # d(x/y)/dy = -x/y^2 = -out/y
+                name="div", doc="x / y, elementwise.")
+
+neg = primitive(np.negative, lambda g: -g, name="neg", doc="-x, elementwise.")
+
+
+# --- powers ---
+
+def _power_rule(g, x, exponent):
+    # The exponent is known, so the derivative of a constant is exactly 0: in the third derivative
+    # of x^2 at 0 there is no 0 * x^(-1).
+    return g * (exponent * x ** (exponent - 1)) if exponent != 0 else np.zeros_like(g)
+
+
+@derivative(_power_rule, elementwise=True)
+def power_number(x, /, exponent):
+    """x to the power of a number, elementwise: d/dx x^n = n x^(n-1)."""
+    if exponent == 3:
+        return x * x * x        # NumPy's general power takes forty times as long
+    return x ** exponent
+
+
+# d/dx x^y = y x^(y-1), and 0 at y = 0; d/dy x^y = x^y log x, and 0 at x = 0 (its limit for y > 0).
+power_elementwise = primitive(
+    np.power,
+    lambda g, x, y:      g * y * x ** np.where(np.equal(y, 0), 1, y - 1),
+    lambda g, out, x: g * out * np.log(np.where(np.equal(x, 0), 1, x)),
+    name="power_elementwise", doc="x to the power of y, elementwise, where y is an array or tensor.")
+
+
+@implements(np.power, np.float_power)
+def power(x, exponent):
+    """x ** exponent, elementwise, for a number or a tensor as exponent.
+
+    Derivatives: d/dx x^n = n x^(n-1). With y a tensor, x^y = exp(y log x), so
+    d/dy x^y = x^y log x. By convention that is 0 at x = 0, and d/dx x^0 = 0 at x = 0 too.
+    """
+    if isinstance(exponent, (int, float, np.generic)):
+        exponent = exponent.item() if isinstance(exponent, np.generic) else exponent
+        return power_number(x, exponent=exponent)
+    return power_elementwise(x, exponent)
+
+
+sqrt = primitive(np.sqrt, lambda g, out: g / (2 * out), doc="Square root: 1 / (2 sqrt(x)).")
+
+
+@implements(np.square)
+def square(x):
+    """x ** 2."""
+    return power_number(x, exponent=2)
+
+
+# --- exponentials and friends ---
+
+exp = primitive(np.exp, lambda g, out: g * out, doc="e to the x.")
+log = primitive(np.log, lambda g, x: g / x, doc="Natural logarithm.")
+log1p = primitive(np.log1p, lambda g, x: g / (1 + x), doc="log(1 + x), exact for small x.")
+expm1 = primitive(np.expm1, lambda g, out: g * (out + 1), doc="exp(x) - 1, exact for small x.")
+sin = primitive(np.sin, lambda g, x: g * np.cos(x), doc="Sine of x in radians.")
+cos = primitive(np.cos, lambda g, x: -g * np.sin(x), doc="Cosine of x in radians.")
+
+
+# --- kinks: a choice of subgradient at each ---
+
+# sign(0) = 0, so |x| has derivative 0 at 0.
+abs = primitive(np.absolute, lambda g, x: g * np.sign(x), name="abs", doc="|x|; derivative 0 at 0.")
+
+# Ties share: each side gets half, so that the two derivatives always sum to 1.
+maximum = primitive(
+    np.maximum,
+    lambda g, x, y: np.where(np.equal(x, y), g / 2, np.where(np.greater(x, y), g, 0)),
+    lambda g, x, y: np.where(np.equal(x, y), g / 2, np.where(np.less(x, y), g, 0)),
+    doc="The larger of x and y, elementwise; where they tie, each gets half of the gradient.")
+
+minimum = primitive(
+    np.minimum,
+    lambda g, x, y: np.where(np.equal(x, y), g / 2, np.where(np.less(x, y), g, 0)),
+    lambda g, x, y: np.where(np.equal(x, y), g / 2, np.where(np.greater(x, y), g, 0)),
+    doc="The smaller of x and y, elementwise; where they tie, each gets half of the gradient.")
+
+
+@derivative(lambda g, x, min, max: np.where(_inside(x, min, max), g, 0), numpy=np.clip,
+            elementwise=True)
+def clip(x, /, min=None, max=None):
+    """x held between the numbers `min` and `max` (None: no bound); derivative 1 on the bounds."""
+    return np.clip(x, min, max)
+
+
+def _inside(x, low, high):
+    return np.logical_and(np.greater_equal(x, -np.inf if low is None else low),
+                          np.less_equal(x, np.inf if high is None else high))
+
+
+@derivative(None,
+            lambda g, condition: np.where(condition, g, 0),
+            lambda g, condition: np.where(condition, 0, g), numpy=np.where, elementwise=True)
+def where(condition, x, y, /):
+    """x where `condition` holds, else y, elementwise."""
+    return np.where(condition, x, y)
+
+
+@derivative(lambda g: g, elementwise=True)      # the engine brings the gradient back to x's dtype
+def astype(x, /, dtype):
+    """x in another floating dtype."""
+    return np.asarray(x).astype(dtype)
+
+
+# --- no derivative: constants to the tape ---
+
+sign = primitive(np.sign, None, doc="-1, 0 or 1; its derivative is taken as 0.")
+
+COMPARISONS: dict = {ufunc: Primitive(ufunc, (None,) * ufunc.nin) for ufunc in (
+    np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+    np.logical_and, np.logical_or, np.logical_not, np.isnan, np.isinf, np.isfinite)}
+
+NUMPY_FUNCTIONS[np.power] = power               # power_elementwise registered itself for it

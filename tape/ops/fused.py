@@ -1,0 +1,165 @@
+"""Operators defined twice: composed of primitives, which explains them, and as kernels, for speed.
+
+The body of each function is the composed definition. It is what a reader should read, what the
+tests hold the kernels against, and what gives derivatives of higher order. The kernels are in
+``tape/kernels.py``; ``tests/bench/bench_fused.py`` prints what each one gains.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tape import kernels
+from tape.ops.activations import log_softmax, softmax
+from tape.ops.reductions import mean
+from tape.primitive import derivative, fused
+
+
+@fused(kernels.layer_norm, kernels.layer_norm_backward)
+def _layer_norm(x, weight, bias, /, eps):
+    centred = x - mean(x, -1, True)
+    out = centred / np.sqrt(mean(centred * centred, -1, True) + eps)
+    if weight is not None:
+        out = out * weight
+    return out if bias is None else out + bias
+
+
+_layer_norm.name = "layer_norm"
+
+
+def layer_norm(x, weight=None, bias=None, eps=1e-5):
+    """Normalise each row to mean 0 and variance 1, then scale and shift it.
+
+    out = (x - m) / sqrt(v + eps) * weight + bias, where m and v are the mean and the variance
+    over the last axis. Ba, Kiros and Hinton 2016, arXiv:1607.06450, eq. 3 and 4.
+
+    Parameters
+    ----------
+    x : Tensor (..., D)
+    weight, bias : Tensor (D,), optional
+        The scale and the shift; without them the row stays normalised.
+    eps : float
+        Keeps a constant row, whose variance is 0, from dividing by zero.
+
+    Notes
+    -----
+    The backward, step by step, for one row of D elements. Write c_i = x_i - m, r = 1/sqrt(v + eps),
+    n_i = c_i r (the normalised row), out_i = w_i n_i + b_i.
+
+    1. Past the scale and the shift: dL/db_i = g_i, dL/dw_i = g_i n_i (both summed over the rows),
+       and h_i = dL/dn_i = g_i w_i is what reaches the normalisation.
+    2. x_k enters n_i in three ways: as itself (if i = k), through the mean, and through r:
+           dn_i/dx_k = r dc_i/dx_k + c_i dr/dx_k
+    3. The mean moves every c_i: dc_i/dx_k = [i = k] - 1/D.
+    4. The variance v = (1/D) sum_j c_j^2 moves by dv/dx_k = (2/D) sum_j c_j ([j = k] - 1/D)
+       = (2/D) c_k, since the deviations sum to zero. Then r = (v + eps)^(-1/2) moves by
+           dr/dx_k = -(1/2) (v + eps)^(-3/2) dv/dx_k = -r^3 c_k / D = -r^2 n_k / D
+    5. Put 3 and 4 into 2, with c_i r = n_i:
+           dn_i/dx_k = r ([i = k] - 1/D - n_i n_k / D)
+    6. The chain rule sums over i:
+           dL/dx_k = r (h_k - (1/D) sum_i h_i - n_k (1/D) sum_i h_i n_i)
+
+       dL/dx = r * (h - mean(h) - n * mean(h * n)).
+
+    The gradient has neither a part along the row of ones nor (up to eps) along n: shifting or
+    scaling x changes nothing, because the normalisation takes both away again.
+    """
+    if weight is not None and weight.shape != x.shape[-1:]:
+        raise ValueError(f"layer_norm: weight must have the shape of x's last axis, {x.shape[-1:]}; "
+                         f"got {weight.shape}")
+    return _layer_norm(x, weight, bias, eps)
+
+
+@derivative(None, None)
+def one_hot_like(targets, logits, /, ignore_index):
+    """(..., V) of logits' shape and dtype: 1 at each target, rows of zeros where it is ignored."""
+    return kernels.one_hot(targets, logits.shape[-1], logits.dtype, ignore_index)
+
+
+@derivative(None)
+def count_targets(targets, /, ignore_index):
+    """How many targets are not ignored, and at least 1."""
+    return max(int(np.count_nonzero(np.not_equal(targets, ignore_index))), 1)
+
+
+@fused(kernels.cross_entropy, kernels.cross_entropy_backward)
+def _cross_entropy(logits, targets, /, ignore_index, reduction):
+    picked = one_hot_like(targets, logits, ignore_index) * log_softmax(logits)
+    total = -np.sum(picked)
+    return total / count_targets(targets, ignore_index) if reduction == "mean" else total
+
+
+_cross_entropy.name = "cross_entropy"
+
+
+def cross_entropy(logits, targets, ignore_index=-1, reduction="mean"):
+    """-log softmax(logits)[target], averaged over the targets: how surprised the model was, in nats.
+
+    Parameters
+    ----------
+    logits : Tensor (..., V)
+    targets : integer array (...)
+        In [0, V), or `ignore_index` for positions that do not count (padding).
+    reduction : "mean" or "sum"
+
+    Notes
+    -----
+    For one row, L = logsumexp(z) - z_t. The derivative of logsumexp is the softmax (see there), and
+    z_t contributes -1 at the target: dL/dz = softmax(z) - one_hot(t), times g / count. A row whose
+    target is ignored gets zeros; when all are, the loss is 0.
+    """
+    targets = np.asarray(targets) if not hasattr(targets, "__tape_apply__") else targets
+    classes = logits.shape[-1]
+    if targets.dtype.kind not in "iu" or targets.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"cross_entropy: targets must be integers in [0, {classes}), shape {logits.shape[:-1]}; "
+            f"got {targets.dtype} {targets.shape}. Did you swap logits and targets?")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"cross_entropy: reduction must be 'mean' or 'sum', got {reduction!r}")
+    wrong = ((targets < 0) | (targets >= classes)) & (targets != ignore_index)
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"cross_entropy: targets must be in [0, {classes}) or {ignore_index} "
+                         f"(ignored); got {targets[place]} at {place}")
+    return _cross_entropy(logits, targets, ignore_index, reduction)
+
+
+@derivative(None)
+def future_mask_like(scores, /):
+    """-inf where a key lies in the future of its query, else 0, for scores (..., T, S)."""
+    return kernels.future_mask(*scores.shape[-2:], scores.dtype)
+
+
+@fused(kernels.causal_attention, kernels.causal_attention_backward)
+def _causal_attention(q, k, v, /, scale):
+    scores = (q * scale) @ np.swapaxes(k, -1, -2)            # (..., T, S)
+    return softmax(scores + future_mask_like(scores)) @ v    # (..., T, D)
+
+
+_causal_attention.name = "causal_attention"
+
+
+def causal_attention(q, k, v, scale=None):
+    """softmax(q k^T / sqrt(D) + mask) v, where a query sees the keys up to its own position.
+
+    Vaswani et al. 2017, arXiv:1706.03762, eq. 1, with the mask of section 3.2.3. The future is
+    given -inf, so its weight is exactly zero.
+
+    Parameters
+    ----------
+    q : Tensor (..., T, D)
+    k, v : Tensor (..., S, D) with S >= T; the queries are the last T of S positions.
+    scale : float, optional
+        Default 1/sqrt(D): for independent entries of variance 1, q . k has variance D.
+
+    Notes
+    -----
+    With a = softmax(s), s = scale * q k^T and out = a v, each step is one already derived:
+    dL/dv = a^T g and dL/da = g v^T (matmul), dL/ds = a * (dL/da - sum(dL/da * a)) (softmax),
+    dL/dq = scale * dL/ds k and dL/dk = scale * dL/ds^T q (matmul). Masked entries have a = 0, and
+    so pass nothing.
+    """
+    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2] or q.shape[-2] > k.shape[-2]:
+        raise ValueError(f"causal_attention: q (..., T, D), k and v (..., S, D) with T <= S; got "
+                         f"{q.shape}, {k.shape}, {v.shape}")
+    return _causal_attention(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)

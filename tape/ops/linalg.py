@@ -1,0 +1,53 @@
+"""Matrix product, with all of NumPy's rank rules."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tape import kernels
+from tape.ops.arithmetic import mul
+from tape.primitive import derivative, implements
+
+
+@derivative(lambda g, like_x, y: matmul_gradient_x(g, like_x, y),
+            lambda g, x, like_y: matmul_gradient_y(g, x, like_y), numpy=np.matmul)
+def matmul(x, y, /):
+    """x @ y: (..., n, k) @ (..., k, m) -> (..., n, m); a vector counts as a row on the left, as a
+    column on the right, and leading axes broadcast.
+
+    With out_ij = sum_k x_ik y_kj, the element x_ik has a part in row i of out alone:
+
+        dL/dx_ik = sum_j dL/dout_ij * dout_ij/dx_ik = sum_j g_ij y_kj,  that is  g @ y^T,
+
+    and likewise dL/dy_kj = sum_i x_ik g_ij, that is x^T @ g. Where a batch of matrices x meets one
+    matrix y, y's gradient is summed over the batch, as for anything that was broadcast.
+    """
+    return kernels.matmul(x, y)
+
+
+# Both are linear in g and in the other operand, so their derivatives are the same three products:
+# L = <G, g y^T> = <G y, g> = <y, G^T g>.
+
+@derivative(lambda g, y: matmul(g, y), None,
+            lambda g, g_out, like_y: matmul_gradient_y(g_out, g, like_y))
+def matmul_gradient_x(g_out, like, y, /):
+    """g @ y^T in the shape that x (`like`) has."""
+    return kernels.matmul_gradient_x(g_out, like, y)
+
+
+@derivative(lambda g, x: matmul(x, g),
+            lambda g, g_out, like_x: matmul_gradient_x(g_out, like_x, g), None)
+def matmul_gradient_y(g_out, x, like, /):
+    """x^T @ g in the shape that y (`like`) has."""
+    return kernels.matmul_gradient_y(g_out, x, like)
+
+
+@implements(np.dot)
+def dot(x, y):
+    """np.dot, where it agrees with matmul (up to two axes) or with a product by a scalar."""
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return mul(x, y)
+    if np.ndim(x) > 2 or np.ndim(y) > 2:
+        raise TypeError("dot: beyond two axes np.dot pairs other axes than @ does; use matmul or "
+                        "reshape first")
+    return matmul(x, y)

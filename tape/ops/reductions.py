@@ -1,0 +1,112 @@
+"""Operators that reduce an axis: their gradients spread back over it."""
+
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+
+from tape import kernels
+from tape.ops.arithmetic import power_number
+from tape.primitive import derivative, implements
+
+
+@derivative(lambda g, axis, keepdims: np.sum(g, axis=axis, keepdims=keepdims), None)
+def broadcast_like(g, like, /, axis=None, keepdims=False):
+    """Undo the shape of a reduction: put back the reduced axes, at the lengths that `like` has."""
+    if not keepdims and axis is not None:
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        g = np.expand_dims(g, tuple(a % like.ndim for a in axes))
+    return np.broadcast_to(g, like.shape)
+
+
+@derivative(None)
+def count(like, /, axis=None):
+    """How many elements a reduction over `axis` takes together."""
+    if axis is None:
+        return like.size
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return int(np.prod([like.shape[a] for a in axes]))
+
+
+@derivative(lambda g, like_x, axis, keepdims: broadcast_like(g, like_x, axis, keepdims),
+            numpy=np.sum)
+def sum(x, /, axis=None, keepdims=False):
+    """Sum over `axis` (an int, a tuple, or None for all). Each element's derivative is 1."""
+    return np.sum(x, axis=axis, keepdims=keepdims)
+
+
+@derivative(lambda g, like_x, axis, keepdims:
+            broadcast_like(g / count(like_x, axis), like_x, axis, keepdims), numpy=np.mean)
+def mean(x, /, axis=None, keepdims=False):
+    """Mean over `axis`: with n elements to a mean, each one's derivative is 1/n."""
+    return np.mean(x, axis=axis, keepdims=keepdims)
+
+
+@derivative(lambda g, x, axis, ddof, keepdims:
+            broadcast_like(2 * g / (count(x, axis) - ddof), x, axis, keepdims)
+            * (x - np.mean(x, axis=axis, keepdims=True)), numpy=np.var)
+def var(x, /, axis=None, ddof=0, keepdims=False):
+    """Variance over `axis`: the sum of (x - mean)^2 divided by n - ddof.
+
+    Its derivative is 2 (x_i - mean) / (n - ddof): the term through the mean,
+    -2/(n - ddof) * sum_j (x_j - mean) * dmean/dx_i, vanishes because deviations sum to zero.
+    """
+    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+def _share_among_winners(g, out, x, axis, keepdims):
+    """Elements that tie for the extreme share its gradient equally, so that it sums to g."""
+    winners = np.equal(x, broadcast_like(out, x, axis, keepdims))
+    ties = np.sum(winners, axis=axis, keepdims=keepdims)
+    return np.where(winners, broadcast_like(g / ties, x, axis, keepdims), 0)
+
+
+@derivative(_share_among_winners, numpy=np.max)
+def max(x, /, axis=None, keepdims=False):
+    """Largest element over `axis`; those that tie share the gradient equally."""
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+@derivative(_share_among_winners, numpy=np.min)
+def min(x, /, axis=None, keepdims=False):
+    """Smallest element over `axis`; those that tie share the gradient equally."""
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+def _softmax_of(out, x, axis, keepdims):
+    """exp(x - logsumexp(x)); where every x was -inf, zeros."""
+    finite = np.where(np.equal(out, -np.inf), 0, out)
+    return np.exp(x - broadcast_like(finite, x, axis, keepdims))
+
+
+@derivative(lambda g, out, x, axis, keepdims:
+            broadcast_like(g, x, axis, keepdims) * _softmax_of(out, x, axis, keepdims))
+def logsumexp(x, /, axis=None, keepdims=False):
+    """log(sum(exp(x))) over `axis`, without overflow.
+
+    d/dx_i log sum_j exp(x_j) = exp(x_i) / sum_j exp(x_j): the softmax, here exp(x_i - out).
+    """
+    return kernels.logsumexp(x, axis=axis, keepdims=keepdims)
+
+
+@derivative(lambda g, out, x, axis, keepdims: broadcast_like(
+    g / np.where(np.equal(out, 0), 1, out), x, axis, keepdims) * x)
+def norm(x, /, axis=None, keepdims=False):
+    """Euclidean length over `axis`: d|x|/dx_i = x_i / |x|, and 0 where |x| = 0."""
+    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
+
+
+@implements(np.std)
+def std(x, axis=None, ddof=0, keepdims=False):
+    """Standard deviation: the square root of `var`."""
+    return power_number(var(x, axis, ddof, keepdims), exponent=0.5)
+
+
+@implements(np.linalg.norm)
+def _numpy_norm(x, ord=None, axis=None, keepdims=False):
+    if ord not in (None, 2) or (ord == 2 and axis is None and x.ndim > 1) \
+            or isinstance(axis, builtins.tuple):
+        raise TypeError("norm: only the Euclidean norm of vectors is differentiable here; write "
+                        "other norms with abs, power and sum")
+    return norm(x, axis, keepdims)

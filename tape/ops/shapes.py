@@ -1,0 +1,228 @@
+"""Operators that move elements and change none: each gradient is moved back the same way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tape import kernels
+from tape.primitive import derivative, implements, joint_derivative
+
+
+@derivative(lambda g, like_x: reshape_like(g, like_x), None)
+def reshape_like(x, like, /):
+    """x in the shape of `like`."""
+    return np.reshape(x, like.shape)
+
+
+@derivative(lambda g, like_x: reshape_like(g, like_x), numpy=np.reshape)
+def reshape(x, /, shape):
+    """x with the same elements, in the same order, in another shape (-1: what is left over)."""
+    return np.reshape(x, shape)
+
+
+@derivative(lambda g, like_x: reshape_like(g, like_x), numpy=np.expand_dims)
+def expand_dims(x, /, axis):
+    """x with an axis of length 1 put in at `axis` (an int or a tuple)."""
+    return np.expand_dims(x, axis)
+
+
+@derivative(lambda g, like_x: reshape_like(g, like_x), numpy=np.squeeze)
+def squeeze(x, /, axis=None):
+    """x without its axes of length 1 (or only without those in `axis`)."""
+    return np.squeeze(x, axis=axis)
+
+
+@derivative(lambda g, axes: np.transpose(g, None if axes is None else np.argsort(_positive(axes))),
+            numpy=np.transpose)
+def transpose(x, /, axes=None):
+    """x with its axes permuted: axis i of the result is axis ``axes[i]`` of x.
+
+    None reverses them. The gradient goes through the inverse permutation, which argsort gives:
+    ``axes[argsort(axes)[j]] == j``. With no axes it is the same reversal again.
+    """
+    return np.transpose(x, axes)
+
+
+def _positive(axes):
+    return [axis % len(axes) for axis in axes]
+
+
+@derivative(lambda g, axis1, axis2: np.swapaxes(g, axis1, axis2), numpy=np.swapaxes)
+def swapaxes(x, /, axis1, axis2):
+    """x with two axes exchanged; its own inverse."""
+    return np.swapaxes(x, axis1, axis2)
+
+
+@implements(np.moveaxis)
+def moveaxis(x, source, destination):
+    """x with the axis `source` (an int) moved to the place `destination`."""
+    order = list(range(x.ndim))
+    order.insert(destination % x.ndim, order.pop(source))
+    return transpose(x, tuple(order))
+
+
+@derivative(lambda g: g, numpy=np.broadcast_to)       # the engine sums over the copies
+def broadcast_to(x, /, shape):
+    """x repeated along new axes and axes of length 1, to fill `shape`, without copying."""
+    return np.broadcast_to(x, shape)
+
+
+# --- joining ---
+
+
+def _split_like(g, like_arrays, axis):
+    """Cut a gradient where the arrays were joined."""
+    ends = np.cumsum([like.shape[axis] for like in like_arrays])
+    before = (slice(None),) * (axis % like_arrays[0].ndim)
+    return [g[(*before, slice(end - like.shape[axis], end))]
+            for end, like in zip(ends.tolist(), like_arrays)]
+
+
+@joint_derivative(_split_like)
+def _concatenate(*arrays, axis=0):
+    return np.concatenate(arrays, axis=axis)
+
+
+_concatenate.name = "concatenate"
+
+
+@implements(np.concatenate)
+def concatenate(arrays, axis=0):
+    """Join tensors along an axis that they have; each gets its own piece of the gradient."""
+    return _concatenate(*arrays, axis=axis)
+
+
+def _unstack(g, like_arrays, axis):
+    pieces = moveaxis(g, axis, 0)
+    return [pieces[i] for i in range(len(like_arrays))]
+
+
+@joint_derivative(_unstack)
+def _stack(*arrays, axis=0):
+    return np.stack(arrays, axis=axis)
+
+
+_stack.name = "stack"
+
+
+@implements(np.stack)
+def stack(arrays, axis=0):
+    """Join tensors of one shape along a new axis; each gets its own slice of the gradient."""
+    return _stack(*arrays, axis=axis)
+
+
+@derivative(lambda g, like_x, pad_width: unpad_like(g, like_x, pad_width))
+def _pad(x, /, pad_width, constant_values=0):
+    return np.pad(x, pad_width, constant_values=constant_values)
+
+
+_pad.name = "pad"
+
+
+@implements(np.pad)
+def pad(x, pad_width, mode="constant", constant_values=0):
+    """x with a constant added around it; `pad_width` as in NumPy: n, (before, after) or a pair an axis."""
+    if mode != "constant":
+        raise TypeError(f"pad: mode must be 'constant', got {mode!r}. Build other borders by "
+                        f"indexing and concatenate.")
+    return _pad(x, pad_width, constant_values)
+
+
+@derivative(lambda g, pad_width: pad(g, pad_width), None)
+def unpad_like(x, like, /, pad_width):
+    """Cut away what `pad` added around an array of the shape of `like`."""
+    before = np.broadcast_to(pad_width, (like.ndim, 2))[:, 0]
+    return x[tuple(slice(b, b + n) for b, n in zip(before, like.shape))]
+
+
+# --- picking ---
+
+
+def _has_integer_array(index) -> bool:
+    return any(isinstance(i, np.ndarray) and i.dtype.kind in "iu"
+               for i in (index if isinstance(index, tuple) else (index,)))
+
+
+@derivative(lambda g, index: getitem(g, index), None)
+def scatter_like(g, like, /, index):
+    """Zeros of the shape of `like`, with g added at `index`: the transpose of picking.
+
+    Picking an element k times copies it k times, so its gradient is the sum of k terms.
+    """
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
+        width = int(np.prod(like.shape[1:]))
+        rows = kernels.scatter_rows(np.reshape(g, (-1, width)), index % like.shape[0], like.shape[0])
+        return rows.reshape(like.shape)
+    out = np.zeros(like.shape, g.dtype)
+    if _has_integer_array(index):
+        np.add.at(out, index, g)
+    else:                       # slices and masks reach each element once
+        out[index] = g
+    return out
+
+
+@derivative(lambda g, like_x, index: scatter_like(g, like_x, index))
+def _getitem(x, /, index):
+    return x[index]
+
+
+_getitem.name = "getitem"
+
+
+def getitem(x, index):
+    """x[index], for all that NumPy takes: ints, slices, None, ..., boolean and integer arrays."""
+    if isinstance(index, tuple):
+        return _getitem(x, tuple(map(_as_index, index)))
+    return _getitem(x, _as_index(index))
+
+
+def _as_index(index):
+    if isinstance(index, (list, np.ndarray)) or hasattr(index, "__tape_apply__"):
+        index = getattr(index, "_data", index)
+        array = np.array(index)           # a copy: the caller may change his afterwards
+        return array if array.size or array.dtype.kind in "biu" else array.astype(int)
+    return index
+
+
+@implements(np.split)
+def split(x, sections, axis=0):
+    """A list of pieces of x along `axis`: that many equal ones, or cut before each given index."""
+    length = x.shape[axis]
+    if isinstance(sections, (int, np.integer)):
+        if length % sections:
+            raise ValueError(f"split: axis {axis} of length {length} cannot be cut into {sections} "
+                             f"equal pieces")
+        sections = range(length // sections, length, length // sections)
+    bounds = [0, *sections, length]
+    before = (slice(None),) * (axis % x.ndim)
+    return [getitem(x, (*before, slice(a, b))) for a, b in zip(bounds, bounds[1:])]
+
+
+@derivative(lambda g, ids, like_weight: embedding_gradient(g, ids, like_weight), None)
+def _embedding(weight, ids, /):
+    ids = np.asarray(ids)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"embedding: ids must be integers, got dtype {ids.dtype}")
+    # NumPy would wrap a negative id around silently.
+    if ids.size and (ids.min() < 0 or ids.max() >= len(weight)):
+        bad = ids[(ids < 0) | (ids >= len(weight))].flat[0]
+        raise IndexError(f"embedding: ids must be in [0, {len(weight)}), the rows of the table; "
+                         f"got {bad} among ids of shape {ids.shape}")
+    return weight[ids]
+
+
+_embedding.name = "embedding"
+
+
+def embedding(weight, ids):
+    """Rows of a table: weight (V, D), ids (...) integers in [0, V) -> (..., D).
+
+    Equal to one_hot(ids) @ weight, so a row's gradient is the sum of g over the places it went to.
+    """
+    return _embedding(weight, ids)
+
+
+@derivative(lambda g, ids: embedding(g, ids), None, None)
+def embedding_gradient(g, ids, like_weight, /):
+    """The gradient of the table: g summed by row."""
+    return kernels.scatter_rows(g, np.asarray(ids), like_weight.shape[0])

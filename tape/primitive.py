@@ -1,0 +1,381 @@
+"""How an operator is defined: its forward on arrays and one derivative rule for each input.
+
+    div = primitive(np.divide,
+                    lambda g, y:      g / y,
+                    lambda g, out, y: -g * out / y)
+
+The first parameter of a rule is the cotangent ``g``, that is dL/d(out) for the scalar L being
+differentiated; it returns dL/d(input). The names of the others say what the tape keeps, and
+nothing else is kept:
+
+    out        the result
+    x, y       an input, by its name in the forward (a NumPy ufunc's inputs are x and y)
+    like_x     only the shape and dtype of x: a stand-in that takes no memory
+    axis, ...  an attribute: any parameter of the forward behind its inputs
+
+Rules are plain NumPy. On arrays they compute; on Tensors, which speak NumPy's protocols, the same
+text is recorded, and so can be differentiated again. A rule need not mention broadcasting, dtypes
+or accumulation: the walk sees to them once, for all.
+
+An operator follows its operands, as NumPy's own functions do: given arrays it returns an array,
+given a Tensor it returns a Tensor and records itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import itertools
+from functools import lru_cache
+from operator import add, mul, neg, sub, truediv
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+from tape.engine import walk
+
+# NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
+NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
+
+# Python's operators do what these ufuncs do, ten times as fast on NumPy scalars.
+_SAME_BUT_FASTER = {np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv,
+                    np.negative: neg}
+
+_ZERO = np.zeros(16, np.uint8)   # what every stand-in shows, whatever its dtype
+
+
+@lru_cache(maxsize=4096)
+def _zeros_without_memory(shape: tuple, dtype: np.dtype) -> np.ndarray:
+    stand_in: np.ndarray = np.ndarray(shape, dtype, buffer=_ZERO, strides=(0,) * len(shape))
+    stand_in.flags.writeable = False
+    return stand_in
+
+
+def stand_in(x) -> np.ndarray:
+    """A read-only array of x's shape and dtype that holds one zero, however large the shape."""
+    if not hasattr(x, "dtype"):
+        x = np.asarray(x)
+    return _zeros_without_memory(x.shape, x.dtype)
+
+
+class Plan:
+    """What one operator keeps and calls, given which of its inputs want a gradient.
+
+    At recording time the operator's values are laid out in a row, ``inputs, out, attributes,
+    residuals, stand-ins``, and each rule's arguments are picked from it by position.
+    """
+
+    __slots__ = ("operator", "joint", "indices", "rules", "sources", "pick", "likes", "kept",
+                 "looks_further")
+
+    def __init__(self, operator: Primitive, indices: list[int]):
+        self.operator = operator
+        self.joint = operator.joint
+        self.indices = indices
+        self.rules = [operator.rules[i] for i in indices]
+        layout = list(operator.layout)
+        names = [operator.needs[i] for i in indices]
+        likes = sorted({n for needs in names for n in needs if n.startswith("like_")})
+        self.likes = [layout.index(name[len("like_"):]) for name in likes]
+        layout += likes
+        self.sources = [[layout.index(n) for n in needs] for needs in names]
+        # Fused operators also keep what running their composed definition again takes.
+        tail = [] if operator.composed is None else [len(layout), len(layout) + 1]
+        self.pick = _picker(self.sources, tail)
+        self.looks_further = any(s > len(operator.inputs) for source in self.sources
+                                 for s in source) or bool(tail) or operator.variadic
+        self.kept = sorted({s for source in self.sources for s in source
+                            if s < len(operator.inputs)})
+
+    def describe(self, index: int) -> str:
+        """Where the rule for one input stands in the source."""
+        code = getattr(self.rules[0 if self.joint else self.indices.index(index)], "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code else self.operator.name
+
+    def lifted(self, record, lift: Callable) -> list[tuple]:
+        """The saved arguments with inputs and result put back on the tape, as Tensors."""
+        inputs = len(self.operator.inputs)
+
+        def on_tape(source: int, value: Any) -> Any:
+            if self.operator.variadic or source > inputs:
+                return value
+            owner = record if source == inputs else record.parents[source]
+            return value if owner is None else lift(value, owner)
+
+        return [tuple(map(on_tape, source, args))
+                for source, args in zip(self.sources, record.saved)]
+
+
+def _picker(sources: list[list[int]], tail: list[int]) -> Callable:
+    """A function from the row of values to what is saved: a tuple of arguments per rule.
+
+    Written out as an expression, say ``lambda v: ((v[1],), (v[0],))``, since it runs at every
+    recorded operation and a loop would take a quarter of the time that recording takes.
+    """
+    rows = ["(" + "".join(f"v[{i}], " for i in source) + ")" for source in sources]
+    rows += [f"v[{i}]" for i in tail]
+    return eval("lambda v: (" + "".join(row + ", " for row in rows) + ")")
+
+
+class Primitive:
+    """An operator that can be differentiated. Make one with `primitive`, `derivative` or `fused`.
+
+    Attributes
+    ----------
+    name : what errors, `tape.show` and the gradient checker call it.
+    forward : arrays -> array.
+    rules : a derivative rule (or None) for each input; a joint operator has one rule that returns
+        the gradients of all its inputs.
+    """
+
+    residuals: tuple[str, ...] = ()      # both for `Fused` alone
+    composed: Callable | None = None
+
+    def __init__(self, forward: Callable, rules: tuple, *, name: str | None = None,
+                 doc: str | None = None, joint: bool = False, elementwise: bool = False):
+        is_ufunc = isinstance(forward, np.ufunc)
+        self.name = name or forward.__name__
+        self.elementwise = elementwise or (is_ufunc and forward.signature is None)
+        self._read_signature(forward)
+        self.__doc__ = doc or forward.__doc__
+        self.__name__ = self.__qualname__ = self.name
+        self.__wrapped__ = forward
+        self.forward = _SAME_BUT_FASTER.get(forward, forward) if is_ufunc else forward
+        if is_ufunc:
+            NUMPY_FUNCTIONS[forward] = self
+        self.joint = joint
+        self.rules = rules
+        if not joint and len(rules) != len(self.inputs):
+            raise TypeError(
+                f"{self.name}: one rule for each input (None where there is no derivative): inputs "
+                f"are {self.inputs}, got {len(rules)} rules")
+        self.layout = (*self.inputs, "out", *self.defaults)
+        self.needs = [self._read_rule(rule) for rule in rules]
+        self._settle()
+
+    def _settle(self) -> None:
+        """What follows from the rules: which inputs are differentiable, which are kept."""
+        self.differentiable = any(self.rules)
+        # Bits of the inputs that have a rule: the key of `plans` is the sum of those that want it.
+        self.bits = (itertools.repeat(1) if self.joint
+                     else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
+        self.plans: dict[int, Plan] = {}
+        named = {name for needs in self.needs for name in needs}
+        self.keeps_inputs = not named.isdisjoint(self.inputs)
+        self.floats = self.variadic or not self.joint
+
+    def _read_signature(self, forward: Callable) -> None:
+        """Inputs are the parameters before ``/`` (or ``*arrays``); the others are attributes."""
+        self.defaults: dict[str, Any] = {}
+        self.variadic = False
+        if isinstance(forward, np.ufunc):
+            self.inputs: tuple[str, ...] = ("x", "y")[:forward.nin]
+            return
+        inputs = []
+        for p in inspect.signature(forward).parameters.values():
+            if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL):
+                inputs.append(p.name)
+                self.variadic |= p.kind == p.VAR_POSITIONAL
+            else:
+                self.defaults[p.name] = p.default
+        if not inputs:     # no "/" in the signature: every parameter without a default is an input
+            inputs = [n for n, default in self.defaults.items() if default is inspect.Parameter.empty]
+            self.defaults = {n: d for n, d in self.defaults.items() if n not in inputs}
+        self.inputs = tuple(inputs)
+
+    def _read_rule(self, rule: Callable | None) -> list[str]:
+        if rule is None:
+            return []
+        _, *names = inspect.signature(rule).parameters
+        known = [*self.layout, *("like_" + name for name in self.inputs)]
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise TypeError(
+                    f"{self.name}: a rule's parameters are named for what it needs, one of {known}; "
+                    f"got {name!r}" + (f". Did you mean {near[0]!r}?" if near else ""))
+        return names
+
+    def plan(self, wanted: int) -> Plan:
+        """The plan for the inputs whose bits are set in `wanted`, made once."""
+        if wanted not in self.plans:
+            indices = [0] if self.joint else [
+                i for i in range(len(self.inputs)) if wanted >> i & 1]
+            self.plans[wanted] = Plan(self, indices)
+        return self.plans[wanted]
+
+    def bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Split a call's arguments into inputs and a complete dict of attributes."""
+        count = len(args) if self.variadic else len(self.inputs)
+        inputs, positional = args[:count], args[count:]
+        if not kwargs and not positional and len(inputs) == count and not self.defaults:
+            return inputs, self.defaults
+        if len(inputs) < count or len(positional) > len(self.defaults):
+            raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "
+                            f"arguments")
+        attributes = {**self.defaults, **dict(zip(self.defaults, positional))}
+        for name, value in kwargs.items():
+            if name not in self.defaults:
+                near = difflib.get_close_matches(name, self.defaults, 1)
+                hint = f". Did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{self.name}: takes {self.describe()}; got {name}={value!r}{hint}")
+            attributes[name] = value
+        for name, value in attributes.items():
+            if value is inspect.Parameter.empty:
+                raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
+        return inputs, attributes
+
+    def describe(self) -> str:
+        """The signature, for messages: ``sum(x, axis=None, keepdims=False)``."""
+        empty = inspect.Parameter.empty
+        inputs = [f"*{self.inputs[0]}"] if self.variadic else list(self.inputs)
+        attributes = [n if d is empty else f"{n}={d!r}" for n, d in self.defaults.items()]
+        return f"{self.name}({', '.join(inputs + attributes)})"
+
+    def __call__(self, *args, **kwargs):
+        inputs, attributes = self.bind(args, kwargs)
+        for value in inputs:
+            apply = getattr(type(value), "__tape_apply__", None)
+            if apply is not None:
+                return apply(self, inputs, attributes)
+        return self.on_arrays(*inputs, **attributes)
+
+    def on_arrays(self, *arrays, **attributes):
+        """The forward, with nothing recorded."""
+        return self.forward(*arrays, **attributes)
+
+    def pull_all(self, record, g, lift) -> Sequence:
+        """The gradients of all inputs of a joint operator; see `Plan.joint`."""
+        (rule,) = self.rules
+        (args,) = record.saved if lift is None else record.plan.lifted(record, lift)
+        return rule(g, *args)
+
+    def __repr__(self) -> str:
+        return f"<operator {self.describe()}>"
+
+    def __deepcopy__(self, memo) -> Primitive:
+        return self              # like a function: a copied model shares its operators
+
+
+@lru_cache(maxsize=None)
+def _identity() -> Primitive:
+    return Primitive(lambda x: x, (lambda g: g,), name="identity")
+
+
+class Fused(Primitive):
+    """An operator defined twice: composed of primitives, and as a pair of kernels.
+
+    The composed definition is the explanation, the test oracle and the derivative of higher
+    order; the kernels are there for speed. The backward kernel's parameter names say what it
+    needs, as in any rule; a name that is neither an input nor an attribute is a residual, and the
+    forward kernel then returns ``(out, {name: array})``.
+    """
+
+    def __init__(self, composed: Callable, forward: Callable, backward: Callable):
+        self.composed = composed
+        self._read_signature(composed)
+        _, *names = inspect.signature(backward).parameters
+        known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
+        self.residuals = tuple(name for name in names if name not in known)
+        super().__init__(composed, (), joint=True)
+        self.forward = forward
+        self.rules = (backward,)
+        self.layout += self.residuals
+        self.needs = [self._read_rule(backward)]
+        self._settle()
+        self.keeps_inputs = True
+        self.floats = False
+
+    def on_arrays(self, *arrays, **attributes):
+        out = self.forward(*arrays, **attributes)
+        return out[0] if self.residuals else out
+
+    def pull_all(self, record, g, lift) -> Sequence:
+        """By the backward kernel on arrays; on Tensors by running the composed definition again.
+
+        The second run starts from fresh stand-ins of the inputs (`identity`), where its own walk
+        stops: an input that depends on another input must not pull that one's gradient twice.
+        """
+        args, inputs, attributes = record.saved
+        if lift is None:
+            with np.errstate(invalid="ignore"):
+                return self.rules[0](g, *args)
+        linked = [value if parent is None else _identity()(lift(value, parent))
+                  for value, parent in zip(inputs, record.parents)]
+        out = self.composed(*linked, **attributes)
+        targets = [getattr(x, "_record", None) for x in linked]
+        pulled = walk({out._record: g}, targets={t for t in targets if t is not None},
+                      lift=lift, retain=True)
+        return [pulled.get(t, lift(np.zeros_like(x), None)) if t is not None else None
+                for t, x in zip(targets, inputs)]
+
+
+def primitive(forward: Callable, *rules: Callable | None, name: str | None = None,
+              doc: str | None = None, elementwise: bool = False) -> Primitive:
+    """Define an operator: a forward on arrays, and a derivative rule for each of its inputs.
+
+    Parameters
+    ----------
+    forward : callable
+        Arrays in, array out. A NumPy ufunc, or a function whose inputs stand before a ``/`` in
+        its signature and whose attributes (axis, ...) stand behind it. Without a ``/``, the
+        parameters without a default are the inputs.
+    *rules : callable or None
+        One per input, in order; see the head of this file. None: no derivative (a condition, an
+        index). A rule returns a gradient of the shape of ``out`` or of its input.
+    name, doc : str, optional
+        Default to the forward's own.
+    elementwise : bool
+        The result at one place depends on the inputs at that place alone (known for a ufunc). A
+        zero cotangent then gives a zero gradient even where the derivative is infinite.
+
+    Returns
+    -------
+    Primitive
+        Call it with Tensors to record, with arrays to compute.
+
+    Examples
+    --------
+    >>> import numpy as np, tape
+    >>> cube = tape.primitive(lambda x: x ** 3, lambda g, x: g * 3 * x ** 2, name="cube")
+    >>> t = tape.Tensor(2.0, requires_grad=True)
+    >>> cube(t).backward()
+    >>> t.grad
+    array(12., dtype=float32)
+    """
+    return Primitive(forward, rules, name=name, doc=doc, elementwise=elementwise)
+
+
+def derivative(*rules: Callable | None, numpy: Callable | None = None,
+               elementwise: bool = False) -> Callable[[Callable], Primitive]:
+    """`primitive` as a decorator of the forward; `numpy` is the NumPy function it stands in for."""
+    def define(forward: Callable) -> Primitive:
+        operator = Primitive(forward, rules, elementwise=elementwise)
+        if numpy is not None:
+            NUMPY_FUNCTIONS[numpy] = operator
+        return operator
+    return define
+
+
+def joint_derivative(rule: Callable, numpy: Callable | None = None) -> Callable:
+    """Like `derivative`, with one rule that returns the gradients of all inputs, as a sequence."""
+    def define(forward: Callable) -> Primitive:
+        operator = Primitive(forward, (rule,), joint=True)
+        if numpy is not None:
+            NUMPY_FUNCTIONS[numpy] = operator
+        return operator
+    return define
+
+
+def fused(forward: Callable, backward: Callable) -> Callable[[Callable], Fused]:
+    """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""
+    return lambda composed: Fused(composed, forward, backward)
+
+
+def implements(*functions: Callable) -> Callable[[Callable], Callable]:
+    """Decorator: when one of these NumPy functions meets a Tensor, call this instead."""
+    def register(function: Callable) -> Callable:
+        for numpy_function in functions:
+            NUMPY_FUNCTIONS[numpy_function] = function
+        return function
+    return register

@@ -1,0 +1,496 @@
+"""`Tensor`: an array that remembers how it was made.
+
+This file is the class itself, how it behaves in Python and how an operator runs on it (`apply`).
+What the operators compute is in ``tape/ops``; how gradients find their way back is in
+``tape/engine.py``; how NumPy's own functions reach our operators is in ``tape/border.py``.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+
+from tape import border, ops
+from tape.engine import Record, recording, walk
+from tape.primitive import Plan, Primitive, stand_in
+
+_PYTHON_NUMBERS = frozenset({int, float, bool})
+_new = object.__new__
+
+
+class Tensor:
+    """A NumPy array whose operations are recorded, so that they can be differentiated.
+
+    Parameters
+    ----------
+    data : array_like
+        Copied. Python numbers and lists of them become float32; an array keeps its dtype.
+    requires_grad : bool
+        Whether ``backward()`` should leave a gradient in ``.grad``. Needs a floating dtype.
+    dtype : optional
+        Overrides the dtype of `data`.
+
+    Attributes
+    ----------
+    grad : numpy.ndarray or None
+        What ``backward()`` left here: same shape and dtype as ``data``. Sums up over several
+        calls, until it is set to None.
+
+    Examples
+    --------
+    >>> from tape import Tensor
+    >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> loss = (x ** 2).sum()
+    >>> loss.backward()
+    >>> x.grad
+    array([2., 4., 6.], dtype=float32)
+    """
+
+    __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_version", "__weakref__")
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None):
+        self._data = _new_array(data, dtype)
+        self._grad: np.ndarray | None = None
+        self._record: Record | None = None
+        self._version = 0
+        self._requires_grad = False
+        self.requires_grad = requires_grad
+
+    # --- the array, its gradient, its place on the tape ---
+
+    # A result without axes is kept as a NumPy scalar, on which arithmetic is ten times as fast as on
+    # an array, until somebody asks for the array.
+
+    @property
+    def data(self) -> np.ndarray:
+        """The array. Read-only on a recorded result: the tape relies on it.
+
+        On a leaf it can be changed, as an optimiser does. Assigning to ``t.data`` (``t.data -= step``
+        included) is noticed, and a tape that still needs the old values refuses to go on.
+        """
+        if type(self._data) is not np.ndarray:
+            self._data = np.asarray(self._data)
+        if self._record is None:
+            return self._data
+        view = self._data.view()
+        view.flags.writeable = False
+        return view
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if self._record is not None:
+            raise TypeError("data: the result of a recorded operation cannot be assigned to. Make a "
+                            "leaf of it first: t = t.detach(), or compute a new tensor.")
+        array = np.asarray(value, dtype=self.dtype)
+        if array.shape != self.shape:
+            raise ValueError(f"data: the new array must have shape {self.shape}, got {array.shape}. "
+                             f"For another shape make a new Tensor.")
+        if array is self._data:           # t.data -= step: the same array, other values
+            self._version += 1
+        self._data = array
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        if self._grad is None and self._record is not None and self._record.retained is None:
+            warnings.warn("grad: only leaves keep a gradient, and this tensor is the result of "
+                          f"{self._record.name}. Call t.retain_grad() before backward().",
+                          stacklevel=2)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None:
+            value = np.asarray(value, dtype=self.dtype)
+            if value.shape != self.shape:
+                raise ValueError(f"grad: a gradient has the shape of its tensor, {self.shape}; "
+                                 f"got {value.shape}")
+        self._grad = value
+
+    def _add_grad(self, gradient: np.ndarray) -> None:
+        # A fresh sum, not +=: whoever kept last step's gradient still has last step's gradient.
+        self._grad = gradient if self._grad is None else np.asarray(self._grad + gradient)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on this tensor are recorded. Settable on leaves."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self._record is not None:
+            raise TypeError("requires_grad: this tensor is the result of a recorded operation and "
+                            "always takes part; use detach() for a copy that does not.")
+        if value and self.dtype.kind != "f":
+            raise TypeError(f"requires_grad: only floating-point tensors have gradients, got dtype "
+                            f"{self.dtype}. Make it of floats: 1.0 rather than 1, or "
+                            f"array.astype(np.float32).")
+        self._requires_grad = bool(value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._data.dtype
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether this tensor was made by hand rather than by a recorded operation."""
+        return self._record is None
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Add dL/dt to the ``.grad`` of every leaf t that this result, L, was made from.
+
+        Parameters
+        ----------
+        gradient : array_like, optional
+            dL/d(self), of this tensor's shape, when this tensor is not L itself. Default: 1, for
+            a tensor with one element.
+        retain_graph : bool
+            Keep the tape for another walk. By default the walk releases what it has used.
+
+        Raises
+        ------
+        RuntimeError
+            Nothing was recorded, or the tape was already released.
+        ValueError
+            This tensor has several elements and no `gradient` is given, or its shape is wrong.
+        """
+        seed = self._seed(gradient, "backward")
+        for leaf, g in walk({self._record or self: seed}, retain=retain_graph).items():
+            leaf._add_grad(g)
+
+    def _seed(self, gradient: Any, caller: str) -> Any:
+        """The cotangent a walk starts from here, as an array of this tensor's shape and dtype."""
+        if not self._requires_grad:
+            raise RuntimeError(
+                f"{caller}: nothing was recorded for this tensor of shape {self.shape}: no input "
+                f"of it had requires_grad=True, or it was computed under no_grad or detached.")
+        if gradient is None:
+            if self.size != 1:
+                raise ValueError(
+                    f"{caller}: the gradient of a tensor of shape {self.shape} is not one number per "
+                    f"input. Reduce it first, t.sum() or t.mean(), or give the gradient= of this shape.")
+            return np.ones(self.shape, self.dtype)[()]
+        array = np.asarray(gradient._data if isinstance(gradient, Tensor) else gradient, self.dtype)
+        if array.shape != self.shape:
+            raise ValueError(f"{caller}: gradient must have this tensor's shape {self.shape}, got "
+                             f"{array.shape}")
+        return array[()]          # a scalar rather than an array without axes
+
+    def retain_grad(self) -> Tensor:
+        """Keep the gradient of this intermediate result in ``.grad`` too. Returns the tensor."""
+        if self._record is not None:
+            self._record.retained = weakref.ref(self)
+        return self
+
+    def detach(self) -> Tensor:
+        """A copy that takes no part in any tape."""
+        return _make(np.array(self._data))
+
+    def numpy(self) -> np.ndarray:
+        """The array, as ``.data``; read-only for a recorded result."""
+        return self.data
+
+    def item(self) -> Any:
+        """The one element, as a Python number."""
+        if self.size != 1:
+            raise ValueError(f"item: only a tensor with one element is a number; this one has shape "
+                             f"{self.shape}")
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        """Nested Python lists of numbers."""
+        return self._data.tolist()
+
+    # --- operators ---
+
+    def __add__(self, other): return apply(ops.add, (self, other))
+    def __radd__(self, other): return apply(ops.add, (other, self))
+    def __sub__(self, other): return apply(ops.sub, (self, other))
+    def __rsub__(self, other): return apply(ops.sub, (other, self))
+    def __mul__(self, other): return apply(ops.mul, (self, other))
+    def __rmul__(self, other): return apply(ops.mul, (other, self))
+    def __truediv__(self, other): return apply(ops.div, (self, other))
+    def __rtruediv__(self, other): return apply(ops.div, (other, self))
+    def __pow__(self, exponent): return ops.power(self, exponent)
+    def __rpow__(self, base): return ops.power(base, self)
+    def __matmul__(self, other): return apply(ops.matmul, (self, other))
+    def __rmatmul__(self, other): return apply(ops.matmul, (other, self))
+    def __neg__(self): return apply(ops.neg, (self,))
+    def __pos__(self): return self
+    def __abs__(self): return apply(ops.abs, (self,))
+    def __getitem__(self, index): return ops.getitem(self, index)
+
+    # Comparisons have no derivative: they give plain boolean arrays, as NumPy's do.
+    def __lt__(self, other): return np.less(self._data, _plain(other))
+    def __le__(self, other): return np.less_equal(self._data, _plain(other))
+    def __gt__(self, other): return np.greater(self._data, _plain(other))
+    def __ge__(self, other): return np.greater_equal(self._data, _plain(other))
+    def __eq__(self, other): return np.equal(self._data, _plain(other))
+    def __ne__(self, other): return np.not_equal(self._data, _plain(other))
+    __hash__ = object.__hash__     # by identity: a Tensor can be a key although == is elementwise
+
+    def sum(self, axis=None, keepdims=False): return ops.sum(self, axis, keepdims)
+    def mean(self, axis=None, keepdims=False): return ops.mean(self, axis, keepdims)
+    def max(self, axis=None, keepdims=False): return ops.max(self, axis, keepdims)
+    def min(self, axis=None, keepdims=False): return ops.min(self, axis, keepdims)
+
+    def var(self, axis=None, ddof=0, keepdims=False):
+        return ops.var(self, axis, ddof=ddof, keepdims=keepdims)
+
+    def logsumexp(self, axis=None, keepdims=False): return ops.logsumexp(self, axis, keepdims)
+    def exp(self): return ops.exp(self)
+    def log(self): return ops.log(self)
+    def sqrt(self): return ops.sqrt(self)
+    def abs(self): return ops.abs(self)
+    def tanh(self): return ops.tanh(self)
+    def sigmoid(self): return ops.sigmoid(self)
+    def relu(self): return ops.relu(self)
+    def gelu(self): return ops.gelu(self)
+    def clip(self, min=None, max=None): return ops.clip(self, min, max)
+    def softmax(self, axis=-1): return ops.softmax(self, axis)
+    def log_softmax(self, axis=-1): return ops.log_softmax(self, axis)
+    def matmul(self, other): return ops.matmul(self, other)
+    def astype(self, dtype): return ops.astype(self, np.dtype(dtype))
+    def swapaxes(self, axis1, axis2): return ops.swapaxes(self, axis1, axis2)
+    def expand_dims(self, axis): return ops.expand_dims(self, axis)
+    def squeeze(self, axis=None): return ops.squeeze(self, axis)
+    def broadcast_to(self, shape): return ops.broadcast_to(self, shape)
+    def split(self, sections, axis=0): return ops.split(self, sections, axis)
+
+    def reshape(self, *shape):
+        """``t.reshape(2, 3)`` or ``t.reshape((2, 3))``."""
+        return ops.reshape(self, _one_or_many(shape))
+
+    def transpose(self, *axes):
+        """``t.transpose(1, 0)``, ``t.transpose((1, 0))``; no axes: reversed."""
+        return ops.transpose(self, _one_or_many(axes) if axes else None)
+
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        return ops.transpose(self)
+
+    # --- Python's protocols ---
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len: a tensor of shape () has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.ndim == 0:
+            raise TypeError("iter: a tensor of shape () cannot be iterated over; .item() gives its "
+                            "number")
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(np.any(self == value))
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"bool: the truth of a tensor of shape {self.shape} is ambiguous. Use "
+                             f"(t != 0).any() or (t != 0).all()")
+        return bool(self._data)
+
+    def __float__(self) -> float:
+        return float(self._number("float"))
+
+    def __int__(self) -> int:
+        return int(self._number("int"))
+
+    def _number(self, caller: str) -> Any:
+        if self._requires_grad:
+            raise TypeError(f"{caller}: turning a tensor into a number loses its gradient, so it must "
+                            f"be asked for: t.item(). For mathematics on it use tape's functions "
+                            f"(tape.exp rather than math.exp).")
+        return self.item()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self._requires_grad:
+            raise TypeError("array: turning a tensor into a plain array loses its gradient, so it "
+                            "must be asked for: t.numpy(). To join tensors use tape.stack([...]).")
+        return np.array(self._data, dtype=dtype, copy=copy)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "setitem: a tensor cannot be changed in place, because the tape may need its old values. "
+            "Build a new one: tape.where(mask, value, t) for t[mask] = value, "
+            "tape.concatenate([t[:i], value, t[j:]]) for t[i:j] = value; or, for a leaf that no tape "
+            "needs (a parameter outside of training), t.data[index] = value.")
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.size == 1 else str(self).__format__(spec)
+
+    def __repr__(self) -> str:
+        numbers = np.array2string(np.asarray(self._data), separator=", ", prefix="Tensor(")
+        dtype = "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+        if self._record is not None:
+            return f"Tensor({numbers}{dtype}, from={self._record.name})"
+        return f"Tensor({numbers}{dtype}{', requires_grad=True' if self._requires_grad else ''})"
+
+    def __reduce__(self) -> tuple:
+        """Pickle and copy the values; a recorded result comes back without its tape."""
+        leaf = self._record is None
+        return _rebuild, (type(self), np.asarray(self._data), self._requires_grad and leaf,
+                          self._grad)
+
+    # --- the border to NumPy ---
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        return border.call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        return border.call_function(function, args, kwargs)
+
+    @staticmethod
+    def __tape_apply__(operator: Primitive, inputs: tuple, attributes: dict) -> Any:
+        return apply(operator, inputs, attributes)
+
+
+def apply(operator: Primitive, inputs: Sequence, attributes: dict = {}) -> Any:  # noqa: B006
+    """Run an operator on `inputs`, of which some are Tensors, and record it if one wants that."""
+    arrays: list = []
+    parents: list = []
+    wanted = 0            # the bits of the inputs whose gradient is wanted
+    for value, bit in zip(inputs, operator.bits):
+        if type(value) in _PYTHON_NUMBERS:
+            arrays.append(value)          # Python numbers are weak: they take the others' dtype
+        elif isinstance(value, Tensor):
+            arrays.append(value._data)
+            if value._requires_grad and bit:
+                wanted |= bit
+                parents.append(value._record or value)
+                continue
+        else:
+            arrays.append(_constant(operator, value, bit, inputs))
+        parents.append(None)
+    try:
+        out = operator.forward(*arrays, **attributes) if attributes else operator.forward(*arrays)
+    except (ValueError, TypeError, IndexError) as error:
+        raise _named(error, operator, arrays) from error
+    residuals = None
+    if operator.residuals:
+        out, residuals = out
+    if not wanted or not recording.get():
+        return _make(out)
+    plan = operator.plans.get(wanted) or operator.plan(wanted)
+    values = _more_values(plan, arrays, out, attributes, residuals) \
+        if plan.looks_further else (*arrays, out)
+    record = Record(plan, parents, plan.pick(values), out)
+    for i in plan.kept:
+        if type(arrays[i]) is np.ndarray:
+            _guard(record, inputs[i])
+    return _make(out, record)
+
+
+def _more_values(plan: Plan, arrays: list, out: Any, attributes: dict,
+                 residuals: dict | None) -> list:
+    """The row of values that a plan picks from, where it wants more than inputs and result."""
+    operator = plan.operator
+    values = [tuple(arrays), out] if operator.variadic else [*arrays, out]
+    values += attributes.values()
+    values += [residuals[name] for name in operator.residuals] if residuals else ()
+    values += [tuple(map(stand_in, v)) if operator.variadic else stand_in(v)
+               for v in [values[i] for i in plan.likes]]
+    if operator.composed is not None:        # higher derivatives run the composed definition again
+        values += [tuple(arrays), attributes]
+    return values
+
+
+def _guard(record: Record, source: Any) -> None:
+    """Remember the version of a leaf whose array the record keeps: `Tensor.data` can change it."""
+    if isinstance(source, Tensor) and source._record is None:
+        record.guards = (*(record.guards or ()), (source, source._version))
+
+
+def _make(data: Any, record: Record | None = None) -> Tensor:
+    """A Tensor around an array that is not copied."""
+    tensor = _new(Tensor)
+    tensor._data = data
+    tensor._grad = None
+    tensor._record = record
+    tensor._requires_grad = record is not None
+    tensor._version = 0
+    return tensor
+
+
+def lift(array: Any, owner: Any) -> Tensor:
+    """Put a saved array back on the tape, as the Tensor it came from; see `engine.walk`."""
+    if not isinstance(owner, Tensor):
+        return _make(array, owner)
+    if owner._data is not array and not (owner.ndim == 0 and owner._data == array):
+        raise RuntimeError(f"grad: a leaf of shape {owner.shape} was given a new array after it was "
+                           f"recorded; with create_graph=True update it after the last backward.")
+    return owner
+
+
+def _new_array(data: Any, dtype: Any) -> np.ndarray:
+    """A copy of `data` as an array of numbers; Python's numbers become float32."""
+    if isinstance(data, Tensor):
+        data = data._data
+    try:
+        array = np.array(data, dtype=dtype)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"Tensor: {error}. To join tensors use tape.stack or "
+                          f"tape.concatenate.") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"Tensor: data must be real numbers, got dtype {array.dtype} from "
+                        f"{type(data).__name__}")
+    if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind != "b":
+        array = array.astype(np.float32)
+    return array if array.ndim else array[()]
+
+
+def _constant(operator: Primitive, value: Any, bit: int, inputs: Sequence) -> Any:
+    """An operand that is neither a Tensor nor a Python number."""
+    if isinstance(value, np.generic) and bit:
+        return value.item()       # np.sqrt(64) in float32 code must not turn it into float64
+    if value is None and operator.composed is not None:
+        return None               # an optional input of a fused operator
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{operator.name}: operands must be tensors, arrays or real numbers; got "
+                        f"{type(value).__name__}")
+    if bit and operator.floats and array.dtype.kind != "f":
+        like = next(x for x in inputs if isinstance(x, Tensor))
+        return array.astype(like.dtype if like.dtype.kind == "f" else np.float32)
+    # The tape must not see what the caller does to the array afterwards.
+    return np.array(array) if operator.keeps_inputs and array is value else array
+
+
+def _named(error: Exception, operator: Primitive, arrays: list) -> Exception:
+    text = str(error)
+    if text.startswith(operator.name + ":"):
+        return error
+    shapes = ", ".join(str(np.shape(a)) for a in arrays[:8])
+    return type(error)(f"{operator.name}: {text} (inputs of shape {shapes})")
+
+
+def _plain(value: Any) -> Any:
+    return value._data if isinstance(value, Tensor) else value
+
+
+def _one_or_many(values: tuple) -> tuple:
+    return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
+
+
+def _rebuild(cls: type, data: np.ndarray, requires_grad: bool, grad: np.ndarray | None) -> Tensor:
+    tensor = _make(np.array(data))
+    tensor.__class__ = cls
+    tensor._requires_grad = requires_grad
+    tensor._grad = None if grad is None else np.array(grad)
+    return tensor

@@ -1,0 +1,103 @@
+"""Gradients as a function: `grad` returns them instead of leaving them in ``.grad``."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import numpy as np
+
+from tape.engine import enable_grad, walk
+from tape.tensor import Tensor, lift
+
+
+def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
+         grad_outputs: Any = None, *, create_graph: bool = False,
+         retain_graph: bool | None = None, allow_unused: bool = False) -> Any:
+    """dL/d(input) for each input, where L is the sum of the outputs. No ``.grad`` is touched.
+
+    Parameters
+    ----------
+    outputs : Tensor or sequence of Tensor
+    inputs : Tensor or sequence of Tensor
+        Leaves or intermediate results. For an intermediate result, the derivative holds
+        everything it was made from fixed.
+    grad_outputs : array_like, Tensor or a sequence of them, optional
+        The cotangent of each output, of its shape; default 1 for one-element outputs.
+    create_graph : bool
+        Record the gradients too, so that they can be differentiated again.
+    retain_graph : bool, optional
+        Keep the tape for another walk; default: as `create_graph`.
+    allow_unused : bool
+        Return None for an input that the outputs do not depend on, instead of raising.
+
+    Returns
+    -------
+    Tensor or tuple of Tensor
+        As `inputs` was given.
+
+    Raises
+    ------
+    RuntimeError
+        An input plays no part in the outputs, or the tape was released.
+
+    Examples
+    --------
+    >>> from tape import Tensor, grad
+    >>> x = Tensor(3.0, requires_grad=True)
+    >>> slope = grad(x ** 3, x, create_graph=True)        # 3 x^2
+    >>> slope.item(), grad(slope, x).item()               # and 6 x
+    (27.0, 18.0)
+    """
+    single = isinstance(inputs, Tensor)
+    wanted = _tensors(inputs, "inputs")
+    results = _tensors(outputs, "outputs")
+    cotangents = _cotangents(grad_outputs, outputs, len(results))
+    for i, tensor in enumerate(wanted):
+        if not tensor.requires_grad:
+            raise RuntimeError(f"grad: input {i}, shape {tensor.shape}, does not require a gradient. "
+                               f"Make it with requires_grad=True before it is used.")
+    keys = [tensor._record or tensor for tensor in wanted]
+    roots: dict = {}
+    with enable_grad():
+        for tensor, cotangent in zip(results, cotangents):
+            seed = tensor._seed(cotangent, "grad")
+            if create_graph:
+                seed = cotangent if isinstance(cotangent, Tensor) else lift(seed, None)
+            key = tensor._record or tensor
+            roots[key] = roots[key] + seed if key in roots else seed
+        found = walk(roots, targets=set(keys), lift=lift if create_graph else None,
+                     retain=create_graph if retain_graph is None else retain_graph)
+    gradients = tuple(_result(found.get(key), i, tensor, allow_unused)
+                      for i, (key, tensor) in enumerate(zip(keys, wanted)))
+    return gradients[0] if single else gradients
+
+
+def _result(gradient: Any, i: int, tensor: Tensor, allow_unused: bool) -> Tensor | None:
+    if gradient is None and not allow_unused:
+        raise RuntimeError(f"grad: input {i}, shape {tensor.shape}, plays no part in the outputs. Pass "
+                           f"the tensor that was used itself, not a copy or a slice of it; "
+                           f"allow_unused=True gives None instead.")
+    if gradient is None or isinstance(gradient, Tensor):
+        return gradient
+    return lift(gradient, None)
+
+
+def _tensors(values: Any, name: str) -> list[Tensor]:
+    values = [values] if isinstance(values, Tensor) else list(values)
+    for i, value in enumerate(values):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"grad: {name} must be Tensors; number {i} is a {type(value).__name__}")
+    return values
+
+
+def _cotangents(values: Any, outputs: Any, count: int) -> list:
+    if values is None:
+        return [None] * count
+    cotangents = [values] if isinstance(outputs, Tensor) and not isinstance(values, (list, tuple)) \
+        else list(values)
+    if isinstance(outputs, Tensor) and len(cotangents) != 1:
+        cotangents = [np.asarray(values)]
+    if len(cotangents) != count:
+        raise ValueError(f"grad: one of grad_outputs for each output; got {len(cotangents)} for "
+                         f"{count}")
+    return cotangents

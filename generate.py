@@ -1,0 +1,74 @@
+"""Continue a text with a model that train.py trained.
+
+    python generate.py --prompt "the old" --temperature 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Sequence
+
+import nn
+from nn.command_line import COUNT, SEED, Parser, number, run, user_input
+
+FOLDER = Path("checkpoints")
+
+
+def parser() -> Parser:
+    p = Parser("generate.py", "Continue a text, token by token, with a trained model.")
+    p.add_argument("--checkpoint", type=Path, metavar="PATH",
+                   help=f"a file that train.py wrote (default: the newest in {FOLDER}{os.sep})")
+    p.add_argument("--prompt", metavar="TEXT", help="the beginning (default: one that suits the model)")
+    p.add_argument("--max-new-tokens", type=COUNT, default=200, metavar="N", help="length, at most")
+    p.add_argument("--temperature", type=number(float, 0), default=0.8, metavar="T",
+                   help="0: always the likeliest token; 1: as the model believes; above: wilder")
+    p.add_argument("--top-k", type=COUNT, metavar="K", help="only the K likeliest tokens take part")
+    p.add_argument("--seed", type=SEED, default=0, metavar="S", help="the same seed, the same text")
+    return p
+
+
+def write_text(o: argparse.Namespace) -> None:
+    """Print the prompt and what the model makes of it, as it makes it."""
+    with user_input():
+        path = o.checkpoint or newest()
+        checkpoint = nn.load_checkpoint(path)
+        tokenizer, info = checkpoint.tokenizer, checkpoint.info
+        if tokenizer is None:
+            raise ValueError(f"{path} has no tokenizer, so its tokens cannot be written as text")
+        prompt = info.get("prompt", tokenizer.vocabulary[0]) if o.prompt is None else o.prompt
+        try:
+            ids = list(tokenizer.encode(prompt))
+        except ValueError as error:
+            raise ValueError(f"--prompt: {error}") from error
+        if not ids:
+            raise ValueError("--prompt: the prompt must have at least one token")
+    shown = tokenizer.decode(ids)
+    print(shown, end="", flush=True)
+    for token in nn.generate(checkpoint.model, ids, o.max_new_tokens, o.temperature, o.top_k, o.seed,
+                             stop=info.get("stop")):
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        print(text[len(shown):], end="", flush=True)
+        shown = text
+    print()
+
+
+def newest() -> Path:
+    try:
+        return nn.newest_checkpoint(FOLDER)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. Train a model first, python train.py, or name a file with "
+                                f"--checkpoint") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Generate; returns the exit status: 0, or 2 for a mistake of the user's."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return run("generate.py", lambda: write_text(parser().parse(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""A model in one file: its weights, its configuration and its tokenizer.
+
+The file is a NumPy ``.npz`` without pickle (loading one runs no code from it): an array for each
+parameter, and a text in JSON for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nn.gpt import GPT, GPTConfig
+from nn.text import Tokenizer, tokenizer_from_dict
+
+FORMAT = "tape checkpoint 1"
+_HEADER = "checkpoint.json"
+_WEIGHT = "weight:"
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint, or not a whole one."""
+
+
+@dataclass
+class Checkpoint:
+    """What `load_checkpoint` found: the model, in evaluation mode, and what belongs to it."""
+
+    model: GPT
+    tokenizer: Tokenizer | None
+    info: dict = field(default_factory=dict)
+
+
+def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = None,
+                    info: dict | None = None) -> Path:
+    """Write a checkpoint; an older file of that name is replaced only by a complete new one.
+
+    Parameters
+    ----------
+    path : str or Path
+        Missing folders are made.
+    model : GPT
+    tokenizer : Tokenizer, optional
+    info : dict, optional
+        Anything that JSON can hold: step, loss, a prompt to try.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"format": FORMAT, "config": asdict(model.config), "info": info or {},
+              "tokenizer": tokenizer.to_dict() if tokenizer else None}
+    arrays = {_WEIGHT + name: np.ascontiguousarray(array)
+              for name, array in model.state_dict().items()}
+    text = np.frombuffer(json.dumps(header).encode("utf-8"), np.uint8)
+    # A kill at any moment leaves the old file or the new one, never half of one.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            np.savez(file, **{_HEADER: text}, **arrays)      # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+    CheckpointError
+        The file is something else, is damaged, or does not fit together.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not hasattr(archive, "files") or _HEADER not in archive.files:
+                raise CheckpointError(f"{path} is not a checkpoint written by this project")
+            header = json.loads(archive[_HEADER].tobytes().decode("utf-8"))
+            weights = {name[len(_WEIGHT):]: archive[name] for name in archive.files
+                       if name.startswith(_WEIGHT)}
+    except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
+    return _assemble(path, header, weights)
+
+
+def _assemble(path: Path, header: dict[str, Any], weights: dict[str, np.ndarray]) -> Checkpoint:
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has the format {header.get('format')!r}; this version reads "
+                              f"{FORMAT!r}")
+    try:
+        model = GPT(GPTConfig(**header["config"]), rng=0)
+        model.load_state_dict(weights)
+        tokenizer = tokenizer_from_dict(header["tokenizer"]) if header["tokenizer"] else None
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} does not fit together: {error}") from error
+    model.eval()
+    return Checkpoint(model, tokenizer, header.get("info", {}))
+
+
+def newest_checkpoint(folder: str | Path) -> Path:
+    """The checkpoint in `folder` that was written last.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    """
+    found = sorted(Path(folder).glob("*.npz"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"there is no checkpoint in {folder}{os.sep}")
+    return found[-1]

@@ -1,0 +1,132 @@
+"""What the scripts share: flags that explain themselves, and mistakes that end in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator, NoReturn, Sequence
+
+
+class UsageError(Exception):
+    """A mistake of the user's: its text is shown, and the script ends with exit status 2."""
+
+
+@contextmanager
+def user_input() -> Iterator[None]:
+    """Around code that reads what the user gave: its errors are the user's to mend."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with defaults shown in --help, no abbreviations, and the nearest flag suggested."""
+
+    def __init__(self, prog: str, description: str, epilog: str = ""):
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False,
+                         formatter_class=_HelpFormatter)
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Like ``parse_args``, but an unknown flag is answered with the nearest known one."""
+        options, unknown = self.parse_known_args(arguments)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else f"; known: {' '.join(flags)}"
+            self.error(f"unknown argument {unknown[0]!r}{hint}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def run(script: str, job: Callable[[], int | None]) -> int:
+    """Run a script's job; returns its exit status. A user's mistake is told on stderr: status 2."""
+    try:
+        return job() or 0
+    except UsageError as error:
+        print(f"{script}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{script}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def number(kind: type, low: float = -math.inf, high: float = math.inf, *,
+           above: float = -math.inf, below: float = math.inf) -> Callable[[str], float]:
+    """A flag's type: a number of this kind with low <= value <= high, above < value < below."""
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (low <= value <= high and above < value < below and math.isfinite(value)):
+            name = "an integer" if kind is int else "a number"
+            bounds = [f">= {low:g}" if low > -math.inf else "", f"> {above:g}" if above > -math.inf
+                      else "", f"<= {high:g}" if high < math.inf else "",
+                      f"< {below:g}" if below < math.inf else ""]
+            raise argparse.ArgumentTypeError(
+                f"must be {name} {' and '.join(b for b in bounds if b)}, got {text!r}".replace(
+                    "  ", " "))
+        return value
+    return convert
+
+
+COUNT = number(int, 1)
+SEED = number(int, 0)
+RATE = number(float, above=0)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, as it is.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, empty, or not UTF-8.
+    """
+    path = Path(path)
+    with user_input():
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file {path}")
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; give a text file")
+        data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: byte 0x{data[error.start]:02x} at position "
+                         f"{error.start:,}") from error
+    if not text.strip():
+        raise UsageError(f"{path} is empty")
+    return text
+
+
+class Progress:
+    """The line that a training script prints every so many steps."""
+
+    def __init__(self, steps: int, tokens_per_step: int):
+        self.steps, self.tokens_per_step = steps, tokens_per_step
+        self.start = time.perf_counter()
+
+    def line(self, step: int, loss: float, more: str = "") -> str:
+        """``step   100/500   loss 0.0471   22,310 tokens/s   0:01 left`` after `step` steps."""
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        left = round(seconds / step * (self.steps - step))
+        return (f"step {step:>6}/{self.steps}   loss {loss:7.4f}{more}   "
+                f"{step * self.tokens_per_step / seconds:>7,.0f} tokens/s   "
+                f"{left // 60}:{left % 60:02d} left")

@@ -1,0 +1,235 @@
+"""Train a Transformer.
+
+    python train.py                          memorise ten sentences, in seconds
+    python train.py text --data FILE         a character-level GPT on any UTF-8 text, in minutes
+
+Each job has its own flags: ``python train.py text --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import math
+import sys
+from pathlib import Path
+from typing import Callable, Sequence
+
+import numpy as np
+
+import nn
+from nn.command_line import (
+    COUNT, RATE, SEED, Parser, Progress, UsageError, number, read_text, run, user_input)
+from nn.text import (
+    CharTokenizer, WordTokenizer, consecutive_blocks, padded_sentences, random_batch,
+    train_validation_split, unigram_entropy)
+from tape import no_grad
+
+SENTENCES = (
+    "the old sailor watched the grey sea and waited for the morning wind",
+    "a small child found a silver key under the kitchen table",
+    "every winter the river froze and the village children learned to skate",
+    "my grandmother kept her letters in a blue box by the window",
+    "two black cats slept on the warm stones of the garden wall",
+    "rain fell on the empty market while the baker lit his oven",
+    "nobody heard the clock stop in the tall house on the hill",
+    "when the train left the station she opened the letter and smiled",
+    "our teacher drew a map of the stars on the kitchen wall",
+    "at night the lighthouse sent its warm light across the grey water",
+)
+END = "<end>"
+INIT, DATA = 0, 1          # which random stream: a choice in one must not move the others
+
+
+# --- python train.py [sentences] ---
+
+
+def sentences_parser() -> Parser:
+    parser = Parser("train.py sentences", "Memorise ten sentences, word by word, with plain SGD: a "
+                    "post-norm decoder with ReLU and sinusoidal positions.",
+                    "The other job: python train.py text --help")
+    parser.add_argument("--steps", type=COUNT, default=500, help="updates")
+    parser.add_argument("--lr", type=RATE, default=0.3, help="learning rate of SGD")
+    parser.add_argument("--n-layer", type=COUNT, default=1, help="blocks")
+    parser.add_argument("--n-head", type=COUNT, default=4, help="attention heads")
+    parser.add_argument("--n-embd", type=COUNT, default=64, help="width")
+    parser.add_argument("--log-interval", type=COUNT, default=50, help="steps between lines")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the initial weights")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/sentences.npz"),
+                        help="checkpoint to write")
+    return parser
+
+
+def train_sentences(o: argparse.Namespace) -> None:
+    """Train on the ten sentences at once, each step, and recite them."""
+    tokenizer = WordTokenizer([END, *sorted({word for s in SENTENCES for word in s.split()})])
+    rows = [np.append(tokenizer.encode(sentence), tokenizer.ids[END]) for sentence in SENTENCES]
+    inputs, targets = padded_sentences(rows)                     # (B, T) each
+    with user_input():
+        config = nn.GPTConfig(len(tokenizer), inputs.shape[1], o.n_layer, o.n_head, o.n_embd,
+                              norm="post", activation="relu", position="sinusoidal",
+                              tie_weights=False)
+    model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
+    optimizer = nn.SGD(model.parameters(), lr=o.lr)
+    tokens = int((targets >= 0).sum())
+    print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step")
+    progress = Progress(o.steps, tokens)
+    for step in range(1, o.steps + 1):
+        _, loss = model(inputs, targets)
+        update(model, optimizer, loss, step)
+        if step % o.log_interval == 0 or step == o.steps:
+            print(progress.line(step, loss.item()), flush=True)
+
+    print("\ngreedy decoding from the first word (= recited, x not):")
+    memorised = 0
+    for row, sentence in zip(rows, SENTENCES):
+        recited = tokenizer.decode([row[0], *nn.generate(
+            model, row[:1], config.block_size, temperature=0, stop=tokenizer.ids[END])])
+        memorised += recited == sentence
+        print(f"  {'=' if recited == sentence else 'x'} {recited}")
+    print(f"memorised {memorised}/{len(SENTENCES)}\n")
+    prompt = " ".join(SENTENCES[0].split()[:2])
+    save(o.out, model, tokenizer, {"job": "sentences", "step": o.steps, "loss": loss.item(),
+                                   "prompt": prompt, "stop": tokenizer.ids[END]})
+    print_generate(o.out, f'--prompt "{prompt}" --temperature 0')
+
+
+# --- python train.py text ---
+
+
+def text_parser() -> Parser:
+    parser = Parser("train.py text", "Train a character-level GPT (pre-norm, GELU, tied weights) with "
+                    "AdamW, a warm-up and a cosine.", "The other job: python train.py sentences --help")
+    parser.add_argument("--data", metavar="FILE", help="UTF-8 text to learn; the first 90 %% train, "
+                        "the rest validates (default: the help texts that come with Python)")
+    parser.add_argument("--steps", type=COUNT, default=2000, help="updates")
+    parser.add_argument("--batch-size", type=COUNT, default=12, help="blocks per step")
+    parser.add_argument("--block-size", type=COUNT, default=64, help="characters of context")
+    parser.add_argument("--n-layer", type=COUNT, default=4, help="blocks of the model")
+    parser.add_argument("--n-head", type=COUNT, default=4, help="attention heads")
+    parser.add_argument("--n-embd", type=COUNT, default=128, help="width")
+    parser.add_argument("--dropout", type=number(float, 0, below=1), default=0.0, help="probability")
+    parser.add_argument("--lr", type=RATE, default=3e-3, help="highest learning rate")
+    parser.add_argument("--warmup", type=number(int, 0), default=100, help="steps up to it; from there "
+                        "a cosine down to a tenth")
+    parser.add_argument("--weight-decay", type=number(float, 0), default=0.1, help="of matrices")
+    parser.add_argument("--grad-clip", type=RATE, default=1.0, help="longest gradient")
+    parser.add_argument("--log-interval", type=COUNT, default=100, help="steps between lines")
+    parser.add_argument("--eval-interval", type=COUNT, default=500, help="steps between validations")
+    parser.add_argument("--seed", type=SEED, default=0, help="of weights, batches and dropout")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder to write "
+                        "text-last.npz and text-best.npz to")
+    return parser
+
+
+def train_text(o: argparse.Namespace) -> None:
+    """Train on random blocks of a text; validate on its end."""
+    text = read_text(o.data) if o.data else python_help_text()
+    tokenizer = CharTokenizer.from_text(text)
+    ids = tokenizer.encode(text)
+    with user_input():
+        training, validation = train_validation_split(ids, o.block_size)
+        config = nn.GPTConfig(len(tokenizer), o.block_size, o.n_layer, o.n_head, o.n_embd,
+                              o.dropout, bias=False)
+    model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
+    optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
+    tokens = o.batch_size * o.block_size
+    print_start(model, tokens, f"{len(training):,} characters to train on, {len(validation):,} to "
+                f"validate on; letter frequencies alone give {unigram_entropy(ids):.3f}")
+    info = {"job": "text", "prompt": "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]}
+    progress, best = Progress(o.steps, tokens), math.inf
+    for step in range(1, o.steps + 1):
+        optimizer.lr = nn.warmup_cosine(step - 1, peak=o.lr, warmup=o.warmup, total=o.steps,
+                                        floor=o.lr / 10)
+        inputs, targets = random_batch(training, o.batch_size, o.block_size, o.seed, step)
+        _, loss = model(inputs, targets)
+        update(model, optimizer, loss, step, o.grad_clip)
+        validates = step % o.eval_interval == 0 or step == o.steps
+        if validates:
+            now = validation_loss(model, validation)
+            info |= {"step": step, "loss": loss.item(), "validation loss": now}
+            save(o.out / "text-last.npz", model, tokenizer, info)
+            if now < best:
+                best = now
+                save(o.out / "text-best.npz", model, tokenizer, info)
+        if validates or step % o.log_interval == 0:
+            print(progress.line(step, loss.item(), f"   validation {now:.4f}" if validates else ""),
+                  flush=True)
+    print(f"\nvalidation loss {now:.4f} after {o.steps} steps, over all {len(validation):,} "
+          f"characters; the best was {best:.4f}")
+    print_generate(o.out / "text-best.npz", "--temperature 0.8")
+
+
+def python_help_text() -> str:
+    """The help topics of Python's own interactive help: a text that needs no download."""
+    topics = importlib.import_module("pydoc_data.topics").topics
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+@no_grad
+def validation_loss(model: nn.GPT, ids: np.ndarray) -> float:
+    """Mean loss over the whole of `ids`, in nats per token."""
+    total = count = 0.0
+    with nn.evaluating(model):
+        for inputs, targets in consecutive_blocks(ids, 32, model.config.block_size):
+            _, loss = model(inputs, targets)
+            total += loss.item() * targets.size
+            count += targets.size
+    return total / count
+
+
+# --- what both jobs do ---
+
+
+def update(model: nn.GPT, optimizer, loss, step: int, grad_clip: float = math.inf) -> None:
+    """One step of the optimiser, unless the loss or a gradient is not finite."""
+    if not math.isfinite(loss.item()):
+        raise UsageError(f"the loss is {loss.item()} at step {step}; the last checkpoint is from before. "
+                         f"Try a lower --lr")
+    optimizer.zero_grad()
+    loss.backward()
+    with user_input():
+        nn.clip_grad_norm(model.named_parameters(), grad_clip)
+    optimizer.step()
+
+
+def print_start(model: nn.GPT, tokens: int, data: str) -> None:
+    print(f"{model.parameter_count():,} parameters, {tokens:,} tokens a step; {data}")
+    print(f"a model that knows nothing has a loss of ln {model.config.vocab_size} = "
+          f"{math.log(model.config.vocab_size):.3f}\n", flush=True)
+
+
+def save(path: Path, model: nn.GPT, tokenizer: nn.Tokenizer, info: dict) -> None:
+    with user_input():
+        nn.save_checkpoint(path, model, tokenizer, info)
+
+
+def print_generate(path: Path, flags: str) -> None:
+    print(f"saved {path}; try\n  python generate.py --checkpoint {path} {flags}")
+
+
+JOBS: dict[str, tuple[Callable[[], Parser], Callable[[argparse.Namespace], None]]] = {
+    "sentences": (sentences_parser, train_sentences),
+    "text": (text_parser, train_text),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; returns the exit status: 0, or 2 for a mistake of the user's."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    job = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "sentences"
+
+    def start() -> None:
+        if job not in JOBS:
+            near = difflib.get_close_matches(job, JOBS, 1)
+            raise UsageError(f"unknown job {job!r}" + (f"; did you mean {near[0]!r}?" if near else
+                                                       f"; known: {', '.join(JOBS)}"))
+        parser, train = JOBS[job]
+        train(parser().parse(arguments))
+
+    return run("train.py", start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

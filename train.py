@@ -137,7 +137,7 @@ def train_text(o: argparse.Namespace) -> None:
     tokens = o.batch_size * o.block_size
     print_start(model, tokens, f"{len(training):,} characters to train on, {len(validation):,} to "
                 f"validate on; letter frequencies alone give {unigram_entropy(ids):.3f}")
-    info = {"job": "text", "prompt": "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]}
+    info: dict = {"job": "text", "prompt": "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]}
     progress, best = Progress(o.steps, tokens), math.inf
     for step in range(1, o.steps + 1):
         optimizer.lr = nn.warmup_cosine(step - 1, peak=o.lr, warmup=o.warmup, total=o.steps,
@@ -185,12 +185,15 @@ def validation_loss(model: nn.GPT, ids: np.ndarray) -> float:
 def update(model: nn.GPT, optimizer, loss, step: int, grad_clip: float = math.inf) -> None:
     """One step of the optimiser, unless the loss or a gradient is not finite."""
     if not math.isfinite(loss.item()):
-        raise UsageError(f"the loss is {loss.item()} at step {step}; the last checkpoint is from before. "
-                         f"Try a lower --lr")
+        raise UsageError(f"the loss is {loss.item()} at step {step}. Checkpoints are as they were; try "
+                         f"a lower --lr")
     optimizer.zero_grad()
     loss.backward()
-    with user_input():
+    try:
         nn.clip_grad_norm(model.named_parameters(), grad_clip)
+    except ValueError as error:
+        raise UsageError(f"step {step}: {error}. Checkpoints are as they were; try a lower "
+                         f"--lr") from error
     optimizer.step()
 
 
@@ -226,7 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown job {job!r}" + (f"; did you mean {near[0]!r}?" if near else
                                                        f"; known: {', '.join(JOBS)}"))
         parser, train = JOBS[job]
-        train(parser().parse(arguments))
+        options = parser().parse(arguments)
+        with np.errstate(all="ignore"):        # `update` looks at every loss, and says more
+            train(options)
 
     return run("train.py", start)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,6 +63,7 @@ def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = 
     text = np.frombuffer(json.dumps(header).encode("utf-8"), np.uint8)
     # A kill at any moment leaves the old file or the new one, never half of one.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_left_behind(path)
     try:
         with open(unfinished, "wb") as file:
             np.savez(file, **{_HEADER: text}, **arrays)      # type: ignore[arg-type]
@@ -71,6 +73,13 @@ def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = 
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Unfinished files of runs that were killed while saving; a save takes seconds, not an hour."""
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        if time.time() - stale.stat().st_mtime > 3600:
+            stale.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -85,9 +94,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged: it is no .npz archive")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files") or _HEADER not in archive.files:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            if _HEADER not in archive.files:
                 raise CheckpointError(f"{path} is not a checkpoint written by this project")
             header = json.loads(archive[_HEADER].tobytes().decode("utf-8"))
             weights = {name[len(_WEIGHT):]: archive[name] for name in archive.files

@@ -53,6 +53,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 def run(script: str, job: Callable[[], int | None]) -> int:
     """Run a script's job; returns its exit status. A user's mistake is told on stderr: status 2."""
+    if hasattr(sys.stdout, "reconfigure"):     # a terminal that lacks a character shows "?"
+        sys.stdout.reconfigure(errors="replace")
     try:
         return job() or 0
     except UsageError as error:

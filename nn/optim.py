@@ -66,9 +66,10 @@ class Optimizer:
                           f"left alone: {shapes}. They play no part in the loss.", stacklevel=2)
         for i, parameter in enumerate(self.params):
             if parameter.grad is not None:
-                self._update(i, parameter)
+                self._update(i, parameter, parameter.grad)
 
-    def _update(self, i: int, parameter: Tensor) -> None:
+    def _update(self, i: int, parameter: Tensor, g: np.ndarray) -> None:
+        """Change parameter number `i`, whose gradient is g."""
         raise NotImplementedError
 
 
@@ -86,8 +87,7 @@ class SGD(Optimizer):
         self.momentum = momentum
         self.velocity = [np.zeros_like(p.data) for p in self.params] if momentum else []
 
-    def _update(self, i: int, parameter: Tensor) -> None:
-        g = parameter.grad
+    def _update(self, i: int, parameter: Tensor, g: np.ndarray) -> None:
         if self.decays[i]:
             g = g + self.decays[i] * parameter.data
         if self.momentum:
@@ -123,8 +123,8 @@ class AdamW(Optimizer):
         self.t += 1
         super().step()
 
-    def _update(self, i: int, parameter: Tensor) -> None:
-        (beta1, beta2), g, m, v = self.betas, parameter.grad, self.m[i], self.v[i]
+    def _update(self, i: int, parameter: Tensor, g: np.ndarray) -> None:
+        (beta1, beta2), m, v = self.betas, self.m[i], self.v[i]
         m += (1 - beta1) * (g - m)
         v *= beta2
         square = g * g

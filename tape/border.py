@@ -15,10 +15,11 @@ import numpy as np
 
 from tape import ops
 from tape.ops.arithmetic import COMPARISONS
+from tape.operands import plain
 from tape.primitive import NUMPY_FUNCTIONS
 
 # Functions of the values alone: no derivative to lose, so they work on the array.
-_PLAIN: set[Callable] = {
+_PLAIN: set[Any] = {
     np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero,
     np.flatnonzero, np.count_nonzero, np.any, np.all, np.array_equal, np.allclose, np.isclose,
     np.zeros_like, np.ones_like, np.full_like, np.empty_like, np.result_type, np.can_cast,
@@ -65,4 +66,4 @@ def _advice(name: str) -> str:
 def _unwrap(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(_unwrap, value))
-    return getattr(value, "_data", value)
+    return plain(value)

@@ -138,8 +138,8 @@ CASES = [
     case("layer_norm/plain", ops.layer_norm, (2, 4)),
     case("layer_norm/3d", ops.layer_norm, (2, 2, 3), (3,)),
     case("cross_entropy", lambda x: ops.cross_entropy(x, _IDS), (2, 3, 4)),
-    case("cross_entropy/ignored", lambda x: ops.cross_entropy(x, _IDS, ignore_index=2,
-                                                               reduction="sum"), (2, 3, 4)),
+    case("cross_entropy/ignored",
+         lambda x: ops.cross_entropy(x, _IDS, ignore_index=2, reduction="sum"), (2, 3, 4)),
     case("causal_attention", ops.causal_attention, (2, 3, 2), (2, 3, 2), (2, 3, 2)),
     case("causal_attention/prefix", ops.causal_attention, (2, 3), (4, 3), (4, 2)),
     # the operators that derivatives are written with

@@ -63,9 +63,9 @@ class Record:
         self.shape = out.shape
         self.dtype = out.dtype
         self.position = next(_positions)
-        self.guards = None
+        self.guards: tuple | None = None
         self.line = caller_line() if lines.get() else None
-        self.retained = None
+        self.retained: Callable | None = None
 
     @property
     def name(self) -> str:
@@ -201,7 +201,7 @@ def _released(record: Record) -> str:
 
 
 def _retain(record: Record, g) -> None:
-    tensor = record.retained()
+    tensor = record.retained() if record.retained is not None else None
     if tensor is not None:
         tensor._add_grad(np.array(getattr(g, "_data", g)))
 
@@ -272,7 +272,7 @@ def _is_fresh(array, g, record: Record) -> bool:
 
 
 def _check_guards(record: Record) -> None:
-    for tensor, version in record.guards:
+    for tensor, version in record.guards or ():
         if tensor._version != version:
             place = f" (recorded at {record.line})" if record.line else ""
             raise RuntimeError(

@@ -30,7 +30,7 @@ class Worst(NamedTuple):
 
     error: float          # |analytic - numeric| / max(1, |analytic|, |numeric|)
     input: int
-    index: tuple
+    place: tuple
     analytic: float
     numeric: float
 
@@ -112,8 +112,8 @@ def _slope_of(scalar: Callable, arrays: list[np.ndarray], seed: int) -> tuple[Ca
 
     def slope(*tensors):
         with enable_grad():
-            tensors = [t if t.requires_grad else Tensor(t, requires_grad=True) for t in tensors]
-            pulled = grad(scalar(*tensors), tensors, create_graph=True, allow_unused=True)
+            leaves = [t if t.requires_grad else Tensor(t, requires_grad=True) for t in tensors]
+            pulled = grad(scalar(*leaves), leaves, create_graph=True, allow_unused=True)
         return sum((g * u).sum() for g, u in zip(pulled, directions) if g is not None)
 
     return slope, arrays
@@ -146,11 +146,11 @@ def _explain(fn, arrays, order, step, seed, worst: Worst, tolerance: float) -> s
     spread = abs(again.numeric - worst.numeric) / max(1.0, abs(worst.numeric))
     verdict = ("the difference itself changes with the step, so the function has a kink or a jump "
                "near there: move the input away from it"
-               if (again.input, again.index) != (worst.input, worst.index) or spread > 1e-3
+               if (again.input, again.place) != (worst.input, worst.place) or spread > 1e-3
                else "the difference is the same for a smaller step, so the derivative is wrong")
     name = getattr(fn, "__name__", "function")
     return (f"gradcheck: {name}, order {order}: relative error {worst.error:.2e} exceeds "
-            f"{tolerance:.0e} at input {worst.input}, index {worst.index}: analytic "
+            f"{tolerance:.0e} at input {worst.input}, index {worst.place}: analytic "
             f"{worst.analytic:.9g}, numeric {worst.numeric:.9g}; {verdict}.")
 
 

@@ -38,8 +38,8 @@ from tape.engine import walk
 NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
 
 # Python's operators do what these ufuncs do, ten times as fast on NumPy scalars.
-_SAME_BUT_FASTER = {np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv,
-                    np.negative: neg}
+_SAME_BUT_FASTER: dict[Callable, Callable] = {
+    np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
 
 _ZERO = np.zeros(16, np.uint8)   # what every stand-in shows, whatever its dtype
 
@@ -133,15 +133,14 @@ class Primitive:
 
     def __init__(self, forward: Callable, rules: tuple, *, name: str | None = None,
                  doc: str | None = None, joint: bool = False, elementwise: bool = False):
-        is_ufunc = isinstance(forward, np.ufunc)
         self.name = name or forward.__name__
-        self.elementwise = elementwise or (is_ufunc and forward.signature is None)
+        self.elementwise = elementwise or (isinstance(forward, np.ufunc) and not forward.signature)
         self._read_signature(forward)
         self.__doc__ = doc or forward.__doc__
         self.__name__ = self.__qualname__ = self.name
         self.__wrapped__ = forward
-        self.forward = _SAME_BUT_FASTER.get(forward, forward) if is_ufunc else forward
-        if is_ufunc:
+        self.forward = _SAME_BUT_FASTER.get(forward, forward)
+        if isinstance(forward, np.ufunc):
             NUMPY_FUNCTIONS[forward] = self
         self.joint = joint
         self.rules = rules
@@ -246,7 +245,7 @@ class Primitive:
 
     def pull_all(self, record, g, lift) -> Sequence:
         """The gradients of all inputs of a joint operator; see `Plan.joint`."""
-        (rule,) = self.rules
+        rule: Any = self.rules[0]
         (args,) = record.saved if lift is None else record.plan.lifted(record, lift)
         return rule(g, *args)
 
@@ -270,6 +269,8 @@ class Fused(Primitive):
     needs, as in any rule; a name that is neither an input nor an attribute is a residual, and the
     forward kernel then returns ``(out, {name: array})``.
     """
+
+    composed: Callable
 
     def __init__(self, composed: Callable, forward: Callable, backward: Callable):
         self.composed = composed
@@ -297,9 +298,10 @@ class Fused(Primitive):
         stops: an input that depends on another input must not pull that one's gradient twice.
         """
         args, inputs, attributes = record.saved
+        kernel: Any = self.rules[0]
         if lift is None:
             with np.errstate(invalid="ignore"):
-                return self.rules[0](g, *args)
+                return kernel(g, *args)
         linked = [value if parent is None else _identity()(lift(value, parent))
                   for value, parent in zip(inputs, record.parents)]
         out = self.composed(*linked, **attributes)

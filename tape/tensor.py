@@ -15,6 +15,7 @@ import numpy as np
 
 from tape import border, ops
 from tape.engine import Record, recording, walk
+from tape.operands import as_constant, as_new_array, plain, with_name
 from tape.primitive import Plan, Primitive, stand_in
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
@@ -52,7 +53,7 @@ class Tensor:
     __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_version", "__weakref__")
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None):
-        self._data = _new_array(data, dtype)
+        self._data = as_new_array(data, dtype)
         self._grad: np.ndarray | None = None
         self._record: Record | None = None
         self._version = 0
@@ -182,7 +183,7 @@ class Tensor:
             if self.size != 1:
                 raise ValueError(
                     f"{caller}: the gradient of a tensor of shape {self.shape} is not one number per "
-                    f"input. Reduce it first, t.sum() or t.mean(), or give the gradient= of this shape.")
+                    f"input. Reduce it first, t.sum() or t.mean(), or give a gradient= of this shape.")
             return np.ones(self.shape, self.dtype)[()]
         array = np.asarray(gradient._data if isinstance(gradient, Tensor) else gradient, self.dtype)
         if array.shape != self.shape:
@@ -235,12 +236,12 @@ class Tensor:
     def __getitem__(self, index): return ops.getitem(self, index)
 
     # Comparisons have no derivative: they give plain boolean arrays, as NumPy's do.
-    def __lt__(self, other): return np.less(self._data, _plain(other))
-    def __le__(self, other): return np.less_equal(self._data, _plain(other))
-    def __gt__(self, other): return np.greater(self._data, _plain(other))
-    def __ge__(self, other): return np.greater_equal(self._data, _plain(other))
-    def __eq__(self, other): return np.equal(self._data, _plain(other))
-    def __ne__(self, other): return np.not_equal(self._data, _plain(other))
+    def __lt__(self, other): return np.less(self._data, plain(other))
+    def __le__(self, other): return np.less_equal(self._data, plain(other))
+    def __gt__(self, other): return np.greater(self._data, plain(other))
+    def __ge__(self, other): return np.greater_equal(self._data, plain(other))
+    def __eq__(self, other): return np.equal(self._data, plain(other))
+    def __ne__(self, other): return np.not_equal(self._data, plain(other))
     __hash__ = object.__hash__     # by identity: a Tensor can be a key although == is elementwise
 
     def sum(self, axis=None, keepdims=False): return ops.sum(self, axis, keepdims)
@@ -376,12 +377,12 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = {}) -> Any: 
                 parents.append(value._record or value)
                 continue
         else:
-            arrays.append(_constant(operator, value, bit, inputs))
+            arrays.append(as_constant(operator, value, bit, inputs))
         parents.append(None)
     try:
         out = operator.forward(*arrays, **attributes) if attributes else operator.forward(*arrays)
     except (ValueError, TypeError, IndexError) as error:
-        raise _named(error, operator, arrays) from error
+        raise with_name(error, operator, arrays) from error
     residuals = None
     if operator.residuals:
         out, residuals = out
@@ -436,52 +437,6 @@ def lift(array: Any, owner: Any) -> Tensor:
         raise RuntimeError(f"grad: a leaf of shape {owner.shape} was given a new array after it was "
                            f"recorded; with create_graph=True update it after the last backward.")
     return owner
-
-
-def _new_array(data: Any, dtype: Any) -> np.ndarray:
-    """A copy of `data` as an array of numbers; Python's numbers become float32."""
-    if isinstance(data, Tensor):
-        data = data._data
-    try:
-        array = np.array(data, dtype=dtype)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"Tensor: {error}. To join tensors use tape.stack or "
-                          f"tape.concatenate.") from error
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"Tensor: data must be real numbers, got dtype {array.dtype} from "
-                        f"{type(data).__name__}")
-    if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind != "b":
-        array = array.astype(np.float32)
-    return array if array.ndim else array[()]
-
-
-def _constant(operator: Primitive, value: Any, bit: int, inputs: Sequence) -> Any:
-    """An operand that is neither a Tensor nor a Python number."""
-    if isinstance(value, np.generic) and bit:
-        return value.item()       # np.sqrt(64) in float32 code must not turn it into float64
-    if value is None and operator.composed is not None:
-        return None               # an optional input of a fused operator
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{operator.name}: operands must be tensors, arrays or real numbers; got "
-                        f"{type(value).__name__}")
-    if bit and operator.floats and array.dtype.kind != "f":
-        like = next(x for x in inputs if isinstance(x, Tensor))
-        return array.astype(like.dtype if like.dtype.kind == "f" else np.float32)
-    # The tape must not see what the caller does to the array afterwards.
-    return np.array(array) if operator.keeps_inputs and array is value else array
-
-
-def _named(error: Exception, operator: Primitive, arrays: list) -> Exception:
-    text = str(error)
-    if text.startswith(operator.name + ":"):
-        return error
-    shapes = ", ".join(str(np.shape(a)) for a in arrays[:8])
-    return type(error)(f"{operator.name}: {text} (inputs of shape {shapes})")
-
-
-def _plain(value: Any) -> Any:
-    return value._data if isinstance(value, Tensor) else value
 
 
 def _one_or_many(values: tuple) -> tuple:

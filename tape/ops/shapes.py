@@ -121,7 +121,7 @@ _pad.name = "pad"
 
 @implements(np.pad)
 def pad(x, pad_width, mode="constant", constant_values=0):
-    """x with a constant added around it; `pad_width` as in NumPy: n, (before, after) or a pair an axis."""
+    """x with a constant added around it; `pad_width` is NumPy's: n, (before, after), a pair an axis."""
     if mode != "constant":
         raise TypeError(f"pad: mode must be 'constant', got {mode!r}. Build other borders by "
                         f"indexing and concatenate.")

@@ -1,0 +1,49 @@
+"""The README's examples run and print what it says; its commands and its map are real."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_first_example_prints_what_is_shown(capsys):
+    exec(blocks("python")[0], {})
+    assert capsys.readouterr().out == blocks("text")[0]
+
+
+def test_the_first_example_is_short():
+    assert len(blocks("python")[0].splitlines()) <= 15
+
+
+def test_the_model_example_learns():
+    names = {}
+    exec(blocks("python")[2], names)
+    assert names["loss"].item() < 4.0        # ln 65 = 4.17
+
+
+def test_the_rule_shown_is_the_rule_in_the_code():
+    source = (ROOT / "tape/ops/arithmetic.py").read_text(encoding="utf-8")
+    for line in blocks("python")[1].strip().rstrip(")").splitlines():
+        assert line.strip() in source
+
+
+def test_the_two_commands_are_there_once_each():
+    assert re.findall("^pip install -e.*$", README, re.MULTILINE) == [
+        "pip install -e . && python train.py", 'pip install -e ".[test]" && pytest']
+
+
+def test_the_map_names_every_file_and_no_other():
+    named = set(re.findall(r"\w+\.py", blocks("text")[-1]))
+    real = {p.name for folder in ("tape", "tape/ops", "nn", ".") for p in (ROOT / folder).glob("*.py")
+            if p.name != "__init__.py"}
+    assert named == real
+
+
+def test_the_table_of_the_eight_is_complete():
+    from tape.catalogue import EIGHT
+    assert re.findall(r"^\| `(\w+)`", README, re.MULTILINE) == list(EIGHT)

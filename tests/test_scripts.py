@@ -1,0 +1,208 @@
+"""train.py and generate.py, run as a user runs them: what they print, write and refuse."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import generate
+import nn
+import train
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A fresh current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def small_text(folder, length=2000):
+    path = folder / "small.txt"
+    path.write_text(("the quick brown fox jumps over the lazy dog. héé\n" * 100)[:length],
+                    encoding="utf-8")
+    return str(path)
+
+
+SMALL = ("--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "16")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_default_run_memorises_ten_of_ten(seed, folder, capsys):
+    assert train.main(["--seed", str(seed)]) == 0
+    out = capsys.readouterr().out
+    assert "memorised 10/10" in out
+    for sentence in train.SENTENCES:
+        assert f"= {sentence}\n" in out
+    assert "61,120 parameters, 120 tokens a step" in out and "ln 87 = 4.466" in out
+
+
+def test_the_ten_sentences_begin_with_different_words_and_share_many():
+    words = [sentence.split() for sentence in train.SENTENCES]
+    assert len({w[0] for w in words}) == len(words) == 10
+    assert sum(map(len, words)) > len({w for sentence in words for w in sentence}) + 20
+
+
+def test_generate_recites_from_the_checkpoint_that_the_default_run_wrote(folder, capsys):
+    train.main([])
+    printed = capsys.readouterr().out
+    command = re.search(r"python generate.py (.*)", printed).group(1)
+    assert command == '--checkpoint checkpoints/sentences.npz --prompt "the old" --temperature 0'
+    assert generate.main(["--prompt", "the old", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out == train.SENTENCES[0] + "\n"
+
+
+def test_log_lines_have_a_fixed_format(folder, capsys):
+    train.main(["--steps", "6", "--log-interval", "2"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    pattern = r"step +\d+/6   loss +\d+\.\d{4}   +[\d,]+ tokens/s   \d+:\d\d left"
+    assert all(re.fullmatch(pattern, line) for line in lines)
+
+
+def test_five_steps_on_a_text_and_generate(folder, capsys):
+    arguments = ["text", "--data", small_text(folder), *SMALL, "--steps", "5", "--eval-interval", "2"]
+    assert train.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"1,800 characters to train on, 200 to\s+validate on", out)
+    assert "text-best.npz" in out
+    assert len(re.findall(r"validation \d", out)) == 3
+    assert {p.name for p in Path("checkpoints").iterdir()} == {"text-last.npz", "text-best.npz"}
+    assert generate.main(["--prompt", "the ", "--max-new-tokens", "7", "--seed", "1"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("the ") and len(text) == 4 + 7 + 1
+
+
+def test_the_validation_interval_does_not_change_the_training(folder, capsys):
+    weights = []
+    for interval in ("1", "4"):
+        train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "4", "--dropout", "0.1",
+                    "--eval-interval", interval, "--out", interval])
+        weights.append(nn.load_checkpoint(Path(interval) / "text-last.npz").model.state_dict())
+    for name in weights[0]:
+        np.testing.assert_array_equal(weights[0][name], weights[1][name])
+
+
+def test_training_learns(folder, capsys):
+    train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "150",
+                "--warmup", "5"])
+    loss = float(re.search(r"validation loss (\d\.\d+)", capsys.readouterr().out).group(1))
+    assert loss < 2.0         # letter frequencies alone give 3.0
+
+
+def test_best_is_replaced_only_by_better(folder, monkeypatch, capsys):
+    losses = iter([3.0, 2.0, 2.5])
+    monkeypatch.setattr(train, "validation_loss", lambda *_: next(losses))
+    train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "3", "--eval-interval", "1"])
+    best, last = (nn.load_checkpoint(Path("checkpoints") / f"text-{n}.npz").info
+                  for n in ("best", "last"))
+    assert best["step"] == 2 and last["step"] == 3
+    assert "after 3 steps" in (out := capsys.readouterr().out) and "the best was 2.0000" in out
+
+
+def test_the_default_text_comes_with_python():
+    text = train.python_help_text()
+    assert len(text) > 100_000 and "statement" in text
+
+
+def test_generate_is_fixed_by_its_seed_and_takes_the_newest_checkpoint(folder, capsys):
+    train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "2"])
+    capsys.readouterr()
+    texts = []
+    for seed in ("1", "1", "2"):
+        generate.main(["--seed", seed, "--max-new-tokens", "30", "--top-k", "5"])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+
+
+# --- mistakes: one sentence on stderr, status 2 ---
+
+
+def refused(capsys, main, *arguments):
+    """The message with which a script refuses these arguments."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err and captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--stesp", "3"], "unknown argument '--stesp'; did you mean --steps?"),
+    (["--step", "3"], "unknown argument '--step'; did you mean --steps?"),
+    (["txet"], "unknown job 'txet'; did you mean 'text'?"),
+    (["--steps", "0"], "argument --steps: must be an integer >= 1, got '0'"),
+    (["--lr", "nan"], "argument --lr: must be a number > 0, got 'nan'"),
+    (["--n-head", "7"], "n_head must divide n_embd, got 7 and 64"),
+    (["text", "--data", "missing.txt"], "there is no file missing.txt"),
+    (["text", "--data", "."], "is a folder"),
+    (["text", "--dropout", "1"], "must be a number >= 0 and < 1, got '1'"),
+    (["--seed", "-1"], "argument --seed: must be an integer >= 0, got '-1'"),
+])
+def test_train_refuses_in_words(arguments, message, folder, capsys):
+    assert message in refused(capsys, train.main, *arguments)
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"", "is empty"), (b" \n ", "is empty"),
+    (b"abc\xff\xfe", "is not UTF-8 text: byte 0xff at position 3"),
+    (b"ab" * 100, "for a block size of 64: the largest that works is 19"),
+    (b"a", "use a longer text"),
+])
+def test_texts_that_cannot_be_trained_on(content, message, folder, capsys):
+    (folder / "x.txt").write_bytes(content)
+    assert message in refused(capsys, train.main, "text", "--data", "x.txt")
+
+
+def test_a_folder_that_cannot_be_written_to(folder, capsys):
+    (folder / "file").touch()
+    err = refused(capsys, train.main, "--steps", "1", "--out", "file/x.npz")
+    assert "file" in err
+
+
+def test_training_that_diverges_stops_with_a_sentence(folder, capsys):
+    err = refused(capsys, train.main, "--lr", "1e30")
+    assert re.search(r"(loss is nan|not finite).*", err) and "--lr" in err
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--checkpoint", "missing.npz"], "there is no checkpoint at missing.npz"),
+    (["--checkpoint", str(ROOT / "setup.cfg")], "setup.cfg is not a checkpoint"),
+    ([], "no checkpoint in checkpoints"),
+    (["--temperature", "-1"], "must be a number >= 0, got '-1'"),
+    (["--promt", "x"], "did you mean --prompt?"),
+])
+def test_generate_refuses_in_words(arguments, message, folder, capsys):
+    assert message in refused(capsys, generate.main, *arguments)
+
+
+def test_a_prompt_with_an_unknown_character_or_none_at_all(folder, capsys):
+    train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "1"])
+    capsys.readouterr()
+    assert "character 'Q' at position 1" in refused(capsys, generate.main, "--prompt", "tQ")
+    assert "at least one token" in refused(capsys, generate.main, "--prompt", "")
+
+
+def test_help_shows_defaults(folder, capsys):
+    for main, arguments, text in [(train.main, ["--help"], "default: 500"),
+                                  (train.main, ["text", "--help"], "default: 2000"),
+                                  (generate.main, ["--help"], "default: 0.8")]:
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0 and text in capsys.readouterr().out
+
+
+def test_as_processes_with_another_encoding_and_a_reader_that_leaves(folder):
+    train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "1"])
+    script = [sys.executable, str(ROOT / "generate.py"), "--max-new-tokens", "300"]
+    run = subprocess.run(script, capture_output=True, env={"PYTHONIOENCODING": "ascii"})
+    assert run.returncode == 0 and run.stderr == b""
+    head = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    head.stdout.read(1)
+    head.stdout.close()
+    assert head.stderr.read() == b"" and head.wait() in (0, 141)
+    head.stderr.close()

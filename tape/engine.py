@@ -47,13 +47,14 @@ class Record:
         input that wants no gradient.
     saved : one tuple of arguments per rule; None once the record is released.
     shape, dtype : of the result; the gradient that arrives here has both.
+    kind : the result's type, an array or a NumPy scalar type, which implies shape and dtype.
     position : grows with every operation, so a record's parents always have smaller ones.
     guards : leaf Tensors whose array is kept, with the version it had; see `Tensor.data`.
     line : "file:line" where it was recorded, where `record_lines` was on.
     retained : weak reference to the Tensor that called ``retain_grad()``.
     """
 
-    __slots__ = ("plan", "parents", "saved", "shape", "dtype", "position",
+    __slots__ = ("plan", "parents", "saved", "shape", "dtype", "kind", "position",
                  "guards", "line", "retained", "__weakref__")
 
     def __init__(self, plan, parents, saved, out):
@@ -62,6 +63,7 @@ class Record:
         self.saved = saved
         self.shape = out.shape
         self.dtype = out.dtype
+        self.kind = type(out)
         self.position = next(_positions)
         self.guards: tuple | None = None
         self.line = caller_line() if lines.get() else None
@@ -167,18 +169,19 @@ def _in_walking_order(roots, targets) -> tuple[list[Record], set | None]:
     if targets is not None:
         floor = min(key.position if type(key) is Record else -1 for key in targets)
     found = {key for key in roots if type(key) is Record}
-    stack = list(found)
+    stack, order = list(found), []
     while stack:
         record = stack.pop()
         if record.position <= floor:
             continue
+        order.append(record)
         if record.saved is None and not (targets and record in targets):
             raise RuntimeError(_released(record))
         for parent in record.parents:
             if type(parent) is Record and parent not in found:
                 found.add(parent)
                 stack.append(parent)
-    order = sorted(found, key=attrgetter("position"))
+    order.sort(key=attrgetter("position"))     # a chain was found in order: one pass
     useful = None
     if targets is not None:
         useful, everything, order = set(targets), order, []
@@ -225,8 +228,8 @@ def _pull(record: Record, g, lift, useful) -> list[tuple[Any, Any]]:
             contribution = rule(g, *args)
         except FloatingPointError:
             contribution = _again_with_care(plan.operator, rule, g, args)
-        like = parent if type(parent) is Record else parent._data
-        if lift or contribution.shape != like.shape or contribution.dtype != like.dtype:
+        kind = parent.kind if type(parent) is Record else type(parent._data)
+        if type(contribution) is not kind or kind is np.ndarray:      # else: the same scalar type
             contribution = _fitting(contribution, record, index, lift)
         contributions.append((parent, contribution))
     return contributions

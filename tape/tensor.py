@@ -19,7 +19,7 @@ from tape.operands import as_constant, as_new_array, plain, with_name
 from tape.primitive import Plan, Primitive, stand_in
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
-_new = object.__new__
+_new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
 
 
 class Tensor:
@@ -389,11 +389,13 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = {}) -> Any: 
     if not wanted or not recording.get():
         return _make(out)
     plan = operator.plans.get(wanted) or operator.plan(wanted)
-    values = _more_values(plan, arrays, out, attributes, residuals) \
-        if plan.looks_further else (*arrays, out)
-    record = Record(plan, parents, plan.pick(values), out)
+    if plan.looks_further:
+        arrays = _more_values(plan, arrays, out, attributes, residuals)
+    else:
+        arrays.append(out)
+    record = Record(plan, parents, plan.pick(arrays), out)
     for i in plan.kept:
-        if type(arrays[i]) is np.ndarray:
+        if type(arrays[i]) is _ndarray:          # a scalar cannot be changed in place
             _guard(record, inputs[i])
     return _make(out, record)
 

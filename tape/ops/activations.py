@@ -68,6 +68,9 @@ def gelu(x, /):
 
         dout/dx = (1 + t) / 2 + x (1 - t^2) / 2 * du/dx,  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
 
+    The kernels write s for (1 + t) / 2, which is 1 / (1 + exp(-2u)). Then 1 - t^2 = 4 s (1 - s), so
+    out = x s and dout/dx = s (1 + x (1 - s) * 2 du/dx).
+
     Hendrycks and Gimpel 2016, arXiv:1606.08415; the variant of GPT-2.
     """
     u = kernels.SQRT_2_OVER_PI * (x + kernels.GELU_CUBIC * x ** 3)

@@ -1,0 +1,92 @@
+"""A training step of the default text model, against the same model in PyTorch where installed.
+
+    python -m tests.bench.bench_gpt
+
+4 layers, 4 heads, width 128, context 64, batch 12, vocabulary 65; AdamW, clipping.
+"""
+
+import importlib.util
+
+import numpy as np
+
+import nn
+from tests.bench.timing import in_turn, report
+
+CONFIG = nn.GPTConfig(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
+idx, targets = np.random.default_rng(0).integers(0, 65, (2, 12, 64))
+
+
+def tape_step():
+    model = nn.GPT(CONFIG, rng=0)
+    optimizer = nn.AdamW(nn.decay_groups(model, 0.1), lr=1e-3, betas=(0.9, 0.99))
+
+    def step():
+        _, loss = model(idx, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.clip_grad_norm(model.named_parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def torch_step():
+    import torch
+    from torch.nn import functional as F
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm1, self.norm2 = (torch.nn.LayerNorm(128, bias=False) for _ in range(2))
+            self.qkv = torch.nn.Linear(128, 384, bias=False)
+            self.output = torch.nn.Linear(128, 128, bias=False)
+            self.up = torch.nn.Linear(128, 512, bias=False)
+            self.down = torch.nn.Linear(512, 128, bias=False)
+
+        def forward(self, x):
+            B, T, C = x.shape
+            q, k, v = (part.view(B, T, 4, 32).transpose(1, 2)
+                       for part in self.qkv(self.norm1(x)).split(128, 2))
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.output(out.transpose(1, 2).reshape(B, T, C))
+            return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.positions = torch.nn.Embedding(65, 128), torch.nn.Embedding(64, 128)
+            self.blocks = torch.nn.Sequential(*(Block() for _ in range(4)))
+            self.norm = torch.nn.LayerNorm(128, bias=False)
+
+        def forward(self, idx):
+            x = self.blocks(self.tokens(idx) + self.positions.weight)
+            return self.norm(x) @ self.tokens.weight.T
+
+    model = Model()
+    for name, p in model.named_parameters():
+        if p.ndim == 2:
+            torch.nn.init.normal_(p, std=0.02)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99))
+    x, y = torch.from_numpy(idx), torch.from_numpy(targets)
+
+    def step():
+        loss = F.cross_entropy(model(x).view(-1, 65), y.view(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def main():
+    candidates = {"tape": tape_step()}
+    if importlib.util.find_spec("torch"):
+        candidates["torch"] = torch_step()
+    report("GPT training step", in_turn(candidates, rounds=40), 1e3, "ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""`check_op`: everything that must hold of any operator, checked for one line of the catalogue.
+
+The properties are the house rules of the engine: right derivatives of first and second order,
+dtype kept, nothing mutated, no aliasing, no memory held, exact zeros for a zero cotangent, and the
+same numbers by every route. Tests call `check_op(case)`; each property is a function of its own so
+that a failure's traceback names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from tape import Tensor, grad, no_grad
+from tape.catalogue import Case
+from tape.gradcheck import gradcheck
+from tape.primitive import Fused
+
+# Operators whose purpose is to change the dtype of the result.
+CASTS = {"astype"}
+
+
+def check_op(case: Case) -> None:
+    """Check all properties of one operator at one set of inputs."""
+    derivatives_match_differences(case)
+    float32_is_kept(case)
+    nothing_is_mutated(case)
+    gradients_own_their_memory(case)
+    tape_is_released(case)
+    second_order_tape_is_released(case)
+    zero_cotangent_gives_zero(case)
+    forward_is_the_same_unrecorded(case)
+    routes_agree(case)
+    fused_agrees_with_composed(case)
+
+
+def leaf(values, dtype=np.float64) -> Tensor:
+    """A Tensor that wants a gradient; float64 unless told otherwise."""
+    return Tensor(np.array(values, dtype), requires_grad=True)
+
+
+@contextlib.contextmanager
+def reference_counting_alone():
+    """Switch the cyclic garbage collector off: what is freed here is freed by reference counts."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _leaves(case: Case, dtype=np.float64) -> list[Tensor]:
+    return [Tensor(array, requires_grad=True) for array in case.inputs(dtype)]
+
+
+def _outputs(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _cotangents(outputs: list) -> list[np.ndarray]:
+    rng = np.random.default_rng(7)
+    return [rng.uniform(0.5, 1.5, out.shape).astype(out.dtype) for out in outputs]
+
+
+def _pull(outputs: list, cotangents: list, retain_graph: bool = False) -> None:
+    for out, cotangent in zip(outputs, cotangents):
+        out.backward(cotangent, retain_graph=retain_graph)
+
+
+def derivatives_match_differences(case: Case) -> None:
+    """First and second order, in float64, to one part in a million."""
+    assert gradcheck(case.function, case.inputs(), order=2, tolerance=1e-6)
+
+
+def float32_is_kept(case: Case) -> None:
+    """float32 in, float32 out, float32 gradients."""
+    leaves = _leaves(case, np.float32)
+    outputs = _outputs(case.function(*leaves))
+    if case.operator not in CASTS:
+        assert {out.dtype for out in outputs} == {np.dtype(np.float32)}
+    _pull(outputs, _cotangents(outputs))
+    for x in leaves:
+        assert x.grad.dtype == np.float32
+        assert x.grad.shape == x.shape
+        assert type(x.grad) is np.ndarray
+
+
+def nothing_is_mutated(case: Case) -> None:
+    """Neither forward nor backward writes to the inputs, the cotangent or the result."""
+    leaves = _leaves(case)
+    outputs = _outputs(case.function(*leaves))
+    cotangents = _cotangents(outputs)
+    watched = [x.data for x in leaves] + cotangents + [out.data for out in outputs]
+    before = [array.copy() for array in watched]
+    _pull(outputs, cotangents)
+    for array, copy in zip(watched, before):
+        np.testing.assert_array_equal(array, copy)
+    for x, array in zip(leaves, case.inputs()):
+        np.testing.assert_array_equal(x.data, array)
+
+
+def gradients_own_their_memory(case: Case) -> None:
+    """No leaf's gradient shares memory with another's, an input, the cotangent or the result."""
+    leaves = _leaves(case)
+    outputs = _outputs(case.function(*leaves))
+    cotangents = _cotangents(outputs)
+    _pull(outputs, cotangents)
+    others = [x.data for x in leaves] + cotangents + [out.data for out in outputs]
+    for i, x in enumerate(leaves):
+        assert x.grad.flags.writeable
+        for other in others + [y.grad for y in leaves[:i]]:
+            assert not np.shares_memory(x.grad, other)
+
+
+def tape_is_released(case: Case) -> None:
+    """A second backward is refused, and reference counting alone frees the records."""
+    with reference_counting_alone():
+        leaves = _leaves(case)
+        outputs = _outputs(case.function(*leaves))
+        records = [weakref.ref(out._record) for out in outputs]
+        cotangents = _cotangents(outputs)
+        _pull(outputs, cotangents)
+        for out, cotangent in zip(outputs, cotangents):
+            with pytest.raises(RuntimeError, match="detach"):
+                out.backward(cotangent)
+        del outputs, out
+        assert [record() for record in records] == [None] * len(records)
+
+
+def second_order_tape_is_released(case: Case) -> None:
+    """The tape of a differentiable gradient is freed by reference counting too."""
+    with reference_counting_alone():
+        leaves = _leaves(case)
+        outputs = _outputs(case.function(*leaves))
+        pulled = grad(outputs, leaves, _cotangents(outputs), create_graph=True)
+        tensors = [*outputs, *pulled]
+        records = [weakref.ref(t._record) for t in tensors if t._record is not None]
+        del outputs, pulled, tensors
+        assert records
+        assert [record() for record in records] == [None] * len(records)
+
+
+def zero_cotangent_gives_zero(case: Case) -> None:
+    """Exactly zero, and no NaN."""
+    leaves = _leaves(case)
+    outputs = _outputs(case.function(*leaves))
+    _pull(outputs, [np.zeros(out.shape) for out in outputs])
+    for x in leaves:
+        np.testing.assert_array_equal(x.grad, np.zeros(x.shape))
+
+
+def forward_is_the_same_unrecorded(case: Case) -> None:
+    """Recorded, under no_grad and on plain arrays: the same numbers."""
+    recorded = _outputs(case.function(*_leaves(case)))
+    with no_grad():
+        silent = _outputs(case.function(*_leaves(case)))
+    plain = _outputs(case.function(*case.inputs()))
+    for r, s, p in zip(recorded, silent, plain, strict=True):
+        assert r.requires_grad and not s.requires_grad
+        assert isinstance(p, (np.ndarray, np.generic))
+        np.testing.assert_array_equal(r.data, s.data)
+        np.testing.assert_array_equal(r.data, p)
+        assert r.shape == s.shape == p.shape
+
+
+def routes_agree(case: Case) -> None:
+    """backward(), grad() and grad(create_graph=True) give the same gradients."""
+    leaves = _leaves(case)
+    outputs = _outputs(case.function(*leaves))
+    cotangents = _cotangents(outputs)
+    first = grad(outputs, leaves, cotangents, retain_graph=True)
+    recorded = grad(outputs, leaves, cotangents, create_graph=True)
+    assert all(x.grad is None for x in leaves)
+    _pull(outputs, cotangents, retain_graph=True)
+    for x, a, b in zip(leaves, first, recorded):
+        np.testing.assert_allclose(a.data, x.grad, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(b.data, x.grad, rtol=1e-9, atol=1e-12)
+        assert a.dtype == b.dtype == x.dtype
+        assert a.shape == b.shape == x.shape
+
+
+def fused_agrees_with_composed(case: Case) -> None:
+    """A fused operator's kernels against its composed definition: value and gradients."""
+    leaves = _leaves(case)
+    out = _outputs(case.function(*leaves))[0]
+    operator = out._record.plan.operator
+    if not isinstance(operator, Fused):
+        return
+    _, inputs, attributes = out._record.saved
+    # The parents tell which of the fused operator's inputs are our leaves.
+    again = [Tensor(value, requires_grad=True) if parent is not None else value
+             for value, parent in zip(inputs, out._record.parents)]
+    composed = operator.composed(*again, **attributes)
+    np.testing.assert_allclose(out.data, composed.data, rtol=1e-12, atol=1e-14)
+    cotangents = _cotangents([out])
+    _pull([out], cotangents)
+    _pull([composed], cotangents)
+    by_kernel = [parent.grad for parent in leaves]
+    by_hand = [t.grad for t in again if isinstance(t, Tensor)]
+    for a, b in zip(by_kernel, by_hand, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,329 @@
+"""Every operator: its line of the catalogue, that none lacks one, and its values against NumPy's.
+
+Broadcasting is in test_broadcasting.py; what happens at kinks, ties and infinities is in
+test_conventions.py.
+"""
+
+import numpy as np
+import pytest
+
+import tape
+from tape import Tensor, grad, ops
+from tape.catalogue import CASES, DEFINITIONS
+from tape.gradcheck import gradcheck
+from tape.primitive import NUMPY_FUNCTIONS, Fused, Primitive
+from tests.checks import check_op, leaf
+
+# Public operators that are constants to the tape.
+NOT_DIFFERENTIABLE = {"sign"}
+
+NAMES = {case.operator for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_operator(case):
+    check_op(case)
+
+
+# --- completeness ---
+
+
+def _primitives():
+    found = {id(value): value for module in DEFINITIONS for value in vars(module).values()
+             if isinstance(value, Primitive)}
+    return sorted(found.values(), key=lambda operator: operator.name)
+
+
+@pytest.mark.parametrize("operator", [p for p in _primitives() if p.differentiable],
+                         ids=lambda operator: operator.name)
+def test_every_differentiable_primitive_has_a_case(operator):
+    assert operator.name in NAMES
+
+
+def test_the_search_for_primitives_finds_them():
+    found = {operator.name for operator in _primitives()}
+    assert {"div", "matmul", "softmax", "layer_norm", "scatter_like", "count"} <= found
+    assert {p.name for p in _primitives() if isinstance(p, Fused)} == {
+        "gelu", "layer_norm", "cross_entropy", "causal_attention"}
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_every_public_operator_has_a_case(name):
+    assert (name in NAMES) != (name in NOT_DIFFERENTIABLE)
+
+
+def test_the_package_offers_every_operator():
+    for name in ops.__all__:
+        assert getattr(tape, name) is getattr(ops, name)
+        assert name in tape.__all__
+    assert len(set(tape.__all__)) == len(tape.__all__)
+    assert len(set(ops.__all__)) == len(ops.__all__)
+
+
+def test_case_names_are_unique():
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_every_public_operator_is_documented(name):
+    assert getattr(ops, name).__doc__
+
+
+# --- methods: each one differentiates or is listed as one that does not ---
+
+METHODS = {
+    "T": lambda t: t.T,
+    "abs": lambda t: t.abs(),
+    "astype": lambda t: t.astype(np.float64),
+    "broadcast_to": lambda t: t.broadcast_to((2, 2, 3)),
+    "clip": lambda t: t.clip(0.6, 1.1),
+    "exp": lambda t: t.exp(),
+    "expand_dims": lambda t: t.expand_dims(1),
+    "gelu": lambda t: t.gelu(),
+    "log": lambda t: t.log(),
+    "log_softmax": lambda t: t.log_softmax(),
+    "logsumexp": lambda t: t.logsumexp(1, keepdims=True),
+    "matmul": lambda t: t.matmul(np.ones((3, 2))),
+    "max": lambda t: t.max(axis=1),
+    "mean": lambda t: t.mean(axis=0, keepdims=True),
+    "min": lambda t: t.min(),
+    "relu": lambda t: t.relu(),
+    "reshape": lambda t: t.reshape(3, -1),
+    "sigmoid": lambda t: t.sigmoid(),
+    "softmax": lambda t: t.softmax(axis=0),
+    "split": lambda t: t.split([1], axis=1),
+    "sqrt": lambda t: t.sqrt(),
+    "squeeze": lambda t: t.squeeze(),
+    "sum": lambda t: t.sum(0),
+    "swapaxes": lambda t: t.swapaxes(0, 1),
+    "tanh": lambda t: t.tanh(),
+    "transpose": lambda t: t.transpose(1, 0),
+    "var": lambda t: t.var(1, ddof=1),
+    # Python's operators
+    "__abs__": abs,
+    "__add__": lambda t: t + 2,
+    "__getitem__": lambda t: t[1:, [0, 2]],
+    "__iter__": lambda t: list(t),
+    "__matmul__": lambda t: t @ t.T,
+    "__mul__": lambda t: t * t,
+    "__neg__": lambda t: -t,
+    "__pos__": lambda t: +(t * 1),
+    "__pow__": lambda t: t ** 3,
+    "__radd__": lambda t: 2 + t,
+    "__rmatmul__": lambda t: np.ones((2, 2)) @ t,
+    "__rmul__": lambda t: 2 * t,
+    "__rpow__": lambda t: 2 ** t,
+    "__rsub__": lambda t: 2 - t,
+    "__rtruediv__": lambda t: 2 / t,
+    "__sub__": lambda t: t - 2,
+    "__truediv__": lambda t: t / 2,
+}
+
+# What describes a tensor, hands out its values, or drives the tape.
+NOT_DIFFERENTIATING = {
+    "backward", "data", "detach", "dtype", "grad", "is_leaf", "item", "ndim", "numpy",
+    "requires_grad", "retain_grad", "shape", "size", "tolist"}
+
+
+def test_every_public_method_is_on_one_of_the_two_lists():
+    public = {name for name in dir(Tensor) if not name.startswith("_")}
+    assert public == {n for n in METHODS if not n.startswith("_")} | NOT_DIFFERENTIATING
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_differentiate(name):
+    array = np.array([[0.5, 1.3, 0.9], [1.7, 0.7, 1.2]])
+    result = METHODS[name](leaf(array))
+    for tensor in result if isinstance(result, list) else [result]:
+        assert isinstance(tensor, Tensor) and tensor.requires_grad
+    assert gradcheck(METHODS[name], [array], order=2)
+
+
+@pytest.mark.parametrize("function", NUMPY_FUNCTIONS, ids=lambda f: f.__name__)
+def test_numpy_functions_lead_to_operators_that_differentiate(function):
+    # What NumPy's own function calls must be one of ours, so that no gradient is silently lost.
+    ours = NUMPY_FUNCTIONS[function]
+    name = getattr(ours, "name", ours.__name__).lstrip("_").removeprefix("numpy_")
+    assert name in NAMES | NOT_DIFFERENTIABLE or not ours.differentiable
+
+
+# --- values against NumPy's ---
+
+X = np.array([[0.5, 1.5, -0.7], [-1.25, 0.25, 2.0]])
+Y = np.array([1.5, -2.0, 0.75])
+P = np.abs(X)
+
+VALUES = [
+    ("add", ops.add(X, Y), X + Y), ("sub", ops.sub(X, Y), X - Y), ("mul", ops.mul(X, Y), X * Y),
+    ("div", ops.div(X, Y), X / Y), ("neg", ops.neg(X), -X), ("abs", ops.abs(X), np.abs(X)),
+    ("power 2", ops.power(X, 2), X ** 2), ("power 3", ops.power(X, 3), X ** 3),
+    ("power 0", ops.power(X, 0), X ** 0), ("power -1", ops.power(X, -1), X ** -1.0),
+    ("power .5", ops.power(P, 0.5), P ** 0.5), ("power y", ops.power(P, Y), P ** Y),
+    ("power base", ops.power(2.0, Y), 2.0 ** Y), ("square", ops.square(X), X * X),
+    ("sqrt", ops.sqrt(P), np.sqrt(P)), ("exp", ops.exp(X), np.exp(X)),
+    ("log", ops.log(P), np.log(P)), ("log1p", ops.log1p(P), np.log1p(P)),
+    ("expm1", ops.expm1(X), np.expm1(X)), ("sin", ops.sin(X), np.sin(X)),
+    ("cos", ops.cos(X), np.cos(X)), ("tanh", ops.tanh(X), np.tanh(X)),
+    ("sign", ops.sign(X), np.sign(X)), ("maximum", ops.maximum(X, Y), np.maximum(X, Y)),
+    ("minimum", ops.minimum(X, Y), np.minimum(X, Y)), ("relu", ops.relu(X), np.maximum(X, 0)),
+    ("clip", ops.clip(X, -1, 1), np.clip(X, -1, 1)),
+    ("clip below", ops.clip(X, max=1), np.minimum(X, 1)),
+    ("where", ops.where(X > 0, X, Y), np.where(X > 0, X, Y)),
+    ("sigmoid", ops.sigmoid(X), 1 / (1 + np.exp(-X))),
+    ("sum", ops.sum(X), np.sum(X)), ("sum axes", ops.sum(X, (0, 1)), np.sum(X)),
+    ("mean", ops.mean(X, -1), X.mean(-1)), ("var", ops.var(X, 0, ddof=1), X.var(0, ddof=1)),
+    ("std", ops.std(X, 1), X.std(1)), ("max", ops.max(X, 0), X.max(0)),
+    ("min", ops.min(X, 1, True), X.min(1, keepdims=True)),
+    ("norm", ops.norm(X, 1), np.linalg.norm(X, axis=1)),
+    ("logsumexp", ops.logsumexp(X, 0), np.log(np.exp(X).sum(0))),
+    ("softmax", ops.softmax(X), np.exp(X) / np.exp(X).sum(-1, keepdims=True)),
+    ("log_softmax", ops.log_softmax(X, 0), X - np.log(np.exp(X).sum(0))),
+    ("dot", ops.dot(X, Y), X.dot(Y)), ("dot scalar", ops.dot(X, 2.0), X * 2.0),
+    ("matmul", ops.matmul(X, X.T), X @ X.T),
+    ("transpose", ops.transpose(X[None], (2, 0, 1)), X[None].transpose(2, 0, 1)),
+    ("reshape", ops.reshape(X, (3, 2)), X.reshape(3, 2)),
+    ("moveaxis", ops.moveaxis(X[None], -1, 0), np.moveaxis(X[None], -1, 0)),
+    ("pad", ops.pad(X, ((1, 2), (0, 1)), constant_values=3),
+     np.pad(X, ((1, 2), (0, 1)), constant_values=3)),
+    ("concatenate", ops.concatenate([X, X[:1]]), np.concatenate([X, X[:1]])),
+    ("stack", ops.stack([X, X], axis=-1), np.stack([X, X], axis=-1)),
+    ("embedding", ops.embedding(X, [[1, 0], [1, 1]]), X[[[1, 0], [1, 1]]]),
+]
+
+
+@pytest.mark.parametrize("ours, numpys", [v[1:] for v in VALUES], ids=[v[0] for v in VALUES])
+def test_values_are_numpys(ours, numpys):
+    np.testing.assert_allclose(ours, numpys, rtol=1e-14, atol=1e-15)
+    assert np.shape(ours) == np.shape(numpys)
+
+
+@pytest.mark.parametrize("sections", [5, 2, [1, 3], [0, 10], [3, 2]])
+def test_split_cuts_where_numpy_does(sections):
+    x = np.arange(10.0)
+    ours, numpys = ops.split(leaf(x), sections), np.split(x, sections)
+    assert [t.tolist() for t in ours] == [a.tolist() for a in numpys]
+
+
+def test_split_into_unequal_pieces_is_refused():
+    with pytest.raises(ValueError, match="split: axis 0 of length 10"):
+        ops.split(leaf(np.zeros(10)), 3)
+
+
+def test_gelu_is_the_tanh_approximation():
+    x = np.linspace(-3, 3, 7)
+    tanh = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3))
+    np.testing.assert_allclose(ops.gelu(x), 0.5 * x * (1 + tanh), rtol=1e-14)
+
+
+def test_moveaxis_refuses_an_axis_that_is_not_there():
+    with pytest.raises(ValueError):
+        ops.moveaxis(leaf(np.zeros((2, 3))), 0, 5)
+
+
+# --- dropout ---
+
+
+def test_dropout_scales_what_it_keeps_and_its_gradient_has_the_forward_mask():
+    x = leaf(np.ones(1000))
+    out = ops.dropout(x, 0.25, rng=3)
+    out.sum().backward()
+    assert set(np.unique(out.data)) == {0.0, 1 / 0.75}
+    assert 0.7 < np.mean(out.data != 0) < 0.8
+    np.testing.assert_array_equal(x.grad, out.data)
+
+
+def test_dropout_takes_its_mask_from_the_generator_it_is_given():
+    x = leaf(np.ones(50))
+    rng = np.random.default_rng(1)
+    first, second = ops.dropout(x, 0.5, rng), ops.dropout(x, 0.5, rng)
+    assert (first.data != second.data).any()
+    np.testing.assert_array_equal(ops.dropout(x, 0.5, 1).data, first.data)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1, 1.5, float("nan")])
+def test_dropout_refuses_other_probabilities(p):
+    with pytest.raises(ValueError, match=r"dropout: p must be in \[0, 1\)"):
+        ops.dropout(leaf([1.0]), p, 0)
+
+
+# --- joining many, in linear time ---
+
+
+@pytest.mark.parametrize("join, shape", [(ops.concatenate, (1,)), (ops.stack, ())])
+def test_joining_twenty_thousand_tensors_ends(join, shape):
+    # An engine that takes the joined tensors apart pairwise, or whose join copies the whole
+    # gradient for each piece, takes minutes here.
+    pieces = [leaf(np.full(shape, i)) for i in range(20_000)]
+    joined = join(pieces)
+    (joined * np.arange(20_000)).sum().backward()
+    assert joined.shape == (20_000,)
+    assert [piece.grad.item() for piece in pieces] == list(range(20_000))
+    assert pieces[0].grad.shape == shape
+
+
+@pytest.mark.parametrize("join", [ops.concatenate, ops.stack])
+def test_one_tensor_joined_with_itself_gets_both_pieces(join):
+    x = leaf([1.0, 2.0])
+    (join([x, x]) * join([[1.0, 2.0], [30.0, 40.0]])).sum().backward()
+    np.testing.assert_array_equal(x.grad, [31.0, 42.0])
+
+
+def test_concatenate_without_an_axis_flattens_or_refuses():
+    # np.concatenate(..., axis=None) flattens; what must not happen is a gradient lost later on.
+    x = leaf([[1.0, 2.0]])
+    try:
+        out = ops.concatenate([x, x], axis=None)
+    except (TypeError, ValueError) as error:
+        assert "concatenate" in str(error)
+        return
+    out.sum().backward()
+    np.testing.assert_array_equal(x.grad, [[2.0, 2.0]])
+
+
+def test_joined_constants_take_no_gradient_and_do_not_promote():
+    x = leaf([1.0], np.float32)
+    out = ops.concatenate([np.array([1, 2]), x])
+    out.sum().backward()
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(x.grad, [1.0])
+
+
+# --- layer norm ---
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (2, 4)])
+def test_layer_norm_refuses_a_weight_of_another_shape(shape):
+    with pytest.raises(ValueError, match="layer_norm: weight"):
+        ops.layer_norm(leaf(np.ones((2, 4))), leaf(np.ones(shape)))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4)])
+def test_layer_norm_refuses_a_bias_of_another_shape(shape):
+    # In the forward: an error that waits for backward() points at the wrong line.
+    with pytest.raises(ValueError, match="layer_norm"):
+        ops.layer_norm(leaf(np.ones((2, 4))), None, leaf(np.ones(shape)))
+
+
+def test_layer_norm_of_a_constant_row_is_its_bias():
+    x, bias = leaf(np.full((2, 4), 3.0)), leaf(np.arange(4.0))
+    out = ops.layer_norm(x, None, bias)
+    np.testing.assert_array_equal(out.data, [bias.data, bias.data])
+    assert np.isfinite(grad(out.sum(), x).data).all()
+
+
+# --- attention ---
+
+
+def test_causal_attention_does_not_see_the_future():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((5, 4)) for _ in range(3))
+    whole = ops.causal_attention(q, k, v)
+    for n in range(1, 5):
+        np.testing.assert_allclose(ops.causal_attention(q[:n], k[:n], v[:n]), whole[:n], rtol=1e-12)
+        # with a prefix already seen, the last queries alone give the same rows
+        np.testing.assert_allclose(ops.causal_attention(q[n:], k, v), whole[n:], rtol=1e-12)
+
+
+def test_causal_attention_refuses_more_queries_than_keys():
+    with pytest.raises(ValueError, match="causal_attention: .* T <= S"):
+        ops.causal_attention(np.ones((3, 2)), np.ones((2, 2)), np.ones((2, 2)))

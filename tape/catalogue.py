@@ -151,8 +151,6 @@ CASES = [
          (2, 3, 2)),
     case("matmul_gradient_x", lambda g, y: linalg.matmul_gradient_x(g, _LIKE, y), (2, 4), (3, 4)),
     case("matmul_gradient_y", lambda g, x: linalg.matmul_gradient_y(g, x, _LIKE), (4, 3), (4, 2)),
-    case("power_number", lambda x: arithmetic.power_number(x, exponent=4), (3,)),
-    case("power_elementwise", arithmetic.power_elementwise, (2, 3), (2, 3), draw=positive),
 ]
 
 # Composed of the others, or the same under another name; `fused` here only to be found complete.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tape.engine import Record
+from tape.primitive import ZERO
 from tape.tensor import Tensor
 
 
@@ -24,12 +25,12 @@ def show(*outputs: Tensor) -> str:
     >>> import tape
     >>> x = tape.Tensor([[1.0, 2.0]], requires_grad=True)
     >>> print(tape.show((x @ x.T).relu().sum()))
-    position  operator   parents                  shape   bytes kept
-           0  transpose  leaf (1, 2)              (2, 1)           0
-           1  matmul     leaf (1, 2), 0           (1, 1)           0
-           2  relu       1                        (1, 1)           4
-           3  sum        2                        ()               0
-    4 records, 4 bytes kept
+    position  operator   parents         shape   bytes kept
+           0  transpose  leaf (1, 2)     (2, 1)           0
+           1  matmul     leaf (1, 2), 0  (1, 1)           8
+           2  relu       1               (1, 1)           4
+           3  sum        2               ()               0
+    4 records, 12 bytes kept
     """
     records = _records(outputs)
     if not records:
@@ -70,7 +71,7 @@ def _bytes_kept(record: Record, counted: set[int]) -> int:
     total = 0
     for array in _arrays(record.saved or ()):
         memory = _memory(array)
-        if id(memory) not in counted and id(memory) not in leaves and _holds_memory(array):
+        if id(memory) not in counted and id(memory) not in leaves and memory is not ZERO:
             counted.add(id(memory))
             total += memory.nbytes
     return total
@@ -95,11 +96,6 @@ def _memory(array: Any) -> Any:
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return array
-
-
-def _holds_memory(array: Any) -> bool:
-    return not (isinstance(array, np.ndarray) and array.size and not any(array.strides)
-                and array.ndim)
 
 
 def _table(header: tuple, rows: list[tuple]) -> str:

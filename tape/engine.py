@@ -31,6 +31,8 @@ recording: ContextVar[bool] = ContextVar("recording", default=True)
 lines: ContextVar[bool] = ContextVar(
     "lines", default=os.environ.get("TAPE_RECORD_LINES", "0") not in ("", "0"))
 
+_outside: ContextVar[tuple] = ContextVar("outside", default=())    # of each mode entered
+
 _positions = itertools.count()
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -118,8 +120,7 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
     gradients = dict(roots)
     owned: set = set()           # keys whose gradient is an array made by this walk alone
     kept = {}
-    # "invalid" is what 0 * inf and 0 / 0 raise: see _pull for what they are taken to mean.
-    with np.errstate(invalid="raise", divide="ignore", over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):      # infinite derivatives are values; see also _pull
         order, useful = _in_walking_order(roots, targets)
         for record in order:
             # Descending positions are a reverse topological order: every user of a result comes
@@ -131,7 +132,7 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
                 continue
             if targets is not None and record in targets:
                 kept[record] = g
-            if record.retained is not None:
+            if record.retained is not None and targets is None:
                 _retain(record, g)
             for parent, contribution in _pull(record, g, lift, useful):
                 previous = gradients.get(parent)
@@ -140,8 +141,6 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
                 # later ones go in place.
                 if previous is None:
                     gradients[parent] = contribution
-                    if type(parent) is not Record and _is_fresh(contribution, g, record):
-                        owned.add(parent)
                 elif parent in owned:
                     np.add(previous, contribution, out=previous)
                 else:
@@ -224,33 +223,39 @@ def _pull(record: Record, g, lift, useful) -> list[tuple[Any, Any]]:
         parent = parents[index]
         if useful and parent not in useful:
             continue
-        try:
-            contribution = rule(g, *args)
-        except FloatingPointError:
-            contribution = _again_with_care(plan.operator, rule, g, args)
+        contribution = rule(g, *args)
         kind = parent.kind if type(parent) is Record else type(parent._data)
-        if type(contribution) is not kind or kind is np.ndarray:      # else: the same scalar type
+        if type(contribution) is not kind or kind is np.ndarray:
+            if plan.elementwise and contribution is not g and hasattr(contribution, "dtype"):
+                contribution = _zero_where_zero(g, contribution)
             contribution = _fitting(contribution, record, index, lift)
+        elif contribution != contribution and plan.elementwise and g == 0:
+            contribution = kind(0)     # the same for scalars, which also fit already
         contributions.append((parent, contribution))
     return contributions
 
 
-def _again_with_care(operator, rule: Callable, g, args: tuple):
+def _zero_where_zero(g, contribution):
     """A cotangent that is exactly zero gives an exactly zero gradient, whatever the derivative.
 
-    Taken literally, 0 * inf is NaN, and where(x > 0, sqrt(x), x) would have a NaN gradient at 0,
-    through the branch that it did not take. The processor notices such a product at no cost (the
-    walk turns its "invalid" flag into an exception), so no rule need mention it: the rare rule
-    that trips over it runs again here, and zeros are put where they belong.
+    Taken literally, 0 * inf and 0 * NaN are NaN, and where(x > 0, sqrt(x), x) would have a NaN
+    gradient through the branch that it did not take. So where there is a NaN, it is looked into.
     """
-    with np.errstate(invalid="ignore"):
-        contribution = rule(g, *args)
-        return np.where(np.equal(g, 0), 0, contribution) if operator.elementwise else contribution
+    # Found in one pass, at the speed of memory: a sum of squares is NaN only if one of them is.
+    array = np.asarray(getattr(contribution, "_data", contribution))
+    length = np.vdot(array, array)
+    return contribution if length == length else np.where(np.equal(g, 0), 0, contribution)
 
 
 def _fitting(contribution, record: Record, index: int, lift):
     """The contribution as a gradient of the record's input: its shape, its dtype, its kind."""
     parent = record.parents[index]
+    if not hasattr(contribution, "dtype"):
+        if type(contribution) not in (int, float):
+            raise TypeError(f"{record.name}: the derivative rule for input {index} must return an "
+                            f"array, got {type(contribution).__name__}. The rule stands at "
+                            f"{record.plan.describe(index)}")
+        contribution = np.asarray(contribution, parent.dtype)
     if lift is not None and not hasattr(contribution, "_record"):
         contribution = lift(contribution, None)
     shape = parent.shape
@@ -266,12 +271,6 @@ def _fitting(contribution, record: Record, index: int, lift):
     if contribution.dtype != parent.dtype:
         contribution = contribution.astype(parent.dtype)
     return contribution
-
-
-def _is_fresh(array, g, record: Record) -> bool:
-    """Whether a rule made this array just now, so that a leaf may have it without a copy."""
-    return (type(array) is np.ndarray and array.base is None and array is not g
-            and not any(array is kept for args in record.saved for kept in args))
 
 
 def _check_guards(record: Record) -> None:
@@ -296,49 +295,64 @@ class _Mode:
 
     def __init__(self, variable: ContextVar[bool], value: bool):
         self.variable, self.value = variable, value
-        self._before: list[bool] = []     # a stack, so that one object can be entered twice
+
+    # What to go back to is kept in the context too, not in this object: one object may be entered
+    # twice, or by two threads at once.
 
     def __enter__(self) -> None:
-        self._before.append(self.variable.get())
+        _outside.set((*_outside.get(), self.variable.get()))
         self.variable.set(self.value)
 
     def __exit__(self, *_: Any) -> None:
-        self.variable.set(self._before.pop())
+        *rest, before = _outside.get()
+        _outside.set(tuple(rest))
+        self.variable.set(before)
 
     def __call__(self, function: Callable) -> Callable:
-        def fresh() -> _Mode:             # recursion and threads must not share a stack
-            return _Mode(self.variable, self.value)
-
+        wrapper: Callable
         if inspect.isgeneratorfunction(function):
             @functools.wraps(function)
             def wrapper(*args, **kwargs):
-                return (yield from _resumed_in(fresh, function(*args, **kwargs)))
+                return (yield from _resumed_in(self, function(*args, **kwargs)))
+        elif inspect.isasyncgenfunction(function):
+            @functools.wraps(function)
+            async def wrapper(*args, **kwargs):
+                generator = function(*args, **kwargs)
+                try:
+                    while True:
+                        with self:
+                            item = await anext(generator)
+                        yield item
+                except StopAsyncIteration:
+                    return
+                finally:
+                    await generator.aclose()
         elif inspect.iscoroutinefunction(function):
             @functools.wraps(function)
             async def wrapper(*args, **kwargs):
-                with fresh():
+                with self:
                     return await function(*args, **kwargs)
         else:
             @functools.wraps(function)
             def wrapper(*args, **kwargs):
-                with fresh():
+                with self:
                     return function(*args, **kwargs)
         return wrapper
 
 
-def _resumed_in(fresh: Callable, generator):
+def _resumed_in(mode: _Mode, generator):
     """Drive `generator`, inside the mode each time it runs and outside it while it waits."""
     resume, payload = generator.send, None
     while True:
         try:
-            with fresh():
+            with mode:
                 item = resume(payload)
         except StopIteration as stop:
             return stop.value
         try:
             resume, payload = generator.send, (yield item)
         except GeneratorExit:
-            with fresh():
+            with mode:
                 generator.close()
             raise
         except BaseException as error:

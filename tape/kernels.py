@@ -7,6 +7,7 @@ few passes over memory, since that is what an elementwise operation in NumPy cos
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -48,6 +49,12 @@ def logsumexp(x, axis=None, keepdims=False):
     return out if keepdims else np.squeeze(out, axis=axis)
 
 
+def log_softmax(x, axis=-1):
+    """x - logsumexp(x); a row of -inf alone stays as it is."""
+    lse = logsumexp(x, axis=axis, keepdims=True)
+    return x - np.where(np.isneginf(lse), 0, lse)
+
+
 def sigmoid(x):
     """1 / (1 + exp(-x)), by the exponential of a number that is never positive."""
     e = np.exp(-np.abs(x))
@@ -71,11 +78,11 @@ def layer_norm_backward(g, x, weight, bias, mean, rstd):
     """Gradients of x, weight and bias; derived in `tape.layer_norm`."""
     normalised = (x - mean) * rstd
     width = x.shape[-1]
-    flat = g.reshape(-1, width)
+    flat = _as_rows(g)
     g_bias = None if bias is None else flat.sum(axis=0)
     g_weight = None
     if weight is not None:
-        g_weight = np.einsum("ij,ij->j", flat, normalised.reshape(-1, width))
+        g_weight = np.einsum("ij,ij->j", flat, _as_rows(normalised))
         g = g * weight
     along = _dot_rows(g, normalised) / width
     g_x = g - np.mean(g, axis=-1, keepdims=True)
@@ -113,6 +120,9 @@ def gelu_backward(g, x, s):
     slope *= 1 - s
     slope += 1
     slope *= s
+    if np.isnan(np.vdot(slope, slope)):         # x^2 overflowed: far out, the slope is 0 or 1
+        slope = np.where(np.isnan(slope) & ~np.isnan(x), np.greater(x, 0), slope)
+        slope = np.where(np.equal(g, 0), 0, slope).astype(x.dtype)
     slope *= g
     return (slope,)
 
@@ -123,7 +133,8 @@ def cross_entropy(logits, targets, ignore_index, reduction):
     peak = np.max(rows, axis=-1, keepdims=True)
     lse = np.log(np.sum(np.exp(rows - peak), axis=-1, keepdims=True)) + peak
     losses = lse[:, 0] - rows[np.arange(len(rows)), picks]
-    total = np.sum(losses * counts, dtype=rows.dtype)
+    # Not losses * counts: a row that does not count may well have an infinite loss.
+    total = np.sum(np.where(counts, losses, 0), dtype=rows.dtype)
     return total / _denominator(counts, reduction), {"lse": lse}
 
 
@@ -132,13 +143,14 @@ def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
     rows, picks, counts = _rows(logits, targets, ignore_index)
     g_rows = np.exp(rows - lse)
     g_rows[np.arange(len(rows)), picks] -= 1
-    g_rows *= (counts * (g / _denominator(counts, reduction)))[:, None]
+    g_rows *= g / _denominator(counts, reduction)
+    g_rows[np.equal(counts, 0)] = 0
     return g_rows.reshape(logits.shape), None
 
 
 def _rows(logits, targets, ignore_index):
     """Logits as (N, V), targets as (N,), and 1 or 0 for the rows that count."""
-    rows = logits.reshape(-1, logits.shape[-1])
+    rows = _as_rows(logits)
     picks = targets.reshape(-1)
     counts = np.not_equal(picks, ignore_index)
     return rows, np.where(counts, picks, 0), counts.astype(rows.dtype)
@@ -188,9 +200,8 @@ def scatter_rows(g, ids, rows):
     Sorting the ids and summing runs of equal ones takes a quarter of ``np.add.at``'s time on a
     small vocabulary, and never more (``tests/bench/bench_scatter.py``).
     """
-    width = g.shape[-1]
-    flat, ids = g.reshape(-1, width), ids.reshape(-1)
-    out = np.zeros((rows, width), g.dtype)
+    flat, ids = _as_rows(g), ids.reshape(-1)
+    out = np.zeros((rows, flat.shape[-1]), g.dtype)
     if len(ids):
         order = np.argsort(ids, kind="stable")
         ids = ids[order]
@@ -199,11 +210,16 @@ def scatter_rows(g, ids, rows):
     return out
 
 
+def _as_rows(x):
+    """(..., D) as (N, D); unlike reshape(-1, D) also for D = 0."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 def matmul(x, y):
     """x @ y; a batch of rows against one matrix is a single large product rather than many."""
-    if y.ndim == 2 and x.ndim > 2 and x.flags.c_contiguous:
-        return (x.reshape(-1, x.shape[-1]) @ y).reshape(*x.shape[:-1], y.shape[-1])
-    return x @ y
+    if np.ndim(y) == 2 and np.ndim(x) > 2 and x.flags.c_contiguous:
+        return (_as_rows(x) @ y).reshape(*x.shape[:-1], y.shape[-1])
+    return np.matmul(x, y)
 
 
 def matmul_gradient_x(g, x, y):
@@ -220,6 +236,7 @@ def matmul_gradient_y(g, x, y):
     if x.ndim == 1:
         return x * g if y.ndim == 1 else x[:, None] * g[..., None, :]
     if y.ndim <= 2 and (x.ndim > 2 or y.ndim == 1):    # rows of all batches in one product
-        rows = x.reshape(-1, x.shape[-1])
-        return (rows.T @ g.reshape(len(rows), -1)).reshape(y.shape)
+        columns = y.shape[1] if y.ndim == 2 else 1
+        rows = _as_rows(x)
+        return (rows.T @ g.reshape(len(rows), columns)).reshape(y.shape)
     return unbroadcast(np.swapaxes(x, -1, -2) @ g, y.shape)

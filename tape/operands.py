@@ -31,24 +31,38 @@ def as_constant(operator: Primitive, value: Any, bit: int, inputs: Sequence) -> 
         return value.item()       # np.sqrt(64) in float32 code must not turn it into float64
     if value is None and operator.composed is not None:
         return None               # an optional input of a fused operator
-    array = np.asarray(value)
+    array = np.array(value) if operator.keeps_inputs else np.asarray(value)
+    # A copy, where the tape keeps it: the caller may change his afterwards.
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{operator.name}: operands must be tensors, arrays or real numbers; got "
                         f"{type(value).__name__}")
-    if bit and operator.floats and array.dtype.kind != "f":
-        like = next(x for x in inputs if plain(x) is not x)
-        return array.astype(like.dtype if like.dtype.kind == "f" else np.float32)
-    # The tape must not see what the caller does to the array afterwards.
-    return np.array(array) if operator.keeps_inputs and array is value else array
+    if array.dtype.kind == "f" and not isinstance(value, (list, tuple)):
+        return array
+    return with_floats(operator, array, bit, inputs)
+
+
+def with_floats(operator: Primitive, array: np.ndarray, bit: int, inputs: Sequence) -> np.ndarray:
+    """Integers (and Python's numbers in lists) take the dtype of the float tensor beside them."""
+    if bit and operator.floats:
+        for x in inputs:
+            if plain(x) is not x and x.dtype.kind == "f":
+                return array.astype(x.dtype)
+    return array
 
 
 def with_name(error: Exception, operator: Primitive, arrays: list) -> Exception:
     """The error that NumPy raised, with the operator's name and the shapes that it was given."""
     text = str(error)
-    if text.startswith(operator.name + ":"):
-        return error
+    prefix = "" if text.startswith(operator.name + ":") else operator.name + ": "
     shapes = ", ".join(str(np.shape(a)) for a in arrays[:8])
-    return type(error)(f"{operator.name}: {text} (inputs of shape {shapes})")
+    return type(error)(f"{prefix}{text.rstrip()} (inputs of shape {shapes})")
+
+
+def as_result(operator: Primitive, out: Any) -> Any:
+    """What a forward returned that is neither an array nor a NumPy scalar: a number, or a mistake."""
+    if isinstance(out, (bool, int, float, np.ndarray)):
+        return np.asarray(out)[()]
+    raise TypeError(f"{operator.name}: the forward must return an array, got {type(out).__name__}")
 
 
 def plain(value: Any) -> Any:

@@ -41,12 +41,12 @@ NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
 _SAME_BUT_FASTER: dict[Callable, Callable] = {
     np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
 
-_ZERO = np.zeros(16, np.uint8)   # what every stand-in shows, whatever its dtype
+ZERO = np.zeros(16, np.uint8)    # what every stand-in shows, whatever its dtype
 
 
 @lru_cache(maxsize=4096)
 def _zeros_without_memory(shape: tuple, dtype: np.dtype) -> np.ndarray:
-    stand_in: np.ndarray = np.ndarray(shape, dtype, buffer=_ZERO, strides=(0,) * len(shape))
+    stand_in: np.ndarray = np.ndarray(shape, dtype, buffer=ZERO, strides=(0,) * len(shape))
     stand_in.flags.writeable = False
     return stand_in
 
@@ -65,12 +65,13 @@ class Plan:
     residuals, stand-ins``, and each rule's arguments are picked from it by position.
     """
 
-    __slots__ = ("operator", "joint", "indices", "rules", "sources", "pick", "likes", "kept",
-                 "looks_further")
+    __slots__ = ("operator", "joint", "elementwise", "indices", "rules", "sources", "pick", "likes",
+                 "kept", "looks_further")
 
     def __init__(self, operator: Primitive, indices: list[int]):
         self.operator = operator
         self.joint = operator.joint
+        self.elementwise = operator.elementwise
         self.indices = indices
         self.rules = [operator.rules[i] for i in indices]
         layout = list(operator.layout)
@@ -141,7 +142,7 @@ class Primitive:
         self.__wrapped__ = forward
         self.forward = _SAME_BUT_FASTER.get(forward, forward)
         if isinstance(forward, np.ufunc):
-            NUMPY_FUNCTIONS[forward] = self
+            NUMPY_FUNCTIONS.setdefault(forward, self)      # a user's own exp leaves np.exp alone
         self.joint = joint
         self.rules = rules
         if not joint and len(rules) != len(self.inputs):
@@ -222,6 +223,10 @@ class Primitive:
         for name, value in attributes.items():
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
+            if type(value) is list:              # the caller may change his afterwards
+                attributes[name] = tuple(value)
+            elif isinstance(value, np.ndarray):
+                attributes[name] = np.array(value)
         return inputs, attributes
 
     def describe(self) -> str:
@@ -300,8 +305,7 @@ class Fused(Primitive):
         args, inputs, attributes = record.saved
         kernel: Any = self.rules[0]
         if lift is None:
-            with np.errstate(invalid="ignore"):
-                return kernel(g, *args)
+            return kernel(g, *args)
         linked = [value if parent is None else _identity()(lift(value, parent))
                   for value, parent in zip(inputs, record.parents)]
         out = self.composed(*linked, **attributes)

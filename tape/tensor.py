@@ -15,10 +15,12 @@ import numpy as np
 
 from tape import border, ops
 from tape.engine import Record, recording, walk
-from tape.operands import as_constant, as_new_array, plain, with_name
+from tape.operands import (
+    as_constant, as_new_array, as_result, plain, with_floats, with_name)
 from tape.primitive import Plan, Primitive, stand_in
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
+_SCALARS = frozenset(np.sctypeDict.values())
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
 
 
@@ -56,25 +58,27 @@ class Tensor:
         self._data = as_new_array(data, dtype)
         self._grad: np.ndarray | None = None
         self._record: Record | None = None
-        self._version = 0
+        self._version: int | None = 0
         self._requires_grad = False
         self.requires_grad = requires_grad
 
     # --- the array, its gradient, its place on the tape ---
 
+    # _version counts in-place changes of an array made by hand; None: computed, and so read-only.
     # A result without axes is kept as a NumPy scalar, on which arithmetic is ten times as fast as on
     # an array, until somebody asks for the array.
 
     @property
     def data(self) -> np.ndarray:
-        """The array. Read-only on a recorded result: the tape relies on it.
+        """The array. Read-only where it was computed: the tape relies on it.
 
-        On a leaf it can be changed, as an optimiser does. Assigning to ``t.data`` (``t.data -= step``
-        included) is noticed, and a tape that still needs the old values refuses to go on.
+        That of a tensor made by hand can be changed, as an optimiser does. Assigning to ``t.data``
+        (``t.data -= step`` included) is noticed, and a tape that still needs the old values
+        refuses to go on. No result shares memory with it.
         """
         if type(self._data) is not np.ndarray:
             self._data = np.asarray(self._data)
-        if self._record is None:
+        if self._version is not None:
             return self._data
         view = self._data.view()
         view.flags.writeable = False
@@ -89,9 +93,10 @@ class Tensor:
         if array.shape != self.shape:
             raise ValueError(f"data: the new array must have shape {self.shape}, got {array.shape}. "
                              f"For another shape make a new Tensor.")
-        if array is self._data:           # t.data -= step: the same array, other values
+        if array is self._data and self._version is not None:     # t.data -= step, in place
             self._version += 1
-        self._data = array
+        else:
+            self._data, self._version = np.array(array), 0
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -128,6 +133,8 @@ class Tensor:
             raise TypeError(f"requires_grad: only floating-point tensors have gradients, got dtype "
                             f"{self.dtype}. Make it of floats: 1.0 rather than 1, or "
                             f"array.astype(np.float32).")
+        if self._version is None:         # computed: from here on it is a leaf like any other
+            self._data, self._version = np.array(self._data), 0
         self._requires_grad = bool(value)
 
     @property
@@ -199,10 +206,12 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """A copy that takes no part in any tape."""
-        return _make(np.array(self._data))
+        copy = _make(np.array(self._data))
+        copy._version = 0
+        return copy
 
     def numpy(self) -> np.ndarray:
-        """The array, as ``.data``; read-only for a recorded result."""
+        """The array, as ``.data``; read-only where it was computed."""
         return self.data
 
     def item(self) -> Any:
@@ -347,7 +356,7 @@ class Tensor:
         """Pickle and copy the values; a recorded result comes back without its tape."""
         leaf = self._record is None
         return _rebuild, (type(self), np.asarray(self._data), self._requires_grad and leaf,
-                          self._grad)
+                          self._grad, getattr(self, "__dict__", {}))
 
     # --- the border to NumPy ---
 
@@ -376,6 +385,8 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = {}) -> Any: 
                 wanted |= bit
                 parents.append(value._record or value)
                 continue
+            if value.dtype.kind != "f":
+                arrays[-1] = with_floats(operator, value._data, bit, inputs)
         else:
             arrays.append(as_constant(operator, value, bit, inputs))
         parents.append(None)
@@ -386,6 +397,11 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = {}) -> Any: 
     residuals = None
     if operator.residuals:
         out, residuals = out
+    if type(out) is _ndarray:
+        if out.base is not None:
+            out = _unshared(out, inputs)
+    elif type(out) not in _SCALARS:
+        out = as_result(operator, out)
     if not wanted or not recording.get():
         return _make(out)
     plan = operator.plans.get(wanted) or operator.plan(wanted)
@@ -414,9 +430,19 @@ def _more_values(plan: Plan, arrays: list, out: Any, attributes: dict,
     return values
 
 
+def _unshared(out: np.ndarray, inputs: Sequence) -> np.ndarray:
+    """A result that is a view of an array made by hand, which may change, becomes a copy of it."""
+    owner: Any = out
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    shared = any(isinstance(x, Tensor) and x._data is owner and x._version is not None
+                 for x in inputs)
+    return out.copy(order="K") if shared else out
+
+
 def _guard(record: Record, source: Any) -> None:
-    """Remember the version of a leaf whose array the record keeps: `Tensor.data` can change it."""
-    if isinstance(source, Tensor) and source._record is None:
+    """Remember the version of an array that the record keeps, if `Tensor.data` can change it."""
+    if isinstance(source, Tensor) and source._version is not None:
         record.guards = (*(record.guards or ()), (source, source._version))
 
 
@@ -427,7 +453,7 @@ def _make(data: Any, record: Record | None = None) -> Tensor:
     tensor._grad = None
     tensor._record = record
     tensor._requires_grad = record is not None
-    tensor._version = 0
+    tensor._version = None
     return tensor
 
 
@@ -435,7 +461,8 @@ def lift(array: Any, owner: Any) -> Tensor:
     """Put a saved array back on the tape, as the Tensor it came from; see `engine.walk`."""
     if not isinstance(owner, Tensor):
         return _make(array, owner)
-    if owner._data is not array and not (owner.ndim == 0 and owner._data == array):
+    if owner._data is not array and not (
+            owner.ndim == 0 and np.array_equal(owner._data, array, equal_nan=True)):
         raise RuntimeError(f"grad: a leaf of shape {owner.shape} was given a new array after it was "
                            f"recorded; with create_graph=True update it after the last backward.")
     return owner
@@ -445,9 +472,11 @@ def _one_or_many(values: tuple) -> tuple:
     return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
 
 
-def _rebuild(cls: type, data: np.ndarray, requires_grad: bool, grad: np.ndarray | None) -> Tensor:
-    tensor = _make(np.array(data))
-    tensor.__class__ = cls
-    tensor._requires_grad = requires_grad
+def _rebuild(cls: type, data: np.ndarray, requires_grad: bool, grad: np.ndarray | None,
+             attributes: dict) -> Tensor:
+    tensor: Tensor = object.__new__(cls)
+    Tensor.__init__(tensor, data, requires_grad)
     tensor._grad = None if grad is None else np.array(grad)
+    for name, value in attributes.items():       # of a subclass
+        setattr(tensor, name, value)
     return tensor

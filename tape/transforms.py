@@ -67,23 +67,25 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
             roots[key] = roots[key] + seed if key in roots else seed
         found = walk(roots, targets=set(keys), lift=lift if create_graph else None,
                      retain=create_graph if retain_graph is None else retain_graph)
-    gradients = tuple(_result(found.get(key), i, tensor, allow_unused)
+    gradients = tuple(_result(found.get(key), i, tensor, allow_unused,
+                              again=any(key is earlier for earlier in keys[:i]))
                       for i, (key, tensor) in enumerate(zip(keys, wanted)))
     return gradients[0] if single else gradients
 
 
-def _result(gradient: Any, i: int, tensor: Tensor, allow_unused: bool) -> Tensor | None:
+def _result(gradient: Any, i: int, tensor: Tensor, allow_unused: bool,
+            again: bool) -> Tensor | None:
     if gradient is None and not allow_unused:
         raise RuntimeError(f"grad: input {i}, shape {tensor.shape}, plays no part in the outputs. Pass "
                            f"the tensor that was used itself, not a copy or a slice of it; "
                            f"allow_unused=True gives None instead.")
     if gradient is None or isinstance(gradient, Tensor):
         return gradient
-    return lift(gradient, None)
+    return lift(np.array(gradient) if again else gradient, None)     # nobody shares an array
 
 
 def _tensors(values: Any, name: str) -> list[Tensor]:
-    values = [values] if isinstance(values, Tensor) else list(values)
+    values = list(values) if isinstance(values, (list, tuple)) else [values]
     for i, value in enumerate(values):
         if not isinstance(value, Tensor):
             raise TypeError(f"grad: {name} must be Tensors; number {i} is a {type(value).__name__}")

@@ -15,7 +15,7 @@ import weakref
 import numpy as np
 import pytest
 
-from tape import Tensor, grad, no_grad
+from tape import Tensor, grad, no_grad, primitive
 from tape.catalogue import Case
 from tape.gradcheck import gradcheck
 from tape.primitive import Fused
@@ -41,6 +41,16 @@ def check_op(case: Case) -> None:
 def leaf(values, dtype=np.float64) -> Tensor:
     """A Tensor that wants a gradient; float64 unless told otherwise."""
     return Tensor(np.array(values, dtype), requires_grad=True)
+
+
+def counted():
+    """An operator that multiplies by one, and the list to which its rule adds at every call."""
+    calls: list = []
+
+    def rule(g):
+        calls.append(g)
+        return g * 1.0
+    return primitive(lambda x, /: x * 1.0, rule, name="counted"), calls
 
 
 @contextlib.contextmanager

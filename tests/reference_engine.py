@@ -41,7 +41,8 @@ def two(forward, slope_a, slope_b):
 
 
 def matmul(a, b):
-    return Value(a.data.dot(b.data), [(a, lambda g: g.dot(b.data.T)), (b, lambda g: a.data.T.dot(g))])
+    return Value(a.data.dot(b.data), [(a, lambda g: g.dot(b.data.T)),
+                                      (b, lambda g: a.data.T.dot(g))])
 
 
 TABLE = {

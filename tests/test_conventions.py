@@ -118,7 +118,8 @@ def test_x_times_its_root_has_slope_zero_at_zero():
 
 
 def test_negative_base_with_a_constant_whole_exponent():
-    np.testing.assert_allclose(gradient(lambda x: x ** np.array([2.0, 3.0]), [-2.0, -2.0]), [-4, 12])
+    slopes = gradient(lambda x: x ** np.array([2.0, 3.0]), [-2.0, -2.0])
+    np.testing.assert_allclose(slopes, [-4, 12])
 
 
 # --- a zero cotangent gives a zero gradient ---
@@ -185,9 +186,10 @@ def test_no_nan_for_a_tensor_without_axes(name):
 
 
 @pytest.mark.parametrize("function, bad, limit", [
-    (ops.sqrt, 0.0, ops.maximum), (ops.log, 0.0, ops.maximum), (lambda x: x ** 0.5, 0.0, ops.maximum),
-    (lambda x: -1 / x, 0.0, ops.maximum), (ops.exp, 1000.0, ops.minimum),
-    (lambda x: x ** -2, 0.0, ops.minimum), (lambda x: 1 / x, 0.0, ops.minimum)])
+    (ops.sqrt, 0.0, ops.maximum), (ops.log, 0.0, ops.maximum),
+    (lambda x: x ** 0.5, 0.0, ops.maximum), (lambda x: -1 / x, 0.0, ops.maximum),
+    (ops.exp, 1000.0, ops.minimum), (lambda x: x ** -2, 0.0, ops.minimum),
+    (lambda x: 1 / x, 0.0, ops.minimum)])
 def test_no_nan_through_the_side_that_lost(function, bad, limit):
     got = gradient(lambda x: limit(function(x), 0.5), [bad, bad])
     np.testing.assert_array_equal(got, [0, 0])
@@ -212,6 +214,15 @@ def test_safe_division_has_no_nan_in_the_divisors_gradient():
         ops.where(y != 0, x / y, 0).sum().backward()
     np.testing.assert_array_equal(x.grad, [0, 0.5])
     np.testing.assert_array_equal(y.grad, [0, -0.75])
+
+
+@pytest.mark.parametrize("function", [ops.gelu, ops.sigmoid, ops.tanh, ops.relu, ops.abs, ops.sin,
+                                      lambda x: ops.clip(x, 0, 1), lambda x: ops.maximum(x, 1),
+                                      lambda x: x * x, lambda x: x ** 3, lambda x: 2 / x])
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_missing_data_that_is_masked_away_leaves_no_nan(function, missing):
+    got = gradient(lambda x: ops.where(MASK, function(x), 0), [missing, 4.0])
+    assert got[0] == 0 and np.isfinite(got[1])
 
 
 def test_a_zero_upstream_gradient_is_enough():

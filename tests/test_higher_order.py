@@ -114,9 +114,8 @@ def test_an_inner_derivative_at_an_outer_expression():
 
 
 def test_three_levels():
-    # d/dx { x * d/dy [ y * d/dz (x y z^2) at z = y ] at y = x }: inside 2xy^2, then y * that is
-    # 2xy^3 with z := y following y, whose d/dy is 6xy^2; x times that at y = x is 6x^4, but its
-    # x-derivative holds everything: 24 x^3.
+    # With z := y and y := x each made from the one before: d/dz (x y z^2) = 2xyz; y times that,
+    # by y, with z following, is 6 x y^2; x times that, by x, with y following, is 24 x^3.
     x = leaf(1.5)
     y = x * 1
     z = y * 1

@@ -30,8 +30,8 @@ TAPE = {
 LEAVES = [np.array([[0.3, -0.7], [1.1, 0.4]]), np.array([0.9, -0.2]), np.array([[0.6], [-1.2]]),
           np.array(0.8)]
 
-PROGRAMS = st.lists(st.tuples(st.sampled_from(sorted(TAPE)), st.integers(0, 20), st.integers(0, 20)),
-                    min_size=1, max_size=11)
+INSTRUCTIONS = st.tuples(st.sampled_from(sorted(TAPE)), st.integers(0, 20), st.integers(0, 20))
+PROGRAMS = st.lists(INSTRUCTIONS, min_size=1, max_size=11)
 
 
 def run(program, leaves, table, shape_of=np.shape):

@@ -55,7 +55,7 @@ def log_softmax(x, /, axis=-1):
 
     d out_i / dx_k = [i = k] - softmax(x)_k, so dL/dx_k = g_k - softmax(x)_k * sum_i g_i.
     """
-    return x - kernels.logsumexp(x, axis=axis, keepdims=True)
+    return kernels.log_softmax(x, axis=axis)
 
 
 @fused(kernels.gelu, kernels.gelu_backward)

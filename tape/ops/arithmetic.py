@@ -48,12 +48,20 @@ def power_number(x, /, exponent):
     return x ** exponent
 
 
+power_number.name = "power"
+
+
+def _power_slope_y(g, out, x):
+    zero = np.equal(x, 0)
+    return g * np.where(zero, 0, out * np.log(np.where(zero, 1, x)))
+
+
 # d/dx x^y = y x^(y-1), and 0 at y = 0; d/dy x^y = x^y log x, and 0 at x = 0 (its limit for y > 0).
 power_elementwise = primitive(
     np.power,
-    lambda g, x, y:      g * y * x ** np.where(np.equal(y, 0), 1, y - 1),
-    lambda g, out, x: g * out * np.log(np.where(np.equal(x, 0), 1, x)),
-    name="power_elementwise", doc="x to the power of y, elementwise, where y is an array or tensor.")
+    lambda g, x, y: g * y * x ** np.where(np.equal(y, 0), 1, y - 1),
+    _power_slope_y,
+    name="power", doc="x to the power of y, elementwise, where y is an array or tensor.")
 
 
 @implements(np.power, np.float_power)
@@ -107,11 +115,17 @@ minimum = primitive(
     doc="The smaller of x and y, elementwise; where they tie, each gets half of the gradient.")
 
 
-@derivative(lambda g, x, min, max: np.where(_inside(x, min, max), g, 0), numpy=np.clip,
-            elementwise=True)
+@derivative(lambda g, x, min, max: np.where(_inside(x, min, max), g, 0), elementwise=True)
 def clip(x, /, min=None, max=None):
     """x held between the numbers `min` and `max` (None: no bound); derivative 1 on the bounds."""
+    if hasattr(min, "__tape_apply__") or hasattr(max, "__tape_apply__"):
+        raise TypeError("clip: the bounds must be numbers; with tensors use minimum and maximum")
     return np.clip(x, min, max)
+
+
+@implements(np.clip)
+def _numpy_clip(x, a_min=None, a_max=None, *, min=None, max=None):
+    return clip(x, a_min if min is None else min, a_max if max is None else max)
 
 
 def _inside(x, low, high):
@@ -128,9 +142,19 @@ def where(condition, x, y, /):
 
 
 @derivative(lambda g: g, elementwise=True)      # the engine brings the gradient back to x's dtype
-def astype(x, /, dtype):
-    """x in another floating dtype."""
+def _astype(x, /, dtype):
     return np.asarray(x).astype(dtype)
+
+
+_astype.name = "astype"
+
+
+def astype(x, dtype):
+    """x in another dtype; integers have no derivative, so a cast to them is a constant."""
+    dtype = np.dtype(dtype)
+    if dtype.kind != "f" and hasattr(x, "detach"):
+        x = x.detach()
+    return _astype(x, dtype)
 
 
 # --- no derivative: constants to the tape ---

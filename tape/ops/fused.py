@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
+from tape.operands import plain
 from tape.ops.activations import log_softmax, softmax
 from tape.ops.reductions import mean
 from tape.primitive import derivative, fused
@@ -64,9 +65,10 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
     The gradient has neither a part along the row of ones nor (up to eps) along n: shifting or
     scaling x changes nothing, because the normalisation takes both away again.
     """
-    if weight is not None and weight.shape != x.shape[-1:]:
-        raise ValueError(f"layer_norm: weight must have the shape of x's last axis, {x.shape[-1:]}; "
-                         f"got {weight.shape}")
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and value.shape != x.shape[-1:]:
+            raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
+                             f"{x.shape[-1:]}; got {value.shape}")
     return _layer_norm(x, weight, bias, eps)
 
 
@@ -84,8 +86,8 @@ def count_targets(targets, /, ignore_index):
 
 @fused(kernels.cross_entropy, kernels.cross_entropy_backward)
 def _cross_entropy(logits, targets, /, ignore_index, reduction):
-    picked = one_hot_like(targets, logits, ignore_index) * log_softmax(logits)
-    total = -np.sum(picked)
+    picked = one_hot_like(targets, logits, ignore_index)        # (..., V), 1 at the target
+    total = -np.sum(np.where(np.equal(picked, 1), log_softmax(logits), 0))
     return total / count_targets(targets, ignore_index) if reduction == "mean" else total
 
 
@@ -108,7 +110,7 @@ def cross_entropy(logits, targets, ignore_index=-1, reduction="mean"):
     z_t contributes -1 at the target: dL/dz = softmax(z) - one_hot(t), times g / count. A row whose
     target is ignored gets zeros; when all are, the loss is 0.
     """
-    targets = np.asarray(targets) if not hasattr(targets, "__tape_apply__") else targets
+    targets = np.asarray(plain(targets))
     classes = logits.shape[-1]
     if targets.dtype.kind not in "iu" or targets.shape != logits.shape[:-1]:
         raise ValueError(

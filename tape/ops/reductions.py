@@ -7,8 +7,7 @@ import builtins
 import numpy as np
 
 from tape import kernels
-from tape.ops.arithmetic import power_number
-from tape.primitive import derivative, implements
+from tape.primitive import NUMPY_FUNCTIONS, derivative, implements
 
 
 @derivative(lambda g, axis, keepdims: np.sum(g, axis=axis, keepdims=keepdims), None)
@@ -43,8 +42,8 @@ def mean(x, /, axis=None, keepdims=False):
     return np.mean(x, axis=axis, keepdims=keepdims)
 
 
-@derivative(lambda g, x, axis, ddof, keepdims:
-            broadcast_like(2 * g / (count(x, axis) - ddof), x, axis, keepdims)
+@derivative(lambda g, x, like_x, axis, ddof, keepdims:
+            broadcast_like(2 * g / (count(like_x, axis) - ddof), like_x, axis, keepdims)
             * (x - np.mean(x, axis=axis, keepdims=True)), numpy=np.var)
 def var(x, /, axis=None, ddof=0, keepdims=False):
     """Variance over `axis`: the sum of (x - mean)^2 divided by n - ddof.
@@ -97,10 +96,19 @@ def norm(x, /, axis=None, keepdims=False):
     return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
 
 
-@implements(np.std)
-def std(x, axis=None, ddof=0, keepdims=False):
-    """Standard deviation: the square root of `var`."""
-    return power_number(var(x, axis, ddof, keepdims), exponent=0.5)
+@derivative(lambda g, out, x, like_x, axis, ddof, keepdims:
+            broadcast_like(g / (np.where(np.equal(out, 0), 1, out) * (count(like_x, axis) - ddof)),
+                           like_x, axis, keepdims)
+            * (x - np.mean(x, axis=axis, keepdims=True)), numpy=np.std)
+def std(x, /, axis=None, ddof=0, keepdims=False):
+    """Standard deviation over `axis`: the square root of `var`.
+
+    Its derivative is that of var over 2 std: (x_i - mean) / ((n - ddof) std), and 0 where std = 0.
+    """
+    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+NUMPY_FUNCTIONS[np.amax], NUMPY_FUNCTIONS[np.amin] = max, min
 
 
 @implements(np.linalg.norm)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tape import kernels
@@ -56,6 +58,11 @@ def swapaxes(x, /, axis1, axis2):
 @implements(np.moveaxis)
 def moveaxis(x, source, destination):
     """x with the axis `source` (an int) moved to the place `destination`."""
+    for axis in (source, destination):
+        if not isinstance(axis, (int, np.integer)):
+            raise TypeError(f"moveaxis: one axis at a time, as an integer; got {axis!r}")
+        if not -x.ndim <= axis < x.ndim:
+            raise ValueError(f"moveaxis: axis must be in [{-x.ndim}, {x.ndim}), got {axis}")
     order = list(range(x.ndim))
     order.insert(destination % x.ndim, order.pop(source))
     return transpose(x, tuple(order))
@@ -88,7 +95,9 @@ _concatenate.name = "concatenate"
 
 @implements(np.concatenate)
 def concatenate(arrays, axis=0):
-    """Join tensors along an axis that they have; each gets its own piece of the gradient."""
+    """Join tensors along an axis that they have (None: flattened); each gets its own piece back."""
+    if axis is None:
+        arrays, axis = [reshape(array, (-1,)) for array in arrays], 0
     return _concatenate(*arrays, axis=axis)
 
 
@@ -150,9 +159,9 @@ def scatter_like(g, like, /, index):
     Picking an element k times copies it k times, so its gradient is the sum of k terms.
     """
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
-        width = int(np.prod(like.shape[1:]))
-        rows = kernels.scatter_rows(np.reshape(g, (-1, width)), index % like.shape[0], like.shape[0])
-        return rows.reshape(like.shape)
+        rows = np.reshape(g, (index.size, math.prod(like.shape[1:])))
+        ids = index.astype(np.intp) % max(len(like), 1)
+        return kernels.scatter_rows(rows, ids, len(like)).reshape(like.shape)
     out = np.zeros(like.shape, g.dtype)
     if _has_integer_array(index):
         np.add.at(out, index, g)
@@ -187,6 +196,8 @@ def _as_index(index):
 @implements(np.split)
 def split(x, sections, axis=0):
     """A list of pieces of x along `axis`: that many equal ones, or cut before each given index."""
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"split: axis must be in [{-x.ndim}, {x.ndim}), got {axis}")
     length = x.shape[axis]
     if isinstance(sections, (int, np.integer)):
         if length % sections:

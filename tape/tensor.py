@@ -1,8 +1,9 @@
 """`Tensor`: an array that remembers how it was made.
 
 This file is the class itself, how it behaves in Python and how an operator runs on it (`apply`).
-What the operators compute is in ``tape/ops``; how gradients find their way back is in
-``tape/engine.py``; how NumPy's own functions reach our operators is in ``tape/border.py``.
+What the operators compute is in ``tape/ops``, and ``tape/methods.py`` makes methods of them; how
+gradients find their way back is in ``tape/engine.py``; how NumPy's own functions reach our operators
+is in ``tape/border.py``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 
-from tape import border, ops
+from tape import border
 from tape.engine import Record, recording, walk
+from tape.methods import Methods
 from tape.operands import (
-    as_constant, as_new_array, as_result, plain, with_floats, with_name)
+    as_constant, as_new_array, as_result, with_floats, with_name)
 from tape.primitive import Plan, Primitive, stand_in
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
@@ -24,7 +26,7 @@ _SCALARS = frozenset(np.sctypeDict.values())
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
 
 
-class Tensor:
+class Tensor(Methods):
     """A NumPy array whose operations are recorded, so that they can be differentiated.
 
     Parameters
@@ -225,75 +227,6 @@ class Tensor:
         """Nested Python lists of numbers."""
         return self._data.tolist()
 
-    # --- operators ---
-
-    def __add__(self, other): return apply(ops.add, (self, other))
-    def __radd__(self, other): return apply(ops.add, (other, self))
-    def __sub__(self, other): return apply(ops.sub, (self, other))
-    def __rsub__(self, other): return apply(ops.sub, (other, self))
-    def __mul__(self, other): return apply(ops.mul, (self, other))
-    def __rmul__(self, other): return apply(ops.mul, (other, self))
-    def __truediv__(self, other): return apply(ops.div, (self, other))
-    def __rtruediv__(self, other): return apply(ops.div, (other, self))
-    def __pow__(self, exponent): return ops.power(self, exponent)
-    def __rpow__(self, base): return ops.power(base, self)
-    def __matmul__(self, other): return apply(ops.matmul, (self, other))
-    def __rmatmul__(self, other): return apply(ops.matmul, (other, self))
-    def __neg__(self): return apply(ops.neg, (self,))
-    def __pos__(self): return self
-    def __abs__(self): return apply(ops.abs, (self,))
-    def __getitem__(self, index): return ops.getitem(self, index)
-
-    # Comparisons have no derivative: they give plain boolean arrays, as NumPy's do.
-    def __lt__(self, other): return np.less(self._data, plain(other))
-    def __le__(self, other): return np.less_equal(self._data, plain(other))
-    def __gt__(self, other): return np.greater(self._data, plain(other))
-    def __ge__(self, other): return np.greater_equal(self._data, plain(other))
-    def __eq__(self, other): return np.equal(self._data, plain(other))
-    def __ne__(self, other): return np.not_equal(self._data, plain(other))
-    __hash__ = object.__hash__     # by identity: a Tensor can be a key although == is elementwise
-
-    def sum(self, axis=None, keepdims=False): return ops.sum(self, axis, keepdims)
-    def mean(self, axis=None, keepdims=False): return ops.mean(self, axis, keepdims)
-    def max(self, axis=None, keepdims=False): return ops.max(self, axis, keepdims)
-    def min(self, axis=None, keepdims=False): return ops.min(self, axis, keepdims)
-
-    def var(self, axis=None, ddof=0, keepdims=False):
-        return ops.var(self, axis, ddof=ddof, keepdims=keepdims)
-
-    def logsumexp(self, axis=None, keepdims=False): return ops.logsumexp(self, axis, keepdims)
-    def exp(self): return ops.exp(self)
-    def log(self): return ops.log(self)
-    def sqrt(self): return ops.sqrt(self)
-    def abs(self): return ops.abs(self)
-    def tanh(self): return ops.tanh(self)
-    def sigmoid(self): return ops.sigmoid(self)
-    def relu(self): return ops.relu(self)
-    def gelu(self): return ops.gelu(self)
-    def clip(self, min=None, max=None): return ops.clip(self, min, max)
-    def softmax(self, axis=-1): return ops.softmax(self, axis)
-    def log_softmax(self, axis=-1): return ops.log_softmax(self, axis)
-    def matmul(self, other): return ops.matmul(self, other)
-    def astype(self, dtype): return ops.astype(self, np.dtype(dtype))
-    def swapaxes(self, axis1, axis2): return ops.swapaxes(self, axis1, axis2)
-    def expand_dims(self, axis): return ops.expand_dims(self, axis)
-    def squeeze(self, axis=None): return ops.squeeze(self, axis)
-    def broadcast_to(self, shape): return ops.broadcast_to(self, shape)
-    def split(self, sections, axis=0): return ops.split(self, sections, axis)
-
-    def reshape(self, *shape):
-        """``t.reshape(2, 3)`` or ``t.reshape((2, 3))``."""
-        return ops.reshape(self, _one_or_many(shape))
-
-    def transpose(self, *axes):
-        """``t.transpose(1, 0)``, ``t.transpose((1, 0))``; no axes: reversed."""
-        return ops.transpose(self, _one_or_many(axes) if axes else None)
-
-    @property
-    def T(self) -> Tensor:
-        """All axes reversed."""
-        return ops.transpose(self)
-
     # --- Python's protocols ---
 
     def __len__(self) -> int:
@@ -366,10 +299,6 @@ class Tensor:
     def __array_function__(self, function, types, args, kwargs):
         return border.call_function(function, args, kwargs)
 
-    @staticmethod
-    def __tape_apply__(operator: Primitive, inputs: tuple, attributes: dict) -> Any:
-        return apply(operator, inputs, attributes)
-
 
 def apply(operator: Primitive, inputs: Sequence, attributes: dict = {}) -> Any:  # noqa: B006
     """Run an operator on `inputs`, of which some are Tensors, and record it if one wants that."""
@@ -414,6 +343,10 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = {}) -> Any: 
         if type(arrays[i]) is _ndarray:          # a scalar cannot be changed in place
             _guard(record, inputs[i])
     return _make(out, record)
+
+
+# How an operator that is given a Tensor finds its way here; see `Primitive.__call__`.
+Tensor.__tape_apply__ = staticmethod(apply)
 
 
 def _more_values(plan: Plan, arrays: list, out: Any, attributes: dict,
@@ -466,10 +399,6 @@ def lift(array: Any, owner: Any) -> Tensor:
         raise RuntimeError(f"grad: a leaf of shape {owner.shape} was given a new array after it was "
                            f"recorded; with create_graph=True update it after the last backward.")
     return owner
-
-
-def _one_or_many(values: tuple) -> tuple:
-    return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
 
 
 def _rebuild(cls: type, data: np.ndarray, requires_grad: bool, grad: np.ndarray | None,

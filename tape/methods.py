@@ -1,0 +1,92 @@
+"""The operators as methods: what ``x + y``, ``x.sum()`` and ``x[0]`` call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy as np
+
+from tape import ops
+from tape.operands import plain
+
+if TYPE_CHECKING:
+    from tape.tensor import Tensor
+
+
+class Methods:
+    """Base of Tensor. Arithmetic goes to `apply` at once; named methods go through the operator."""
+
+    __slots__ = ()
+    __tape_apply__: Callable
+    _data: Any
+
+    def __add__(self, other): return self.__tape_apply__(ops.add, (self, other))
+    def __radd__(self, other): return self.__tape_apply__(ops.add, (other, self))
+    def __sub__(self, other): return self.__tape_apply__(ops.sub, (self, other))
+    def __rsub__(self, other): return self.__tape_apply__(ops.sub, (other, self))
+    def __mul__(self, other): return self.__tape_apply__(ops.mul, (self, other))
+    def __rmul__(self, other): return self.__tape_apply__(ops.mul, (other, self))
+    def __truediv__(self, other): return self.__tape_apply__(ops.div, (self, other))
+    def __rtruediv__(self, other): return self.__tape_apply__(ops.div, (other, self))
+    def __pow__(self, exponent): return ops.power(self, exponent)
+    def __rpow__(self, base): return ops.power(base, self)
+    def __matmul__(self, other): return self.__tape_apply__(ops.matmul, (self, other))
+    def __rmatmul__(self, other): return self.__tape_apply__(ops.matmul, (other, self))
+    def __neg__(self): return self.__tape_apply__(ops.neg, (self,))
+    def __pos__(self): return self
+    def __abs__(self): return self.__tape_apply__(ops.abs, (self,))
+    def __getitem__(self, index): return ops.getitem(self, index)
+
+    # Comparisons have no derivative: they give plain boolean arrays, as NumPy's do.
+    def __lt__(self, other): return np.less(self._data, plain(other))
+    def __le__(self, other): return np.less_equal(self._data, plain(other))
+    def __gt__(self, other): return np.greater(self._data, plain(other))
+    def __ge__(self, other): return np.greater_equal(self._data, plain(other))
+    def __eq__(self, other): return np.equal(self._data, plain(other))
+    def __ne__(self, other): return np.not_equal(self._data, plain(other))
+    __hash__ = object.__hash__     # by identity: a Tensor can be a key although == is elementwise
+
+    def sum(self, axis=None, keepdims=False): return ops.sum(self, axis, keepdims)
+    def mean(self, axis=None, keepdims=False): return ops.mean(self, axis, keepdims)
+    def max(self, axis=None, keepdims=False): return ops.max(self, axis, keepdims)
+    def min(self, axis=None, keepdims=False): return ops.min(self, axis, keepdims)
+
+    def var(self, axis=None, ddof=0, keepdims=False):
+        return ops.var(self, axis, ddof=ddof, keepdims=keepdims)
+
+    def logsumexp(self, axis=None, keepdims=False): return ops.logsumexp(self, axis, keepdims)
+    def exp(self): return ops.exp(self)
+    def log(self): return ops.log(self)
+    def sqrt(self): return ops.sqrt(self)
+    def abs(self): return ops.abs(self)
+    def tanh(self): return ops.tanh(self)
+    def sigmoid(self): return ops.sigmoid(self)
+    def relu(self): return ops.relu(self)
+    def gelu(self): return ops.gelu(self)
+    def clip(self, min=None, max=None): return ops.clip(self, min, max)
+    def softmax(self, axis=-1): return ops.softmax(self, axis)
+    def log_softmax(self, axis=-1): return ops.log_softmax(self, axis)
+    def matmul(self, other): return ops.matmul(self, other)
+    def astype(self, dtype): return ops.astype(self, np.dtype(dtype))
+    def swapaxes(self, axis1, axis2): return ops.swapaxes(self, axis1, axis2)
+    def expand_dims(self, axis): return ops.expand_dims(self, axis)
+    def squeeze(self, axis=None): return ops.squeeze(self, axis)
+    def broadcast_to(self, shape): return ops.broadcast_to(self, shape)
+    def split(self, sections, axis=0): return ops.split(self, sections, axis)
+
+    def reshape(self, *shape):
+        """``t.reshape(2, 3)`` or ``t.reshape((2, 3))``."""
+        return ops.reshape(self, _one_or_many(shape))
+
+    def transpose(self, *axes):
+        """``t.transpose(1, 0)``, ``t.transpose((1, 0))``; no axes: reversed."""
+        return ops.transpose(self, _one_or_many(axes) if axes else None)
+
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        return ops.transpose(self)
+
+
+def _one_or_many(values: tuple) -> tuple:
+    return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values

@@ -186,7 +186,11 @@ class Primitive:
     def _read_rule(self, rule: Callable | None) -> list[str]:
         if rule is None:
             return []
-        _, *names = inspect.signature(rule).parameters
+        try:
+            _, *names = {} if isinstance(rule, np.ufunc) else inspect.signature(rule).parameters
+        except ValueError as error:
+            raise TypeError(f"{self.name}: a rule is a Python function whose first parameter is the "
+                            f"cotangent, such as lambda g, x: g * x; got {rule!r}") from error
         known = [*self.layout, *("like_" + name for name in self.inputs)]
         for name in names:
             if name not in known:

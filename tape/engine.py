@@ -33,7 +33,8 @@ lines: ContextVar[bool] = ContextVar(
 
 _outside: ContextVar[tuple] = ContextVar("outside", default=())    # of each mode entered
 
-_positions = itertools.count()
+_next_position = itertools.count().__next__
+_DTYPES = {kind: np.dtype(kind) for kind in set(np.sctypeDict.values())}
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -63,10 +64,14 @@ class Record:
         self.plan = plan
         self.parents = parents
         self.saved = saved
-        self.shape = out.shape
-        self.dtype = out.dtype
-        self.kind = type(out)
-        self.position = next(_positions)
+        self.kind = kind = type(out)
+        if kind is np.ndarray:
+            self.shape = out.shape
+            self.dtype = out.dtype
+        else:                       # asking a scalar takes twice as long as looking its type up
+            self.shape = ()
+            self.dtype = _DTYPES[kind]
+        self.position = _next_position()
         self.guards: tuple | None = None
         self.line = caller_line() if lines.get() else None
         self.retained: Callable | None = None

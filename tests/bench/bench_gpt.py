@@ -6,13 +6,17 @@
 """
 
 import importlib.util
+import subprocess
+import sys
+import time
 
 import numpy as np
 
 import nn
-from tests.bench.timing import in_turn, report
+from tests.bench.timing import report
 
 CONFIG = nn.GPTConfig(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
+STEPS = 10
 idx, targets = np.random.default_rng(0).integers(0, 65, (2, 12, 64))
 
 
@@ -81,12 +85,42 @@ def torch_step():
     return step
 
 
+class Worker:
+    """A process that times steps when asked: two libraries in one would have their threads fight."""
+
+    def __init__(self, name):
+        self.process = subprocess.Popen([sys.executable, "-m", "tests.bench.bench_gpt", name],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def work(name):
+    step = {"tape": tape_step, "torch": torch_step}[name]()
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            step()
+        print(time.perf_counter() - start, flush=True)
+
+
 def main():
-    candidates = {"tape": tape_step()}
-    if importlib.util.find_spec("torch"):
-        candidates["torch"] = torch_step()
-    report("GPT training step", in_turn(candidates, rounds=40), 1e3, "ms")
+    names = ["tape"] + ["torch"] * bool(importlib.util.find_spec("torch"))
+    workers = {name: Worker(name) for name in names}
+    for worker in workers.values():
+        worker()
+    seconds = {name: [] for name in names}
+    for _ in range(8):
+        for name, worker in workers.items():
+            seconds[name].append(worker() / STEPS)
+    report("GPT training step", seconds, 1e3, "ms")
+    for worker in workers.values():
+        worker.process.stdin.close()
+        worker.process.wait()
 
 
 if __name__ == "__main__":
-    main()
+    work(sys.argv[1]) if len(sys.argv) > 1 else main()

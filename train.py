@@ -12,9 +12,16 @@ import argparse
 import difflib
 import importlib
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Callable, Sequence
+
+if __name__ == "__main__" and sys.argv[1:2] != ["text"]:
+    # The matrices of the other jobs are small: more threads bring nothing, and where another program
+    # keeps the processors busy they wait for each other. To be set before NumPy is imported.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 import numpy as np
 
@@ -39,16 +46,16 @@ SENTENCES = (
     "at night the lighthouse sent its warm light across the grey water",
 )
 END = "<end>"
-INIT, DATA = 0, 1          # which random stream: a choice in one must not move the others
+INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
 
 
 # --- python train.py [sentences] ---
 
 
 def sentences_parser() -> Parser:
-    parser = Parser("train.py sentences", "Memorise ten sentences, word by word, with plain SGD: a "
+    parser = Parser("train.py [sentences]", "Memorise ten sentences, word by word, with plain SGD: a "
                     "post-norm decoder with ReLU and sinusoidal positions.",
-                    "The other job: python train.py text --help")
+                    "The other job, a character-level GPT on any text: python train.py text --help")
     parser.add_argument("--steps", type=COUNT, default=500, help="updates")
     parser.add_argument("--lr", type=RATE, default=0.3, help="learning rate of SGD")
     parser.add_argument("--n-layer", type=COUNT, default=1, help="blocks")
@@ -67,11 +74,13 @@ def train_sentences(o: argparse.Namespace) -> None:
     rows = [np.append(tokenizer.encode(sentence), tokenizer.ids[END]) for sentence in SENTENCES]
     inputs, targets = padded_sentences(rows)                     # (B, T) each
     with user_input():
-        config = nn.GPTConfig(len(tokenizer), inputs.shape[1], o.n_layer, o.n_head, o.n_embd,
-                              norm="post", activation="relu", position="sinusoidal",
-                              tie_weights=False)
+        config = nn.GPTConfig(
+            vocab_size=len(tokenizer), block_size=inputs.shape[1], n_layer=o.n_layer,
+            n_head=o.n_head, n_embd=o.n_embd, norm="post", activation="relu",
+            position="sinusoidal", tie_weights=False)
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     optimizer = nn.SGD(model.parameters(), lr=o.lr)
+    writable(o.out)
     tokens = int((targets >= 0).sum())
     print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step")
     progress = Progress(o.steps, tokens)
@@ -125,37 +134,48 @@ def text_parser() -> Parser:
 
 def train_text(o: argparse.Namespace) -> None:
     """Train on random blocks of a text; validate on its end."""
-    text = read_text(o.data) if o.data else python_help_text()
+    text = python_help_text() if o.data is None else read_text(o.data)
     tokenizer = CharTokenizer.from_text(text)
     ids = tokenizer.encode(text)
     with user_input():
         training, validation = train_validation_split(ids, o.block_size)
-        config = nn.GPTConfig(len(tokenizer), o.block_size, o.n_layer, o.n_head, o.n_embd,
-                              o.dropout, bias=False)
+        config = nn.GPTConfig(
+            vocab_size=len(tokenizer), block_size=o.block_size, n_layer=o.n_layer,
+            n_head=o.n_head, n_embd=o.n_embd, dropout=o.dropout, bias=False)
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
     tokens = o.batch_size * o.block_size
     print_start(model, tokens, f"{len(training):,} characters to train on, {len(validation):,} to "
                 f"validate on; letter frequencies alone give {unigram_entropy(ids):.3f}")
-    info: dict = {"job": "text", "prompt": "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]}
-    progress, best = Progress(o.steps, tokens), math.inf
-    for step in range(1, o.steps + 1):
-        optimizer.lr = nn.warmup_cosine(step - 1, peak=o.lr, warmup=o.warmup, total=o.steps,
-                                        floor=o.lr / 10)
-        inputs, targets = random_batch(training, o.batch_size, o.block_size, o.seed, step)
-        _, loss = model(inputs, targets)
-        update(model, optimizer, loss, step, o.grad_clip)
-        validates = step % o.eval_interval == 0 or step == o.steps
-        if validates:
-            now = validation_loss(model, validation)
-            info |= {"step": step, "loss": loss.item(), "validation loss": now}
-            save(o.out / "text-last.npz", model, tokenizer, info)
-            if now < best:
-                best = now
-                save(o.out / "text-best.npz", model, tokenizer, info)
-        if validates or step % o.log_interval == 0:
-            print(progress.line(step, loss.item(), f"   validation {now:.4f}" if validates else ""),
-                  flush=True)
+    info = {"job": "text", "prompt": "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]}
+    writable(o.out / "text-last.npz")
+
+    def save_as(name: str, **more: float) -> None:
+        save(o.out / name, model, tokenizer, {**info, **more})
+
+    progress, best, step = Progress(o.steps, tokens), math.inf, 0
+    try:
+        for step in range(1, o.steps + 1):
+            optimizer.lr = nn.warmup_cosine(step - 1, peak=o.lr, warmup=min(o.warmup, o.steps // 10),
+                                            total=o.steps, floor=o.lr / 10)
+            inputs, targets = random_batch(training, o.batch_size, o.block_size, o.seed, step)
+            _, loss = model(inputs, targets)
+            update(model, optimizer, loss, step, o.grad_clip)
+            validates = step % o.eval_interval == 0 or step == o.steps
+            if validates:
+                now = validation_loss(model, validation)
+                check_finite("validation loss", now, step)
+                save_as("text-last.npz", step=step, loss=loss.item(), validation_loss=now)
+                if now < best:
+                    best = now
+                    save_as("text-best.npz", step=step, loss=loss.item(), validation_loss=now)
+            if validates or step % o.log_interval == 0:
+                print(progress.line(step, loss.item(), f"   validation {now:.4f}" if validates
+                                    else ""), flush=True)
+    except KeyboardInterrupt:
+        save_as("text-last.npz", step=step - 1)
+        print(f"\nstopped in step {step}; saved {o.out / 'text-last.npz'}")
+        raise
     print(f"\nvalidation loss {now:.4f} after {o.steps} steps, over all {len(validation):,} "
           f"characters; the best was {best:.4f}")
     print_generate(o.out / "text-best.npz", "--temperature 0.8")
@@ -184,9 +204,7 @@ def validation_loss(model: nn.GPT, ids: np.ndarray) -> float:
 
 def update(model: nn.GPT, optimizer, loss, step: int, grad_clip: float = math.inf) -> None:
     """One step of the optimiser, unless the loss or a gradient is not finite."""
-    if not math.isfinite(loss.item()):
-        raise UsageError(f"the loss is {loss.item()} at step {step}. Checkpoints are as they were; try "
-                         f"a lower --lr")
+    check_finite("loss", loss.item(), step)
     optimizer.zero_grad()
     loss.backward()
     try:
@@ -195,6 +213,20 @@ def update(model: nn.GPT, optimizer, loss, step: int, grad_clip: float = math.in
         raise UsageError(f"step {step}: {error}. Checkpoints are as they were; try a lower "
                          f"--lr") from error
     optimizer.step()
+
+
+def check_finite(name: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise UsageError(f"the {name} is {value} at step {step}. Checkpoints are as they were; try a "
+                         f"lower --lr")
+
+
+def writable(path: Path) -> None:
+    """Find out before the training, not after it, that a checkpoint cannot be written."""
+    with user_input():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise ValueError(f"--out: cannot write a file {path}")
 
 
 def print_start(model: nn.GPT, tokens: int, data: str) -> None:

@@ -19,7 +19,7 @@ class ReLU(Module):
 
 
 class GELU(Module):
-    """x times the normal distribution function of x; see `tape.gelu`."""
+    """x times the normal distribution function of x, by its tanh approximation; see `tape.gelu`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return tape.gelu(x)

@@ -93,7 +93,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path}")
+        raise FileNotFoundError(f"{path} is a folder; name a file in it" if path.is_dir() else
+                                f"there is no checkpoint at {path}")
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged: it is no .npz archive")
     try:
@@ -111,17 +112,26 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _assemble(path: Path, header: dict[str, Any], weights: dict[str, np.ndarray]) -> Checkpoint:
-    if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has the format {header.get('format')!r}; this version reads "
-                              f"{FORMAT!r}")
+    found = header.get("format") if isinstance(header, dict) else header
+    if found != FORMAT:
+        raise CheckpointError(f"{path} has the format {found!r}; this version reads {FORMAT!r}")
     try:
-        model = GPT(GPTConfig(**header["config"]), rng=0)
+        config = GPTConfig(**header["config"])
+        state = header["tokenizer"]
+        tokenizer = None if state is None else tokenizer_from_dict(state)
+        if tokenizer is not None and len(tokenizer) != config.vocab_size:
+            raise ValueError(f"{len(tokenizer)} tokens for a vocabulary of {config.vocab_size}")
+        info = header["info"]
+        if not isinstance(info, dict) or not isinstance(info.get("prompt", ""), str):
+            raise TypeError("info must be a dict, and its prompt a text")
+        if any(array.dtype.kind != "f" for array in weights.values()):
+            raise TypeError("weights must be floating-point arrays")
+        model = GPT(config, rng=0)
         model.load_state_dict(weights)
-        tokenizer = tokenizer_from_dict(header["tokenizer"]) if header["tokenizer"] else None
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, MemoryError) as error:
         raise CheckpointError(f"{path} does not fit together: {error}") from error
     model.eval()
-    return Checkpoint(model, tokenizer, header.get("info", {}))
+    return Checkpoint(model, tokenizer, info)
 
 
 def newest_checkpoint(folder: str | Path) -> Path:

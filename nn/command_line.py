@@ -48,7 +48,9 @@ class Parser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Defaults, but not "(default: None)", which says nothing."""
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def run(script: str, job: Callable[[], int | None]) -> int:
@@ -59,6 +61,10 @@ def run(script: str, job: Callable[[], int | None]) -> int:
         return job() or 0
     except UsageError as error:
         print(f"{script}: error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"{script}: error: not enough memory: {error or 'nothing is left'}. Make the model, the "
+              f"block or the batch smaller", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{script}: stopped", file=sys.stderr)

@@ -13,9 +13,9 @@ from tape import Tensor
 class Linear(Module):
     """x @ weight + bias: (..., n_in) -> (..., n_out).
 
-    The weight, of shape (n_in, n_out), starts uniform in +-1/sqrt(n_in), which keeps the variance
-    of what passes through below that of what comes in (LeCun et al. 1998, "Efficient BackProp",
-    section 4.6); the bias starts at zero.
+    The weight, of shape (n_in, n_out), starts uniform in +-1/sqrt(n_in): each entry has variance
+    1/(3 n_in), so independent inputs of variance 1 give outputs of variance 1/3, whatever the
+    width. The bias starts at zero.
     """
 
     def __init__(self, n_in: int, n_out: int, bias: bool = True, rng: Rng = None):

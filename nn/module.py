@@ -12,7 +12,7 @@ from tape import Tensor
 
 
 class Parameter(Tensor):
-    """A Tensor that an optimiser changes. Any Tensor attribute that requires a gradient counts."""
+    """A Tensor that an optimiser changes; with ``requires_grad = False`` it is saved but frozen."""
 
     __slots__ = ()
 
@@ -74,7 +74,7 @@ class Module:
         while stack:
             for path, value in stack[-1]:
                 if isinstance(value, (Module, Tensor)):
-                    if id(value) in seen or (isinstance(value, Tensor) and not value.requires_grad):
+                    if id(value) in seen or (isinstance(value, Tensor) and not _is_learned(value)):
                         continue
                     seen.add(id(value))
                     yield path, value
@@ -149,6 +149,11 @@ class Module:
         return f"{type(self).__name__}({self.parameter_count():,} parameters)"
 
 
+def _is_learned(tensor: Tensor) -> bool:
+    """A Parameter, frozen or not, or a leaf that wants a gradient; not a result kept for a look."""
+    return isinstance(tensor, Parameter) or (tensor.requires_grad and tensor.is_leaf)
+
+
 def _children(prefix: str, attributes: dict) -> list[tuple[str, Any]]:
     return [(f"{prefix}{name}", value) for name, value in attributes.items()]
 
@@ -160,13 +165,14 @@ def _near(name: str, names: Any) -> str:
 
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """Evaluation mode for the length of a block; afterwards the mode it was in."""
-    was_training = model.training
+    """Evaluation mode for the length of a block; afterwards each module is in the mode it was in."""
+    before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, training in before:
+            module.training = training
 
 
 class ModuleList(Module):

@@ -55,8 +55,9 @@ class Optimizer:
 
     def step(self) -> None:
         """Change every parameter that has a gradient."""
-        missing = [i for i, p in enumerate(self.params) if p.grad is None]
-        if len(missing) == len(self.params):
+        learning = [i for i, p in enumerate(self.params) if p.requires_grad]     # not the frozen
+        missing = [i for i in learning if self.params[i].grad is None]
+        if len(missing) == len(learning):
             raise RuntimeError(f"{type(self).__name__}: no parameter has a gradient. Call "
                                f"loss.backward() before step().")
         if missing and not self._warned:
@@ -121,7 +122,11 @@ class AdamW(Optimizer):
 
     def step(self) -> None:
         self.t += 1
-        super().step()
+        try:
+            super().step()
+        except RuntimeError:
+            self.t -= 1           # refused: no step was taken
+            raise
 
     def _update(self, i: int, parameter: Tensor, g: np.ndarray) -> None:
         (beta1, beta2), m, v = self.betas, self.m[i], self.v[i]

@@ -36,7 +36,8 @@ def sample(logits: np.ndarray, rng: np.random.Generator, temperature: float = 1.
     if temperature == 0:
         return int(np.argmax(logits))
     candidates = np.argsort(-logits, kind="stable")[:top_k]      # best first
-    scores = (logits[candidates] - logits[candidates[0]]).astype(np.float64) / temperature
+    with np.errstate(over="ignore"):        # a tiny temperature: -inf is right
+        scores = (logits[candidates] - logits[candidates[0]]).astype(np.float64) / temperature
     cumulative = np.cumsum(np.exp(scores))
     place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
     return int(candidates[min(place, len(candidates) - 1)])

@@ -146,12 +146,18 @@ def random_batch(ids: np.ndarray, batch_size: int, block_size: int, seed: int,
 
 
 def consecutive_blocks(ids: np.ndarray, batch_size: int, block_size: int) -> Any:
-    """The whole sequence once, in batches of (inputs, targets): for a validation loss."""
+    """The whole sequence once, in batches of (inputs, targets): for a validation loss.
+
+    Every token but the first is a target exactly once; the last block is as long as what is left.
+    """
     count = (len(ids) - 1) // block_size
-    inputs = ids[:count * block_size].reshape(count, block_size)
-    targets = ids[1:count * block_size + 1].reshape(count, block_size)
+    end = count * block_size
+    inputs = ids[:end].reshape(count, block_size)
+    targets = ids[1:end + 1].reshape(count, block_size)
     for i in range(0, count, batch_size):
         yield inputs[i:i + batch_size], targets[i:i + batch_size]
+    if end < len(ids) - 1:
+        yield ids[None, end:-1], ids[None, end + 1:]
 
 
 def padded_sentences(sentences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

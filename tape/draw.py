@@ -17,8 +17,8 @@ def show(*outputs: Tensor) -> str:
     Columns: the position on the tape, counted from the first record shown; the operator; its
     parents (a position, ``leaf`` with its shape, or ``-`` for an input that wants no gradient); the
     shape of the result; the bytes that the record keeps alive for its derivative, where an array is
-    counted once, at the first record that keeps it, and leaves are not counted; and, inside
-    ``with tape.record_lines():``, the file and line that recorded it.
+    counted once, at the first record that keeps it, and leaves that want a gradient are not counted;
+    and, inside ``with tape.record_lines():``, the file and line that recorded it.
 
     Examples
     --------

@@ -31,8 +31,14 @@ def unbroadcast(g, shape):
     return g.reshape(shape) if extra else g
 
 
+def _floating(x):
+    x = np.asarray(x)
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
 def softmax(x, axis=-1):
     """exp(x - max) / sum exp(x - max); a row of -inf alone gives zeros rather than NaN."""
+    x = _floating(x)
     peak = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
     e = np.exp(x - np.where(np.isneginf(peak), 0, peak))
     total = np.sum(e, axis=axis, keepdims=True)
@@ -42,6 +48,7 @@ def softmax(x, axis=-1):
 
 def logsumexp(x, axis=None, keepdims=False):
     """max + log sum exp(x - max); -inf for a row of -inf alone."""
+    x = _floating(x)
     peak = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
     peak = np.where(np.isfinite(peak), peak, 0)
     with np.errstate(divide="ignore"):
@@ -99,7 +106,7 @@ def _dot_rows(a, b):
 
 def gelu(x):
     """x * s with s = 1 / (1 + exp(-2u)), which is (1 + tanh(u)) / 2, and exp is faster than tanh."""
-    s = x * x                                                   # becomes -2u = x (-2a - 2abx^2)
+    s = x * x             # becomes -2u = x (-2a - 2ab x^2), with a = sqrt(2/pi) and b = 0.044715
     s *= -2 * GELU_CUBIC * SQRT_2_OVER_PI
     s -= 2 * SQRT_2_OVER_PI
     s *= x
@@ -170,7 +177,9 @@ def one_hot(targets, classes, dtype, ignore_index=None):
 def future_mask(queries: int, keys: int, dtype: np.dtype) -> np.ndarray:
     """-inf where key j lies in the future of query i, that is j - i > keys - queries, else 0."""
     future = np.triu(np.ones((queries, keys), bool), keys - queries + 1)
-    return np.where(future, -np.inf, 0).astype(dtype)
+    mask = np.where(future, -np.inf, 0).astype(dtype)
+    mask.flags.writeable = False         # the cache hands the same array to everybody
+    return mask
 
 
 def causal_attention(q, k, v, scale):

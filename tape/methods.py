@@ -54,6 +54,10 @@ class Methods:
     def var(self, axis=None, ddof=0, keepdims=False):
         return ops.var(self, axis, ddof=ddof, keepdims=keepdims)
 
+    def std(self, axis=None, ddof=0, keepdims=False):
+        return ops.std(self, axis, ddof=ddof, keepdims=keepdims)
+
+    def norm(self, axis=None, keepdims=False): return ops.norm(self, axis, keepdims)
     def logsumexp(self, axis=None, keepdims=False): return ops.logsumexp(self, axis, keepdims)
     def exp(self): return ops.exp(self)
     def log(self): return ops.log(self)
@@ -77,6 +81,8 @@ class Methods:
     def reshape(self, *shape):
         """``t.reshape(2, 3)`` or ``t.reshape((2, 3))``."""
         return ops.reshape(self, _one_or_many(shape))
+
+    def flatten(self): return ops.reshape(self, (-1,))
 
     def transpose(self, *axes):
         """``t.transpose(1, 0)``, ``t.transpose((1, 0))``; no axes: reversed."""

@@ -24,8 +24,11 @@ given a Tensor it returns a Tensor and records itself.
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import itertools
+import pickle
+import types
 from functools import lru_cache
 from operator import add, mul, neg, sub, truediv
 from typing import Any, Callable, Sequence
@@ -170,6 +173,8 @@ class Primitive:
         self.variadic = False
         if isinstance(forward, np.ufunc):
             self.inputs: tuple[str, ...] = ("x", "y")[:forward.nin]
+            self.__signature__ = inspect.Signature(       # not the ufunc's out=, where=, ...
+                [inspect.Parameter(x, inspect.Parameter.POSITIONAL_ONLY) for x in self.inputs])
             return
         inputs = []
         for p in inspect.signature(forward).parameters.values():
@@ -261,8 +266,24 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<operator {self.describe()}>"
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """In a class body an operator becomes a method, as a function does (and help() shows it)."""
+        return self if instance is None else types.MethodType(self, instance)
+
+    # Like a function, an operator is copied and pickled by name: a copied model shares it.
+
     def __deepcopy__(self, memo) -> Primitive:
-        return self              # like a function: a copied model shares its operators
+        return self
+
+    def __reduce__(self) -> tuple:
+        if _public_operator(self.name) is not self:
+            raise pickle.PicklingError(f"{self!r} is not one of tape's own operators, which alone can "
+                                       f"be pickled, by name")
+        return _public_operator, (self.name,)
+
+
+def _public_operator(name: str) -> Any:
+    return getattr(importlib.import_module("tape"), name, None)
 
 
 @lru_cache(maxsize=None)

@@ -23,6 +23,7 @@ from tape.primitive import Plan, Primitive, stand_in
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
 _SCALARS = frozenset(np.sctypeDict.values())
+NO_ATTRIBUTES: dict = {}
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
 
 
@@ -76,7 +77,8 @@ class Tensor(Methods):
 
         That of a tensor made by hand can be changed, as an optimiser does. Assigning to ``t.data``
         (``t.data -= step`` included) is noticed, and a tape that still needs the old values
-        refuses to go on. No result shares memory with it.
+        refuses to go on; writing into the array (``t.data[0] = 1``) is not noticed, so do that
+        only between a ``backward()`` and the next forward. No result shares memory with it.
         """
         if type(self._data) is not np.ndarray:
             self._data = np.asarray(self._data)
@@ -300,7 +302,7 @@ class Tensor(Methods):
         return border.call_function(function, args, kwargs)
 
 
-def apply(operator: Primitive, inputs: Sequence, attributes: dict = {}) -> Any:  # noqa: B006
+def apply(operator: Primitive, inputs: Sequence, attributes: dict = NO_ATTRIBUTES) -> Any:
     """Run an operator on `inputs`, of which some are Tensors, and record it if one wants that."""
     arrays: list = []
     parents: list = []

@@ -260,11 +260,39 @@ def test_tied_weights_sum_both_uses():
 def test_nothing_in_a_training_step_leaves_float32():
     model = nn.GPT(TINY, rng=0)
     _, loss = model(np.array([[1, 2]]), np.array([[2, 3]]))
-    dtypes = {line.split()[1]: None for line in tape.show(loss).splitlines()[1:-1]}
-    assert "causal_attention" in dtypes
+    operators = {line.split()[1] for line in tape.show(loss).splitlines()[1:-1]}
+    assert "causal_attention" in operators
     stack, seen = [loss._record], set()
     while stack:
         record = stack.pop()
         seen.add(record.dtype)
         stack += [p for p in record.parents if hasattr(p, "parents")]
     assert seen == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("place", ["embedding", "attention", "residual"])
+def test_dropout_is_active_at_each_place_while_training_alone(place):
+    model = nn.GPT(nn.GPTConfig(7, 5, 1, 2, 8, dropout=0.5), rng=0)
+    sites = {"embedding": model.dropout, "attention": model.blocks[0].attention.dropout,
+             "residual": model.blocks[0].dropout}
+    for name, site in sites.items():
+        site.p = 0.5 if name == place else 0.0
+    idx = np.array([[1, 2, 3]])
+    assert (model(idx)[0].data != model(idx)[0].data).any()
+    model.eval()
+    np.testing.assert_array_equal(model(idx)[0].data, model(idx)[0].data)
+
+
+def test_a_block_hands_its_mask_to_the_attention():
+    block = nn.TransformerBlock(4, 2, rng=0)
+    x, other = np.random.default_rng(0).standard_normal((2, 1, 3, 4)).astype(np.float32)
+    other[:, :2] = x[:, :2]               # they differ in the last position, which is masked
+    mask = nn.padding_mask([[True, True, False]])
+    a, b = (block(Tensor(values), mask=mask).data[:, :2] for values in (x, other))
+    np.testing.assert_array_equal(a, b)
+    assert (block(Tensor(x)).data[:, :2] != a).any()
+
+
+def test_token_vectors_are_as_large_as_sinusoidal_positions():
+    config = nn.GPTConfig(200, 8, 1, 1, 32, position="sinusoidal", norm="post", tie_weights=False)
+    assert nn.GPT(config, rng=0).tokens.weight.data.std() == pytest.approx(1, rel=0.05)

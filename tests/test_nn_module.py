@@ -80,8 +80,33 @@ def test_tied_weights_stay_tied_through_copy_and_pickle():
         model = Everything()
         again = clone(model)
         assert again.tied is again.second.weight and again.tied is not model.tied
-    gpt = copy.deepcopy(nn.GPT(config, rng=0))
-    assert "tokens.weight" in gpt.state_dict() and gpt.head is None
+        gpt = nn.GPT(config, rng=0)
+        same, idx = clone(gpt), np.array([[1, 2, 3]])
+        np.testing.assert_array_equal(same(idx)[0].data, gpt(idx)[0].data)
+
+
+def test_a_frozen_parameter_is_saved_and_not_trained():
+    model = nn.Linear(2, 1, rng=0)
+    model.bias.requires_grad = False
+    assert set(model.state_dict()) == {"weight", "bias"}
+    optimizer = nn.SGD(model.parameters(), lr=1.0)
+    model(Tensor([[1.0, 2.0]])).sum().backward()
+    optimizer.step()                     # without a warning, which would be an error here
+    assert model.bias.data == 0 and model.weight.grad is not None
+
+
+def test_an_activation_kept_for_a_look_is_no_parameter():
+    model = nn.Linear(2, 1, rng=0)
+    model.seen = model(Tensor([[1.0, 2.0]]))
+    assert [name for name, _ in model.named_parameters()] == ["weight", "bias"]
+
+
+def test_evaluating_puts_each_module_back():
+    model = nn.Sequential(nn.Dropout(0.5, rng=0), nn.Dropout(0.5, rng=0))
+    model.layers[0].eval()
+    with nn.evaluating(model):
+        assert not model.layers[1].training
+    assert not model.layers[0].training and model.layers[1].training
 
 
 def test_train_and_eval_reach_everything_and_evaluating_puts_the_mode_back():

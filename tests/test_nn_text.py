@@ -1,5 +1,6 @@
 """Tokenizers, batches, sampling and checkpoints: text in, text out."""
 
+import json
 import os
 import subprocess
 import sys
@@ -69,9 +70,11 @@ def test_random_batches_reach_both_ends_and_a_text_of_just_one_block_works():
 
 
 def test_consecutive_blocks_cover_the_sequence_once():
-    batches = list(consecutive_blocks(np.arange(12), batch_size=2, block_size=3))
-    assert np.concatenate([x for x, _ in batches]).tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    assert all((y == x + 1).all() for x, y in batches)
+    for length in (2, 3, 4, 10, 12, 13):
+        batches = list(consecutive_blocks(np.arange(length), batch_size=2, block_size=3))
+        targets = [token for _, y in batches for token in y.ravel()]
+        assert targets == list(range(1, length))
+        assert all((y == x + 1).all() for x, y in batches)
 
 
 def test_split_and_the_largest_block_that_works():
@@ -193,6 +196,20 @@ def test_other_archives_and_cut_files_are_refused(tmp_path):
             nn.load_checkpoint(tmp_path / "cut.npz")
     with pytest.raises(FileNotFoundError):
         nn.load_checkpoint(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("damage", [
+    {"tokenizer": {"kind": "character", "vocabulary": ["a"]}}, {"tokenizer": []},
+    {"info": []}, {"info": {"prompt": 3}}, {"config": {"vocab_size": 5}}, {"config": 3}])
+def test_a_header_that_does_not_fit_is_refused(tmp_path, damage):
+    path = nn.save_checkpoint(tmp_path / "a.npz", nn.GPT(CONFIG, rng=0), nn.CharTokenizer("abcde"))
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays["checkpoint.json"].tobytes()) | damage
+    arrays["checkpoint.json"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, **arrays)
+    with pytest.raises(nn.CheckpointError, match="a.npz does not fit together"):
+        nn.load_checkpoint(path)
 
 
 def test_a_failed_save_leaves_the_old_file_and_no_rubbish(tmp_path):

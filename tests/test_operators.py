@@ -83,6 +83,7 @@ METHODS = {
     "log": lambda t: t.log(),
     "log_softmax": lambda t: t.log_softmax(),
     "logsumexp": lambda t: t.logsumexp(1, keepdims=True),
+    "std": lambda t: t.std(0), "norm": lambda t: t.norm(1), "flatten": lambda t: t.flatten(),
     "matmul": lambda t: t.matmul(np.ones((3, 2))),
     "max": lambda t: t.max(axis=1),
     "mean": lambda t: t.mean(axis=0, keepdims=True),

@@ -1,5 +1,7 @@
 """`tape.primitive`: operators defined by the user, and what it says when a definition is wrong."""
 
+import pydoc
+
 import numpy as np
 import pytest
 
@@ -314,3 +316,18 @@ def test_a_forward_that_returns_no_array_is_taken_as_one_or_refused_by_name(resu
         return
     assert isinstance(out, Tensor) and isinstance(out.data, np.ndarray)
     out.sum().backward()
+
+
+def test_help_shows_an_operator_as_a_function():
+    text = pydoc.plain(pydoc.render_doc(tape.softmax))
+    assert "softmax(x, /, axis=-1)" in text and "The backward, step by step" in text
+    assert "div(x, y, /)" in pydoc.plain(pydoc.render_doc(tape.div))
+
+
+def test_an_operator_in_a_class_body_is_a_method():
+    class Special(Tensor):
+        swish = tape.primitive(lambda x, /: x * 2, lambda g: g * 2, name="swish")
+
+    x = Special([1.0], requires_grad=True)
+    x.swish().backward()
+    assert x.grad == 2

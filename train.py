@@ -27,7 +27,8 @@ import numpy as np
 
 import nn
 from nn.command_line import (
-    COUNT, RATE, SEED, Parser, Progress, UsageError, number, read_text, run, user_input)
+    COUNT, RATE, SEED, Parser, Progress, UsageError, keep_freed_memory, number, read_text, run,
+    user_input)
 from nn.text import (
     CharTokenizer, WordTokenizer, consecutive_blocks, padded_sentences, random_batch,
     train_validation_split, unigram_entropy)
@@ -262,6 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                                        f"; known: {', '.join(JOBS)}"))
         parser, train = JOBS[job]
         options = parser().parse(arguments)
+        keep_freed_memory()
         with np.errstate(all="ignore"):        # `update` looks at every loss, and says more
             train(options)
 

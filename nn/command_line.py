@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import difflib
 import math
 import os
@@ -72,6 +73,21 @@ def run(script: str, job: Callable[[], int | None]) -> int:
     except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep freed memory for the next step, rather than hand it back.
+
+    Each training step allocates the arrays that the last one freed; having the system take the pages
+    back and clear new ones in between took a third of the time of a step (``tests/bench/LOG.md``).
+    Only glibc can be asked; elsewhere this does nothing. Returns whether it did something.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3               # malloc.h; 32 MiB is the most it takes
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return bool(libc.mallopt(M_TRIM_THRESHOLD, 2 ** 30) & libc.mallopt(M_MMAP_THRESHOLD, 2 ** 25))
+    except (OSError, AttributeError):
+        return False
 
 
 def number(kind: type, low: float = -math.inf, high: float = math.inf, *,

@@ -95,6 +95,17 @@ def test_training_learns(folder, capsys):
     assert 0.5 < loss < 2.0   # letter frequencies alone give 3.0
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_memory_is_kept_where_the_c_library_can_be_asked():
+    code = ("import resource, numpy as np\nfrom nn.command_line import keep_freed_memory\n"
+            "asked = keep_freed_memory()\nfor _ in range(3): np.ones(1_000_000)\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+            "for _ in range(20): np.ones(1_000_000)\n"
+            "print(asked * (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))")
+    faults = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert int(faults.stdout) < 1000          # 20 arrays of 2,000 pages would be 40,000
+
+
 class Recorder:
     """Wraps a function and keeps its arguments."""
 

@@ -153,5 +153,5 @@ CASES = [
     case("matmul_gradient_y", lambda g, x: linalg.matmul_gradient_y(g, x, _LIKE), (4, 3), (4, 2)),
 ]
 
-# Composed of the others, or the same under another name; `fused` here only to be found complete.
+# Where operators are defined: the tests ask that each one found there has a line above.
 DEFINITIONS = (arithmetic, fused, linalg, reductions, shapes, ops.activations)

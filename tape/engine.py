@@ -137,8 +137,9 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
                 continue
             if targets is not None and record in targets:
                 kept[record] = g
-            if record.retained is not None and targets is None:
-                _retain(record, g)
+            tensor = record.retained() if record.retained is not None else None
+            if tensor is not None and targets is None:      # grad() touches no .grad
+                tensor._add_grad(np.array(getattr(g, "_data", g)))
             for parent, contribution in _pull(record, g, lift, useful):
                 previous = gradients.get(parent)
                 # A rule may return g itself, a view, or an array the tape keeps, so the first
@@ -205,12 +206,6 @@ def _released(record: Record) -> str:
         f"question is {record.name}, shape {record.shape},{place}. If that value was carried over "
         f"from an earlier step, cut the tape there: value.detach(). If you mean to walk the same "
         f"tape twice, call the first backward(retain_graph=True).")
-
-
-def _retain(record: Record, g) -> None:
-    tensor = record.retained() if record.retained is not None else None
-    if tensor is not None:
-        tensor._add_grad(np.array(getattr(g, "_data", g)))
 
 
 def _pull(record: Record, g, lift, useful) -> list[tuple[Any, Any]]:

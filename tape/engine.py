@@ -24,7 +24,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from tape.kernels import unbroadcast
+from tape.kernels import broadcasts_to, unbroadcast
 
 # Context variables, not globals: each thread and each asyncio task has its own value.
 recording: ContextVar[bool] = ContextVar("recording", default=True)
@@ -52,18 +52,23 @@ class Record:
     shape, dtype : of the result; the gradient that arrives here has both.
     kind : the result's type, an array or a NumPy scalar type, which implies shape and dtype.
     position : grows with every operation, so a record's parents always have smaller ones.
+    constants : for each input whose parent is None, the number or (operand, its array). With
+        `attributes` it is the part of the call that no parent makes; see `tape.lazy.from_tape`.
+    attributes : the call's attributes (axis, ...).
     guards : leaf Tensors whose array is kept, with the version it had; see `Tensor.data`.
     line : "file:line" where it was recorded, where `record_lines` was on.
     retained : weak reference to the Tensor that called ``retain_grad()``.
     """
 
     __slots__ = ("plan", "parents", "saved", "shape", "dtype", "kind", "position",
-                 "guards", "line", "retained", "__weakref__")
+                 "constants", "attributes", "guards", "line", "retained", "__weakref__")
 
-    def __init__(self, plan, parents, saved, out):
+    def __init__(self, plan, parents, saved, out, constants, attributes):
         self.plan = plan
         self.parents = parents
         self.saved = saved
+        self.constants = constants
+        self.attributes = attributes
         self.kind = kind = type(out)
         if kind is np.ndarray:
             self.shape = out.shape
@@ -85,6 +90,7 @@ class Record:
         """Let go of what the rules needed, and of the tape behind."""
         self.saved = None
         self.parents = ()
+        self.constants = None
         self.guards = None
 
     def __repr__(self) -> str:
@@ -261,8 +267,7 @@ def _fitting(contribution, record: Record, index: int, lift):
     shape = parent.shape
     if contribution.shape != shape:
         given = contribution.shape
-        if len(given) < len(shape) or any(have != n and n != 1
-                                          for have, n in zip(given[::-1], shape[::-1])):
+        if not broadcasts_to(shape, given):
             raise ValueError(
                 f"{record.name}: the derivative rule for input {index} must return a gradient to "
                 f"which that input's shape {shape} broadcasts; it returned shape {given}. The rule "

@@ -31,6 +31,12 @@ def unbroadcast(g, shape):
     return g.reshape(shape) if extra else g
 
 
+def broadcasts_to(shape, larger):
+    """Whether an array of `shape` can be broadcast to the shape `larger`."""
+    return len(shape) <= len(larger) and all(
+        n in (1, m) for n, m in zip(shape[::-1], larger[::-1]))
+
+
 def _floating(x):
     x = np.asarray(x)
     return x if x.dtype.kind == "f" else x.astype(np.float32)
@@ -70,6 +76,10 @@ def sigmoid(x):
 
 def layer_norm(x, weight, bias, eps):
     """Normalise the last axis; returns the result, and the mean and 1/std of each row."""
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and value.shape != x.shape[-1:]:
+            raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
+                             f"{x.shape[-1:]}; got {value.shape}")
     mean = np.mean(x, axis=-1, keepdims=True)
     out = x - mean
     rstd = 1 / np.sqrt(_dot_rows(out, out) / x.shape[-1] + eps)
@@ -136,6 +146,7 @@ def gelu_backward(g, x, s):
 
 def cross_entropy(logits, targets, ignore_index, reduction):
     """Mean (or sum) of logsumexp(row) - row[target] over the rows that count."""
+    _check_targets(logits, targets, ignore_index, reduction)
     rows, picks, counts = _rows(logits, targets, ignore_index)
     peak = np.max(rows, axis=-1, keepdims=True)
     lse = np.log(np.sum(np.exp(rows - peak), axis=-1, keepdims=True)) + peak
@@ -143,6 +154,21 @@ def cross_entropy(logits, targets, ignore_index, reduction):
     # Not losses * counts: a row that does not count may well have an infinite loss.
     total = np.sum(np.where(counts, losses, 0), dtype=rows.dtype)
     return total / _denominator(counts, reduction), {"lse": lse}
+
+
+def _check_targets(logits, targets, ignore_index, reduction):
+    classes = logits.shape[-1]
+    if targets.dtype.kind not in "iu" or targets.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"cross_entropy: targets must be integers in [0, {classes}), shape {logits.shape[:-1]}; "
+            f"got {targets.dtype} {targets.shape}. Did you swap logits and targets?")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"cross_entropy: reduction must be 'mean' or 'sum', got {reduction!r}")
+    wrong = ((targets < 0) | (targets >= classes)) & (targets != ignore_index)
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"cross_entropy: targets must be in [0, {classes}) or {ignore_index} "
+                         f"(ignored); got {targets[place]} at {place}")
 
 
 def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
@@ -182,8 +208,17 @@ def future_mask(queries: int, keys: int, dtype: np.dtype) -> np.ndarray:
     return mask
 
 
+def attention_scale(q):
+    """1/sqrt(D) for queries (..., T, D)."""
+    return q.shape[-1] ** -0.5
+
+
 def causal_attention(q, k, v, scale):
     """softmax(mask(q k^T * scale)) v over (..., T, D); returns the weights as a residual."""
+    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2] or q.shape[-2] > k.shape[-2]:
+        raise ValueError(f"causal_attention: q (..., T, D), k and v (..., S, D) with T <= S; got "
+                         f"{q.shape}, {k.shape}, {v.shape}")
+    scale = attention_scale(q) if scale is None else scale
     weights = (q * scale) @ np.swapaxes(k, -1, -2)             # (..., T, S)
     weights += future_mask(*weights.shape[-2:], weights.dtype)
     weights -= weights.max(axis=-1, keepdims=True)
@@ -199,7 +234,7 @@ def causal_attention_backward(g, q, k, v, scale, weights):
     g_scores = g @ np.swapaxes(v, -1, -2)                      # gradient of the weights, for now
     g_scores -= _dot_rows(g_scores, weights)
     g_scores *= weights
-    g_scores *= scale
+    g_scores *= attention_scale(q) if scale is None else scale
     return g_scores @ k, np.swapaxes(g_scores, -1, -2) @ q, g_v
 
 

@@ -306,10 +306,12 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = NO_ATTRIBUTE
     """Run an operator on `inputs`, of which some are Tensors, and record it if one wants that."""
     arrays: list = []
     parents: list = []
+    constants: list | None = None        # what parents do not make, for `tape.lazy.from_tape`
     wanted = 0            # the bits of the inputs whose gradient is wanted
     for value, bit in zip(inputs, operator.bits):
         if type(value) in _PYTHON_NUMBERS:
             arrays.append(value)          # Python numbers are weak: they take the others' dtype
+            constant = value
         elif isinstance(value, Tensor):
             arrays.append(value._data)
             if value._requires_grad and bit:
@@ -318,9 +320,12 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = NO_ATTRIBUTE
                 continue
             if value.dtype.kind != "f":
                 arrays[-1] = with_floats(operator, value._data, bit, inputs)
+            constant = (value, arrays[-1])
         else:
             arrays.append(as_constant(operator, value, bit, inputs))
+            constant = (value, arrays[-1])
         parents.append(None)
+        constants = [constant] if constants is None else [*constants, constant]
     try:
         out = operator.forward(*arrays, **attributes) if attributes else operator.forward(*arrays)
     except (ValueError, TypeError, IndexError) as error:
@@ -340,7 +345,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = NO_ATTRIBUTE
         arrays = _more_values(plan, arrays, out, attributes, residuals)
     else:
         arrays.append(out)
-    record = Record(plan, parents, plan.pick(arrays), out)
+    record = Record(plan, parents, plan.pick(arrays), out, constants, attributes)
     for i in plan.kept:
         if type(arrays[i]) is _ndarray:          # a scalar cannot be changed in place
             _guard(record, inputs[i])

@@ -141,23 +141,44 @@ def where(condition, x, y, /):
     return np.where(condition, x, y)
 
 
-@derivative(lambda g: g, elementwise=True)      # the engine brings the gradient back to x's dtype
+@derivative(lambda g, like_x: astype_like(g, like_x), None, elementwise=True)
+def astype_like(x, like, /):
+    """x in the dtype of `like`."""
+    return np.asarray(x).astype(like.dtype)
+
+
+@derivative(lambda g, like_x: astype_like(g, like_x), elementwise=True)
 def _astype(x, /, dtype):
     return np.asarray(x).astype(dtype)
 
 
-_astype.name = "astype"
+@derivative(None)
+def _round_to(x, /, dtype):
+    return np.asarray(x).astype(dtype)
+
+
+_astype.name = _round_to.name = "astype"
 
 
 def astype(x, dtype):
     """x in another dtype; integers have no derivative, so a cast to them is a constant."""
     dtype = np.dtype(dtype)
-    if dtype.kind != "f" and hasattr(x, "detach"):
-        x = x.detach()
-    return _astype(x, dtype)
+    return _astype(x, dtype) if dtype.kind == "f" else _round_to(x, dtype)
 
 
 # --- no derivative: constants to the tape ---
+
+@derivative(None, numpy=np.zeros_like)
+def zeros_like(x, /):
+    """Zeros of x's shape and dtype."""
+    return np.zeros_like(x)
+
+
+@derivative(None, numpy=np.ones_like)
+def ones_like(x, /):
+    """Ones of x's shape and dtype."""
+    return np.ones_like(x)
+
 
 sign = primitive(np.sign, None, doc="-1, 0 or 1; its derivative is taken as 0.")
 

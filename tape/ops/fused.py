@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
-from tape.operands import plain
 from tape.ops.activations import log_softmax, softmax
 from tape.ops.reductions import mean
 from tape.primitive import derivative, fused
@@ -65,17 +64,13 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
     The gradient has neither a part along the row of ones nor (up to eps) along n: shifting or
     scaling x changes nothing, because the normalisation takes both away again.
     """
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None and value.shape != x.shape[-1:]:
-            raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
-                             f"{x.shape[-1:]}; got {value.shape}")
     return _layer_norm(x, weight, bias, eps)
 
 
 @derivative(None, None)
-def one_hot_like(targets, logits, /, ignore_index):
-    """(..., V) of logits' shape and dtype: 1 at each target, rows of zeros where it is ignored."""
-    return kernels.one_hot(targets, logits.shape[-1], logits.dtype, ignore_index)
+def one_hot_like(targets, like, /, ignore_index):
+    """(..., V) of the shape and dtype of `like`: 1 at each target, zeros where it is ignored."""
+    return kernels.one_hot(targets, like.shape[-1], like.dtype, ignore_index)
 
 
 @derivative(None)
@@ -110,31 +105,27 @@ def cross_entropy(logits, targets, ignore_index=-1, reduction="mean"):
     z_t contributes -1 at the target: dL/dz = softmax(z) - one_hot(t), times g / count. A row whose
     target is ignored gets zeros; when all are, the loss is 0.
     """
-    targets = np.asarray(plain(targets))
-    classes = logits.shape[-1]
-    if targets.dtype.kind not in "iu" or targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"cross_entropy: targets must be integers in [0, {classes}), shape {logits.shape[:-1]}; "
-            f"got {targets.dtype} {targets.shape}. Did you swap logits and targets?")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"cross_entropy: reduction must be 'mean' or 'sum', got {reduction!r}")
-    wrong = ((targets < 0) | (targets >= classes)) & (targets != ignore_index)
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"cross_entropy: targets must be in [0, {classes}) or {ignore_index} "
-                         f"(ignored); got {targets[place]} at {place}")
+    if isinstance(targets, (int, list, tuple)):
+        targets = np.array(targets)
     return _cross_entropy(logits, targets, ignore_index, reduction)
 
 
 @derivative(None)
-def future_mask_like(scores, /):
+def future_mask_like(like, /):
     """-inf where a key lies in the future of its query, else 0, for scores (..., T, S)."""
-    return kernels.future_mask(*scores.shape[-2:], scores.dtype)
+    return kernels.future_mask(*like.shape[-2:], like.dtype)
+
+
+@derivative(None)
+def attention_scale(like, /):
+    """1/sqrt(D) for queries (..., T, D), in their dtype."""
+    return like.dtype.type(kernels.attention_scale(like))
 
 
 @fused(kernels.causal_attention, kernels.causal_attention_backward)
 def _causal_attention(q, k, v, /, scale):
-    scores = (q * scale) @ np.swapaxes(k, -1, -2)            # (..., T, S)
+    scores = q * (attention_scale(q) if scale is None else scale)
+    scores = scores @ np.swapaxes(k, -1, -2)            # (..., T, S)
     return softmax(scores + future_mask_like(scores)) @ v    # (..., T, D)
 
 
@@ -161,7 +152,4 @@ def causal_attention(q, k, v, scale=None):
     dL/dq = scale * dL/ds k and dL/dk = scale * dL/ds^T q (matmul). Masked entries have a = 0, and
     so pass nothing.
     """
-    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2] or q.shape[-2] > k.shape[-2]:
-        raise ValueError(f"causal_attention: q (..., T, D), k and v (..., S, D) with T <= S; got "
-                         f"{q.shape}, {k.shape}, {v.shape}")
-    return _causal_attention(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)
+    return _causal_attention(q, k, v, scale)

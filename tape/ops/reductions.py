@@ -19,6 +19,22 @@ def broadcast_like(g, like, /, axis=None, keepdims=False):
     return np.broadcast_to(g, like.shape)
 
 
+@derivative(lambda g: g, None)      # as for any broadcasting, the engine sums over the copies
+def expand_like(x, like, /):
+    """x broadcast to the shape of `like`."""
+    return np.broadcast_to(x, like.shape)
+
+
+@derivative(lambda g, like_x: expand_like(g, like_x), None)
+def sum_to_like(x, like, /):
+    """x summed over the axes along which `like` was broadcast to x's shape, in the dtype of `like`.
+
+    This is what the engine does with every gradient in an ordinary walk, as an operator.
+    """
+    out = kernels.unbroadcast(np.asarray(x), like.shape)
+    return out.astype(like.dtype, copy=False) if like.dtype.kind == "f" else out
+
+
 @derivative(None)
 def count(like, /, axis=None):
     """How many elements a reduction over `axis` takes together."""

@@ -34,19 +34,19 @@ def squeeze(x, /, axis=None):
     return np.squeeze(x, axis=axis)
 
 
-@derivative(lambda g, axes: np.transpose(g, None if axes is None else np.argsort(_positive(axes))),
+@derivative(lambda g, axes: np.transpose(g, None if axes is None else _inverse(axes)),
             numpy=np.transpose)
 def transpose(x, /, axes=None):
     """x with its axes permuted: axis i of the result is axis ``axes[i]`` of x.
 
-    None reverses them. The gradient goes through the inverse permutation, which argsort gives:
+    None reverses them. The gradient goes through the inverse permutation, which sorting gives:
     ``axes[argsort(axes)[j]] == j``. With no axes it is the same reversal again.
     """
     return np.transpose(x, axes)
 
 
-def _positive(axes):
-    return [axis % len(axes) for axis in axes]
+def _inverse(axes):
+    return tuple(np.argsort([axis % len(axes) for axis in axes]).tolist())
 
 
 @derivative(lambda g, axis1, axis2: np.swapaxes(g, axis1, axis2), numpy=np.swapaxes)
@@ -55,17 +55,10 @@ def swapaxes(x, /, axis1, axis2):
     return np.swapaxes(x, axis1, axis2)
 
 
-@implements(np.moveaxis)
-def moveaxis(x, source, destination):
-    """x with the axis `source` (an int) moved to the place `destination`."""
-    for axis in (source, destination):
-        if not isinstance(axis, (int, np.integer)):
-            raise TypeError(f"moveaxis: one axis at a time, as an integer; got {axis!r}")
-        if not -x.ndim <= axis < x.ndim:
-            raise ValueError(f"moveaxis: axis must be in [{-x.ndim}, {x.ndim}), got {axis}")
-    order = list(range(x.ndim))
-    order.insert(destination % x.ndim, order.pop(source))
-    return transpose(x, tuple(order))
+@derivative(lambda g, source, destination: np.moveaxis(g, destination, source), numpy=np.moveaxis)
+def moveaxis(x, /, source, destination):
+    """x with the axes `source` (an int or a tuple) moved to the places `destination`."""
+    return np.moveaxis(x, source, destination)
 
 
 @derivative(lambda g: g, numpy=np.broadcast_to)       # the engine sums over the copies
@@ -77,15 +70,36 @@ def broadcast_to(x, /, shape):
 # --- joining ---
 
 
-def _split_like(g, like_arrays, axis):
-    """Cut a gradient where the arrays were joined."""
-    ends = np.cumsum([like.shape[axis] for like in like_arrays])
-    before = (slice(None),) * (axis % like_arrays[0].ndim)
-    return [g[(*before, slice(end - like.shape[axis], end))]
-            for end, like in zip(ends.tolist(), like_arrays)]
+@derivative(None)
+def joints(*like, axis):
+    """Where each of some arrays begins when they are joined along `axis`, and where the last ends."""
+    return np.cumsum([0, *(x.shape[axis] for x in like)])
 
 
-@joint_derivative(_split_like)
+@derivative(lambda g, like_x, bounds, axis, i: paste_like(g, like_x, bounds, axis, i), None)
+def cut(x, bounds, /, axis, i):
+    """Piece i of x along `axis`, from ``bounds[i]`` to ``bounds[i + 1]``."""
+    return x[_along(axis, x, bounds, i)]
+
+
+@derivative(lambda g, bounds, axis, i: cut(g, bounds, axis, i), None, None)
+def paste_like(x, like, bounds, /, axis, i):
+    """Zeros of the shape of `like` with x in the place of piece i."""
+    out = np.zeros(like.shape, x.dtype)
+    out[_along(axis, like, bounds, i)] = x
+    return out
+
+
+def _along(axis, x, bounds, i):
+    return (*(slice(None),) * (axis % x.ndim), slice(bounds[i], bounds[i + 1]))
+
+
+def _cut_at_joints(g, like_arrays, axis):
+    bounds = joints(*like_arrays, axis=axis)
+    return [cut(g, bounds, axis, i) for i in range(len(like_arrays))]
+
+
+@joint_derivative(_cut_at_joints)
 def _concatenate(*arrays, axis=0):
     return np.concatenate(arrays, axis=axis)
 

@@ -13,11 +13,11 @@ from typing import Any
 from tape.draw import show
 from tape.engine import enable_grad, no_grad, record_lines
 from tape.ops import (
-    abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div, dot,
-    dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p, log_softmax,
-    logsumexp, matmul, max, maximum, mean, min, minimum, moveaxis, mul, neg, norm, pad, power, relu,
-    reshape, sigmoid, sign, sin, softmax, split, sqrt, square, squeeze, stack, std, sub, sum, swapaxes,
-    tanh, transpose, var, where)
+    abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div,
+    dot, dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p,
+    log_softmax, logsumexp, matmul, max, maximum, mean, min, minimum, moveaxis, mul, neg, norm,
+    ones_like, pad, power, relu, reshape, sigmoid, sign, sin, softmax, split, sqrt, square,
+    squeeze, stack, std, sub, sum, swapaxes, tanh, transpose, var, where, zeros_like)
 from tape.primitive import primitive
 from tape.tensor import Tensor
 from tape.transforms import grad
@@ -26,10 +26,11 @@ __all__ = [
     "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
     "abs", "add", "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
     "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",
-    "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum",
-    "mean", "min", "minimum", "moveaxis", "mul", "neg", "norm", "pad", "power", "relu", "reshape",
-    "sigmoid", "sign", "sin", "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "sub",
-    "sum", "swapaxes", "tanh", "transpose", "var", "where",
+    "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max",
+    "maximum", "mean", "min", "minimum", "moveaxis", "mul", "neg", "norm", "ones_like", "pad",
+    "power", "relu", "reshape", "sigmoid", "sign", "sin", "softmax", "split", "sqrt", "square",
+    "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
+    "zeros_like",
 ]
 
 

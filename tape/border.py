@@ -39,7 +39,7 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple, kwargs: dict) -> Any
         return _REDUCTIONS[ufunc](*inputs, **kwargs)
     if method != "__call__":
         raise TypeError(f"{ufunc.__name__}.{method}: not recorded for tensors. "
-                        f"{_advice(ufunc.__name__)}")
+                        f"{advice(ufunc.__name__)}")
     return call_function(ufunc, inputs, kwargs)
 
 
@@ -49,14 +49,14 @@ def call_function(function: Callable, args: tuple, kwargs: dict) -> Any:
         return function(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()})
     if function not in NUMPY_FUNCTIONS:
         raise TypeError(f"numpy.{function.__name__} has no derivative rule here. "
-                        f"{_advice(function.__name__)}")
+                        f"{advice(function.__name__)}")
     return NUMPY_FUNCTIONS[function](*args, **kwargs)
 
 
 _REDUCTIONS = {np.add: ops.sum, np.maximum: ops.max, np.minimum: ops.min}
 
 
-def _advice(name: str) -> str:
+def advice(name: str) -> str:
     near = difflib.get_close_matches(name, ops.__all__, 1, cutoff=0.5)
     nearest = f"The nearest of ours is tape.{near[0]}. " if near else ""
     return (f"{nearest}On plain values: t.numpy(). To add a rule: tape.primitive(forward, "

@@ -45,8 +45,8 @@ def show(*outputs: Tensor) -> str:
                      "released" if record.saved is None else f"{kept:,}", record.line or ""))
     has_lines = any(record.line for record in records)
     header = ("position", "operator", "parents", "shape", "bytes kept", "recorded at")
-    table = _table(header if has_lines else header[:5], rows)
-    return f"{table}\n{len(records)} records, {total:,} bytes kept"
+    text = table(header if has_lines else header[:5], rows, numeric=(0, 4))
+    return f"{text}\n{len(records)} records, {total:,} bytes kept"
 
 
 def _records(outputs: tuple) -> list[Record]:
@@ -98,10 +98,10 @@ def _memory(array: Any) -> Any:
     return array
 
 
-def _table(header: tuple, rows: list[tuple]) -> str:
+def table(header: tuple, rows: list[tuple], numeric: tuple[int, ...]) -> str:
+    """Rows in columns as wide as they need be; those numbered in `numeric` aligned on the right."""
     rows = [header, *(row[:len(header)] for row in rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    numeric = (0, 4)
     return "\n".join("  ".join(
         cell.rjust(width) if i in numeric else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)

@@ -31,6 +31,13 @@ def unbroadcast(g, shape):
     return g.reshape(shape) if extra else g
 
 
+def zero_where_undefined(gradient, cotangent):
+    """0 where the cotangent is exactly 0, if the gradient has a NaN anywhere; see `engine._pull`."""
+    # Found in one pass, at the speed of memory: a sum of squares is NaN only if one of them is.
+    length = np.vdot(gradient, gradient)
+    return gradient if length == length else np.where(np.equal(cotangent, 0), 0, gradient)
+
+
 def broadcasts_to(shape, larger):
     """Whether an array of `shape` can be broadcast to the shape `larger`."""
     return len(shape) <= len(larger) and all(

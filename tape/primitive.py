@@ -28,6 +28,7 @@ import importlib
 import inspect
 import itertools
 import pickle
+import sys
 import types
 from functools import lru_cache
 from operator import add, mul, neg, sub, truediv
@@ -276,14 +277,17 @@ class Primitive:
         return self
 
     def __reduce__(self) -> tuple:
-        if _public_operator(self.name) is not self:
-            raise pickle.PicklingError(f"{self!r} is not one of tape's own operators, which alone can "
-                                       f"be pickled, by name")
-        return _public_operator, (self.name,)
+        for module, content in list(sys.modules.items()):
+            if module.split(".")[0] == "tape":
+                for name, value in vars(content).items():
+                    if value is self:
+                        return _operator_at, (module, name)
+        raise pickle.PicklingError(f"{self!r} is not one of tape's own operators, which alone can be "
+                                   f"pickled, by name")
 
 
-def _public_operator(name: str) -> Any:
-    return getattr(importlib.import_module("tape"), name, None)
+def _operator_at(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
 
 @lru_cache(maxsize=None)

@@ -14,8 +14,8 @@ The eight that carry the project's name:
 
 from tape.ops.activations import dropout, gelu, log_softmax, relu, sigmoid, softmax, tanh
 from tape.ops.arithmetic import (
-    abs, add, astype, clip, cos, div, exp, expm1, log, log1p, maximum, minimum, mul, neg, power, sign,
-    sin, sqrt, square, sub, where)
+    abs, add, astype, clip, cos, div, exp, expm1, log, log1p, maximum, minimum, mul, neg,
+    ones_like, power, sign, sin, sqrt, square, sub, where, zeros_like)
 from tape.ops.fused import causal_attention, cross_entropy, layer_norm
 from tape.ops.linalg import dot, matmul
 from tape.ops.reductions import logsumexp, max, mean, min, norm, std, sum, var
@@ -24,10 +24,11 @@ from tape.ops.shapes import (
     squeeze, stack, swapaxes, transpose)
 
 __all__ = [
-    "div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm",
-    "abs", "add", "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
-    "cross_entropy", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu", "getitem",
-    "log", "log1p", "log_softmax", "logsumexp", "max", "maximum", "min", "minimum", "moveaxis",
-    "mul", "neg", "norm", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt", "square",
-    "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
+    "div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm", "abs", "add",
+    "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos", "cross_entropy",
+    "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu", "getitem", "log",
+    "log1p", "log_softmax", "logsumexp", "max", "maximum", "min", "minimum", "moveaxis", "mul",
+    "neg", "norm", "ones_like", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt",
+    "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
+    "zeros_like",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tape import kernels
 from tape.primitive import NUMPY_FUNCTIONS, Primitive, derivative, implements, primitive
 
 # --- the four operations ---
@@ -164,6 +165,19 @@ def astype(x, dtype):
     """x in another dtype; integers have no derivative, so a cast to them is a constant."""
     dtype = np.dtype(dtype)
     return _astype(x, dtype) if dtype.kind == "f" else _round_to(x, dtype)
+
+
+@derivative(lambda g, x, cotangent: np.where(_undefined(x, cotangent), 0, g), None)
+def zero_where_undefined(x, cotangent, /):
+    """A gradient x, with 0 where it is NaN though the cotangent that it was made from is exactly 0.
+
+    This is what the engine does with the gradients of elementwise operators, as an operator.
+    """
+    return kernels.zero_where_undefined(x, cotangent)
+
+
+def _undefined(x, cotangent):
+    return np.logical_and(np.isnan(x), np.equal(cotangent, 0))
 
 
 # --- no derivative: constants to the tape ---

@@ -1,0 +1,94 @@
+"""From the graph of a result to the graph of its gradient: the walk of ``tape/engine.py``, on nodes."""
+
+from __future__ import annotations
+
+from typing import Any, Collection, Iterable, Sequence
+
+from tape import ops
+from tape.lazy.node import Node
+
+
+def topological_sort(nodes: Node | Iterable[Node]) -> list[Node]:
+    """All nodes that `nodes` depend on, and they themselves, each once and inputs before users."""
+    return sort_from(_as_list(nodes, "topological_sort"))
+
+
+def sort_from(nodes: Iterable[Node], stop: Collection[Node] = ()) -> list[Node]:
+    """`topological_sort` that does not look behind the nodes in `stop`. No recursion."""
+    found = set(nodes)
+    stack = list(found)
+    while stack:
+        node = stack.pop()
+        if node in stop:
+            continue
+        for parent in node.inputs:
+            if parent not in found:
+                if parent._position > node._position:
+                    raise ValueError(f"{node.name}: its input {parent.name} was made after it. The "
+                                     f"inputs of a node cannot be exchanged; make a new node.")
+                found.add(parent)
+                stack.append(parent)
+    return sorted(found, key=lambda node: node._position)
+
+
+def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
+    """Extend the graph by d(sum of output_node)/d(node) for each of `nodes`.
+
+    Parameters
+    ----------
+    output_node : Node
+        What to differentiate. Where it has many elements, the gradient is that of their sum.
+    nodes : sequence of Node
+        Variables or inner nodes.
+
+    Returns
+    -------
+    list of Node
+        Each has the shape and dtype of the node it belongs to. They are nodes like any other, so
+        gradients of gradients work to any order. A node on which the output does not depend gets
+        zeros.
+
+    Raises
+    ------
+    TypeError
+        Something given is no Node.
+    """
+    wanted = _as_list(nodes, "gradients")
+    (output,) = _as_list(output_node, "gradients")
+    found = pull_back(output, ops.ones_like(output), wanted)
+    return [found[node] if node in found else ops.zeros_like(node) for node in wanted]
+
+
+def pull_back(output: Node, seed: Node, targets: Sequence[Node], *, stop: Collection[Node] = (),
+              stands_for: Node | None = None) -> dict[Node, Node]:
+    """The gradients of `targets`, given that of `output`, for those that it depends on.
+
+    Nodes in `stop` count as given: what they were made from is not looked at. Where rules ask for
+    the value of `output`, they get `stands_for`, if that is given.
+    """
+    order = sort_from([output], stop)
+    useful = set(targets)        # the nodes that lead to a target
+    for node in order:
+        if node not in stop and not useful.isdisjoint(node.inputs):
+            useful.add(node)
+    cotangents = {output: seed}
+    # In this order all users of a node have contributed to its gradient before it is passed on; see
+    # `tape.engine.walk`, which adds up the same numbers in the same order.
+    for node in reversed(order):
+        if node not in cotangents or node in stop:
+            continue
+        wanted = [i for i, parent in enumerate(node.inputs) if parent in useful]
+        if wanted:
+            out = stands_for if node is output else None
+            for i, part in sorted(node.op.pull(node, cotangents[node], wanted, out).items()):
+                parent = node.inputs[i]
+                cotangents[parent] = cotangents[parent] + part if parent in cotangents else part
+    return {node: cotangents[node] for node in targets if node in cotangents}
+
+
+def _as_list(nodes: Any, caller: str) -> list[Node]:
+    nodes = [nodes] if isinstance(nodes, Node) else list(nodes)
+    for i, node in enumerate(nodes):
+        if not isinstance(node, Node):
+            raise TypeError(f"{caller}: must be given Nodes; number {i} is a {type(node).__name__}")
+    return nodes

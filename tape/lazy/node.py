@@ -1,0 +1,258 @@
+"""`Node`: a step of a computation that has not run, and `Op`: what kind of step it is.
+
+Where a Tensor is an array that remembers how it was made, a Node knows how it will be made, and has
+no array. It speaks the same protocols as a Tensor (Python's operators, NumPy's functions, tape's
+operators), so the very rules that differentiate Tensors build, on Nodes, the graph of the gradient.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Callable, Iterable, Sequence
+
+import numpy as np
+
+from tape import border, ops
+from tape.primitive import NUMPY_FUNCTIONS
+from tape.tensor import Tensor
+
+_next_position = itertools.count().__next__
+LONGEST_NAME = 60
+_VALUE = {"shape", "dtype", "ndim", "size", "data", "grad", "T"}
+
+
+class Op:
+    """A kind of step. One object of it serves all nodes of the kind.
+
+    A new kind is a subclass with three methods: ``__call__``, which makes a Node; `compute`; and
+    `gradient`. Tape's own operators need none: given a Node they make one.
+    """
+
+    symbol = ""
+
+    @property
+    def name(self) -> str:
+        """What errors, names of nodes and `show` call it."""
+        return type(self).__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Node:
+        """A Node of this kind."""
+        raise NotImplementedError(f"{self.name}: __call__ is not defined")
+
+    def compute(self, node: Node, input_values: list) -> Any:
+        """The value of `node`, given the values of its inputs."""
+        raise NotImplementedError(f"{self.name}: compute is not defined")
+
+    def gradient(self, node: Node, output_grad: Node) -> list[Node]:
+        """For each input, a Node of the shape of that input: its part in the gradient.
+
+        Builds graph, computes nothing.
+        """
+        raise NotImplementedError(f"{self.name}: gradient is not defined")
+
+    def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
+             out: Node | None = None) -> dict[int, Node]:
+        """`gradient` for the inputs numbered in `wanted`; leaves out those that have none.
+
+        `out` stands for the node's value in the result, where it is not `node` itself.
+        """
+        parts = self.gradient(node, output_grad)
+        if len(parts) != len(node.inputs) or not all(isinstance(p, Node) for p in parts):
+            raise TypeError(f"{self.name}: gradient must return a list with a Node for each of the "
+                            f"{len(node.inputs)} inputs of {node.name}; got {parts!r:.200}")
+        return {i: parts[i] for i in wanted}
+
+    def formula(self, names: list[str], attrs: dict) -> str:
+        """How a node of this kind reads, given the names of its inputs."""
+        if self.symbol:
+            return f"({self.symbol.join(names)})"
+        return f"{self.name}({', '.join(names)})"
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+class Node:
+    """One step of a static graph.
+
+    Parameters
+    ----------
+    inputs : sequence of Node
+    op : Op
+    attrs : dict, optional
+        What the step needs besides its inputs. Each can be read as a field: ``node.dim``.
+    name : str, optional
+        By default a formula such as ``(x+y)`` while that is short; then the operator and a number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tape.lazy as ad
+    >>> x = ad.Variable("x")
+    >>> y = x * x + 1
+    >>> (slope,) = ad.gradients(y, [x])
+    >>> ad.Evaluator([y, slope]).run({x: np.array([1.0, 2.0])})
+    [array([2., 5.]), array([2., 4.])]
+    """
+
+    def __init__(self, inputs: Iterable[Node], op: Op, attrs: dict | None = None, name: str = ""):
+        self.inputs = list(inputs)
+        self.op = op
+        self.attrs = dict(attrs or {})
+        # Inputs come before their users, so that sorting by position is a topological sort.
+        self._position = _next_position()
+        self.name = name or self._formula()
+
+    def _formula(self) -> str:
+        # Never longer than a bound: names made of names would double in each y = y + y.
+        formula = self.op.formula([node.name for node in self.inputs[:8]], self.attrs)
+        return formula if len(formula) <= LONGEST_NAME else f"{self.op.name}:{self._position}"
+
+    def __getattr__(self, name: str) -> Any:
+        attrs = self.__dict__.get("attrs", {})      # not yet there while a copy is being made
+        if name in attrs:
+            return attrs[name]
+        if name in _VALUE:
+            raise AttributeError(f"a node has no {name} before it is computed: "
+                                 f"Evaluator([node]).run({{...}}) returns its array")
+        raise AttributeError(f"{self.__dict__.get('name', 'node')} has no field {name!r}; its "
+                             f"attributes are {list(attrs)}")
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __copy__(self) -> Node:
+        return _rebuilt(type(self), self.inputs, self.op, self.attrs, self.name)
+
+    def __reduce__(self) -> tuple:
+        return _rebuilt, (type(self), self.inputs, self.op, self.attrs, self.name)
+
+    # --- Python's operators: tape's own, which meet a Node here and so make a Node ---
+
+    def __add__(self, other): return ops.add(self, other)
+    def __radd__(self, other): return ops.add(other, self)
+    def __sub__(self, other): return ops.sub(self, other)
+    def __rsub__(self, other): return ops.sub(other, self)
+    def __mul__(self, other): return ops.mul(self, other)
+    def __rmul__(self, other): return ops.mul(other, self)
+    def __truediv__(self, other): return ops.div(self, other)
+    def __rtruediv__(self, other): return ops.div(other, self)
+    def __pow__(self, exponent): return ops.power(self, exponent)
+    def __rpow__(self, base): return ops.power(base, self)
+    def __matmul__(self, other): return ops.matmul(self, other)
+    def __rmatmul__(self, other): return ops.matmul(other, self)
+    def __neg__(self): return ops.neg(self)
+    def __getitem__(self, index): return ops.getitem(self, index)
+
+    __iter__ = None            # node[0], node[1], ... would never end
+    __contains__ = None
+    __tape_apply__: Callable   # set in tape/lazy/operators.py
+
+    # --- the border to NumPy ---
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method != "__call__" or kwargs:
+            raise TypeError(f"{ufunc.__name__}: of NumPy's ufuncs a node takes plain calls only, got "
+                            f"{method} with {list(kwargs)}")
+        return _ours(ufunc)(*inputs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        return _ours(function)(*args, **kwargs)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError(f"array: {self.name} has no value yet: Evaluator([node]).run({{...}}) returns "
+                        f"its array")
+
+
+def _ours(function: Callable) -> Callable:
+    if function not in NUMPY_FUNCTIONS:
+        raise TypeError(f"numpy.{function.__name__} has no operator here. "
+                        f"{border.advice(function.__name__)}")
+    return NUMPY_FUNCTIONS[function]
+
+
+def _rebuilt(cls: type, inputs: list, op: Op, attrs: dict, name: str) -> Node:
+    node: Node = object.__new__(cls)
+    Node.__init__(node, inputs, op, attrs, name)
+    return node
+
+
+# --- the two kinds of node without inputs ---
+
+
+class Placeholder(Op):
+    """What is fed. Calling it makes a `Variable`."""
+
+    name = "placeholder"
+
+    def __call__(self, name: str) -> Variable:
+        return Variable(name)
+
+    def compute(self, node: Node, input_values: list) -> Any:
+        raise ValueError(f"placeholder: the variable {node.name} was not fed; give run() an array for "
+                         f"it")
+
+    def gradient(self, node: Node, output_grad: Node) -> list[Node]:
+        return []
+
+    def __reduce__(self) -> str:
+        return "placeholder"
+
+
+placeholder = Placeholder()
+
+
+class Variable(Node):
+    """An input of the graph, which has no shape until it is fed."""
+
+    def __init__(self, name: str):
+        super().__init__([], placeholder, name=name)
+
+
+class Constant(Op):
+    """A number or an array that stands in the program; ``node.value``."""
+
+    name = "constant"
+
+    def __call__(self, value: Any) -> Node:
+        return Node([], self, {"value": value})
+
+    def compute(self, node: Node, input_values: list) -> Any:
+        return node.value
+
+    def gradient(self, node: Node, output_grad: Node) -> list[Node]:
+        return []
+
+    def formula(self, names: list[str], attrs: dict) -> str:
+        value = attrs["value"]
+        return f"array{value.shape}" if isinstance(value, np.ndarray) else repr(value)
+
+    def __reduce__(self) -> str:
+        return "constant"
+
+
+constant = Constant()
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is weak: beside a float32 array it is a float32."""
+    return isinstance(value, (int, float, np.generic))
+
+
+def as_node(value: Any) -> Node:
+    """A Node as it is; a number, an array or a list as a constant node."""
+    if isinstance(value, Node):
+        return value
+    if value is None or is_number(value):
+        return constant(value.item() if isinstance(value, np.generic) else value)
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise TypeError("lazy: a tensor that requires a gradient cannot be an operand of a node, "
+                            "since its tape would be lost. Feed its .data to a Variable, or turn the "
+                            "whole run into a graph with from_tape.")
+        value = value.data
+    array = np.array(value)          # a copy: the caller may change his afterwards
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"lazy: operands must be nodes, arrays or real numbers; got "
+                        f"{type(value).__name__}")
+    return constant(array)

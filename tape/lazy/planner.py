@@ -1,0 +1,182 @@
+"""From a graph to the list of calls that computes it. What runs them is ``tape/lazy/evaluator.py``."""
+
+from __future__ import annotations
+
+import functools
+from operator import itemgetter
+from typing import Any, Callable, NamedTuple, Sequence
+
+import numpy as np
+
+from tape.lazy.gradients import sort_from
+from tape.lazy.node import Constant, Node, Variable
+from tape.lazy.operators import IDENTITY, Composite, KernelGradient, TapeOp, forward_of
+from tape.primitive import Fused, Primitive, stand_in
+
+
+class Step(NamedTuple):
+    """One call: ``values[target] = function(*(values[i] for i in sources))``."""
+
+    function: Callable
+    sources: tuple[int, ...]
+    target: int
+    dead: tuple[int, ...]      # slots that nobody reads after this step
+    node: Node                 # on whose behalf, for errors
+
+
+class Plan(NamedTuple):
+    """The steps that compute some nodes. Each value has a slot, its place in a list."""
+
+    steps: list[Step]
+    start: list[Any]           # the values before the first step: constants, and None elsewhere
+    feeds: dict[Node, int]     # the slots of what is fed
+    outputs: list[int]         # the slots of the results
+
+
+def make_plan(outputs: Sequence[Node], fed: frozenset[Node] = frozenset()) -> Plan:
+    """Plan the computation of `outputs` from the variables and from the nodes in `fed`.
+
+    A fed node counts as given: what it was made from is not computed for its sake.
+    """
+    planner = _Planner()
+    for node in sort_from(outputs, stop=fed):
+        if isinstance(node, Variable) or node in fed:
+            planner.slots[node] = planner.feeds[node] = planner.slot()
+        else:
+            planner.slots[node] = planner.lower(node, [planner.slots[x] for x in node.inputs])
+    slots = [planner.slots[node] for node in outputs]
+    return Plan(planner.in_order(slots), planner.start, planner.feeds, slots)
+
+
+class _Planner:
+    """Takes nodes, inputs first, and writes down the calls that they need.
+
+    Equal calls share a slot: a key says which function meets which slots with which attributes, and
+    a key that is known costs nothing. That is safe because tape's operators are pure functions. A
+    node of a user's own Op is never shared, nor is a fed one, whose value is not what its operator
+    would give.
+    """
+
+    def __init__(self) -> None:
+        self.start: list[Any] = []
+        self.feeds: dict[Node, int] = {}
+        self.slots: dict[Node, int] = {}
+        self._calls: list[tuple] = []                # (order, function, sources, target, node)
+        self._made: dict[int, float] = {}            # slot -> order of the call that makes it
+        self._known: dict[Any, int] = {}
+        self._held: list[Any] = []                   # arrays whose id is in a key
+
+    def in_order(self, outputs: list[int]) -> list[Step]:
+        """The calls as steps, each with the slots that die after it."""
+        self._calls.sort(key=itemgetter(0))
+        alive = set(outputs)
+        steps = []
+        for _, function, sources, target, node in reversed(self._calls):
+            steps.append(Step(function, sources, target, tuple({*sources, target} - alive), node))
+            alive.update(sources)
+        return steps[::-1]
+
+    def slot(self, value: Any = None) -> int:
+        """A new place in the list of values."""
+        self.start.append(value)
+        return len(self.start) - 1
+
+    def call(self, node: Node, function: Callable, sources: Sequence[int], key: Any,
+             order: float | None = None) -> int:
+        """Write down a call, unless an equal one is known; returns the slot of its result."""
+        if key is not None:
+            key = (key, *sources)
+            if key in self._known:
+                return self._known[key]
+        target = self.slot()
+        order = float(target) if order is None else order
+        self._made[target] = order
+        self._calls.append((order, function, tuple(sources), target, node))
+        if key is not None:
+            self._known[key] = target
+        return target
+
+    # --- what each kind of node needs ---
+
+    def lower(self, node: Node, inputs: list[int]) -> int:
+        """Write down the calls of a node whose inputs are in the slots `inputs`."""
+        op = node.op
+        if isinstance(op, TapeOp):
+            return self._operator(node, op.operator, inputs)
+        if isinstance(op, KernelGradient):
+            return self._kernel_gradient(node, op, inputs)
+        if isinstance(op, Composite):
+            return self._composite(node, op, inputs)
+        if isinstance(op, Constant):
+            return self._constant(node.attrs["value"])
+        return self.call(node, lambda *values: op.compute(node, list(values)), inputs, key=None)
+
+    def _operator(self, node: Node, operator: Primitive, inputs: list[int]) -> int:
+        if operator is IDENTITY:
+            return inputs[0]
+        if isinstance(operator, Fused):
+            made = self._kernel(node, operator, inputs, node.attrs)
+            return self._pick(node, made, 0) if operator.residuals else made
+        names = operator.inputs * len(inputs) if operator.variadic else operator.inputs
+        inputs = [self._stand_in(node, slot) if name == "like" else slot
+                  for name, slot in zip(names, inputs)]
+        return self.call(node, _bound(forward_of(operator), node.attrs), inputs,
+                         (operator, self._key(node.attrs)))
+
+    def _composite(self, node: Node, op: Composite, inputs: list[int]) -> int:
+        """A composite is planned as what it is made of, so that its parts can be shared too."""
+        inner = op.expand(node.inputs, node.attrs)
+        slots = dict(zip(node.inputs, inputs))
+        for part in sort_from([inner], stop=frozenset(node.inputs)):
+            if part not in slots:
+                slots[part] = self.lower(part, [slots[x] for x in part.inputs], owner or node)
+        return slots[inner]
+
+    def _kernel(self, node: Node, operator: Fused, inputs: Sequence[int], attributes: dict) -> int:
+        """The forward kernel: one call for the result and for what the backward kernel needs of it."""
+        return self.call(node, _bound(operator.forward, attributes), inputs,
+                         (operator, self._key(attributes)))
+
+    def _kernel_gradient(self, node: Node, op: KernelGradient, inputs: list[int]) -> int:
+        """The backward kernel: one call for the gradients of all inputs."""
+        g, *rest = inputs
+        operator, attributes = op.operator, op.attributes(node.attrs)
+        forward = self._kernel(node, operator, rest, attributes)
+
+        def backward(g: Any, made: Any, *values: Any) -> Sequence:
+            out, residuals = made if operator.residuals else (made, {})
+            return op.backward(g, values, out, residuals, attributes)
+
+        every = self.call(node, backward, [g, forward, *rest], (op, self._key(attributes)))
+        return self._pick(node, every, node.attrs["input"])
+
+    def _pick(self, node: Node, slot: int, i: int) -> int:
+        return self.call(node, itemgetter(i), [slot], ("pick", i))
+
+    def _stand_in(self, node: Node, slot: int) -> int:
+        """Of an operand called `like` only shape and dtype are asked for, and the array can go.
+
+        The call stands right behind the one that makes the array.
+        """
+        return self.call(node, stand_in, [slot], "stand-in", self._made.get(slot, -1.0) + 0.5)
+
+    def _constant(self, value: Any) -> int:
+        key = ("constant", self._key(value))
+        if key not in self._known:
+            self._known[key] = self.slot(value)
+        return self._known[key]
+
+    def _key(self, value: Any) -> Any:
+        """Equal for values with which an operator gives equal results; 1, 1.0 and True are not."""
+        if isinstance(value, np.ndarray):
+            self._held.append(value)
+            return id(value)
+        if isinstance(value, dict):
+            return tuple((name, self._key(item)) for name, item in sorted(value.items()))
+        if isinstance(value, (tuple, list)):
+            return type(value), tuple(map(self._key, value))
+        return type(value), repr(value)
+
+
+def _bound(function: Callable, attributes: dict) -> Callable:
+    return functools.partial(function, **attributes) if attributes else function

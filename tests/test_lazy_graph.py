@@ -183,11 +183,11 @@ def test_topological_sort_puts_inputs_before_users():
 def test_a_chain_of_100_000_nodes():
     x = y = ad.Variable("x")
     for _ in range(50_000):
-        y = y * 1.0 + x
+        y = (y + 0.001) * 1.0
     assert len(ad.topological_sort(y)) == 100_001
     (slope,) = ad.gradients(y, [x])
     value, found = ad.Evaluator([y, slope]).run({x: np.array([2.0])})
-    assert value == 100_002 and found == 50_001
+    assert abs(value - 52) < 1e-6 and found == 1
     with reference_counting_alone():
         del y, slope          # freeing it does not recurse either
 
@@ -289,7 +289,7 @@ def test_a_shape_that_an_operator_refuses_is_named():
     for node, operator in ((x @ y, "matmul"), (ad.matmul(x, y), "matmul"), (x + y, "add")):
         node.name = "logits"
         with pytest.raises(ValueError, match=rf"node logits, operator {operator}: .*\(2, 2\), \(3, 1\)"):
-            run(node, {x: X, y: np.ones((3, 1)) if operator == "matmul" else np.ones((3, 1))})
+            run(node, {x: X, y: np.ones((3, 1))})
     with pytest.raises(ValueError, match=r"layernorm: normalized_shape must be .*\(2, 2\); got \(3,\)"):
         run(ad.layernorm(x, [3]), {x: X})
     with pytest.raises(ValueError, match=r"broadcast: input_shape must be that of the node, \(2, 2\)"):
@@ -417,8 +417,7 @@ def test_values_are_freed_after_their_last_use():
 
 
 def test_an_operand_of_which_only_the_shape_matters_is_freed_too():
-    x, y = ad.Variable("x"), ad.Variable("x") * 0
-    y = x
+    x = y = ad.Variable("x")
     parts = []
     for _ in range(20):
         y = y + 1.0
@@ -443,8 +442,8 @@ def test_results_share_memory_with_nothing():
     constant = np.ones((2, 2))
     total = x + y
     nodes = [x, ad.reshape(x, (4,)), ad.transpose(x, 0, 1), total, total, ad.transpose(total, 0, 1),
-             ad.broadcast(x, (2, 2), (3, 2, 2)), *ad.gradients(total, [x, y]), ad.as_node(constant)
-             if hasattr(ad, "as_node") else ad.zeros_like(x), total[:1]]
+             ad.broadcast(x, (2, 2), (3, 2, 2)), *ad.gradients(total, [x, y]), ad.where(x, constant, 1),
+             (x + constant).inputs[1], total[:1]]
     feed = {x: X.copy(), y: X.copy()}
     results = ad.Evaluator(nodes).run(feed)
     arrays = [*results, *feed.values()]

@@ -36,6 +36,10 @@ class TapeOp(Op):
         inputs, attributes = self.operator.bind((*args, *named), kwargs)
         return Node(map(as_node, inputs), self, attributes)
 
+    def operands(self, node: Node) -> list:
+        """What the operator is applied to."""
+        return node.inputs
+
     def compute(self, node: Node, input_values: list) -> Any:
         return forward_of(self.operator)(*input_values, **node.attrs)
 
@@ -50,7 +54,7 @@ class TapeOp(Op):
         if operator.variadic:
             values[operator.inputs[0]] = tuple(node.inputs)
         else:
-            values.update(zip(operator.inputs, node.inputs))
+            values.update(zip(operator.inputs, self.operands(node)))
         values.update({f"like_{name}": values[name] for name in operator.inputs})
 
         def call(rule: Any, names: list[str]) -> Any:
@@ -77,6 +81,29 @@ class TapeOp(Op):
         return op_of, (self.operator,)
 
 
+class WithNumber(TapeOp):
+    """An operator whose second operand is a number: ``node.constant``."""
+
+    def __call__(self, node_A: Any, const_val: Any) -> Node:
+        if not is_number(const_val):
+            raise TypeError(f"{self.name}: const_val must be a number, got "
+                            f"{type(const_val).__name__}")
+        value = const_val.item() if isinstance(const_val, np.generic) else const_val
+        return Node([as_node(node_A)], self, {"constant": value})
+
+    def operands(self, node: Node) -> list:
+        return [*node.inputs, node.attrs["constant"]]
+
+    def compute(self, node: Node, input_values: list) -> Any:
+        return self.operator.forward(*input_values, node.attrs["constant"])
+
+    def formula(self, names: list[str], attrs: dict) -> str:
+        return f"({names[0]}{self.symbol}{attrs['constant']!r})"
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
 def _fitting(op: TapeOp, part: Any, node: Node, i: int, output_grad: Node) -> Node:
     """What the eager walk does with each contribution: zeros where g is zero, x's shape and dtype."""
     operator, x = op.operator, node.inputs[i]
@@ -97,9 +124,8 @@ def _surely_zero(part: Node, g: Node) -> bool:
     if g not in part.inputs:
         return False
     others = [x for x in part.inputs if x is not g]
-    return part.op is neg or part.op in (mul, mul_by_const) and all(
-        _is_number(x) and np.isfinite(x.attrs["value"])
-        or getattr(x.op, "operator", None) in arithmetic.COMPARISONS.values() for x in others)
+    return part.op is neg or part.op is mul_by_const and np.isfinite(part.attrs["constant"]) or (
+        part.op is mul and all(getattr(x.op, "operator", None) in _COMPARISONS for x in others))
 
 
 def _is_number(node: Node) -> bool:
@@ -126,8 +152,10 @@ def op_of(operator: Primitive, name: str = "", symbol: str = "") -> TapeOp:
 
 
 _TAPE_OPS: dict[Primitive, TapeOp] = {}
+_COMPARISONS = set(arithmetic.COMPARISONS.values())
 
 
+@functools.lru_cache(maxsize=None)
 def forward_of(operator: Primitive) -> Callable:
     """The forward on arrays, where integers take the dtype of floats beside them, as on the tape."""
     mixes = operator.variadic or sum(map(bool, operator.rules)) > 1
@@ -220,36 +248,6 @@ class KernelGradient(Composite):
 @functools.lru_cache(maxsize=None)
 def _kernel_gradient(operator: Fused) -> KernelGradient:
     return KernelGradient(operator)
-
-
-class WithNumber(Composite):
-    """An operator whose second operand is a number: ``node.constant``."""
-
-    def __init__(self, operator: Primitive, name: str, symbol: str):
-        self.operator, self._name, self.symbol = operator, name, symbol
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def __call__(self, node_A: Any, const_val: Any) -> Node:
-        if not is_number(const_val):
-            raise TypeError(f"{self.name}: const_val must be a number, got "
-                            f"{type(const_val).__name__}")
-        value = const_val.item() if isinstance(const_val, np.generic) else const_val
-        return Node([as_node(node_A)], self, {"constant": value})
-
-    def compute(self, node: Node, input_values: list) -> Any:
-        return self.operator.on_arrays(*input_values, node.attrs["constant"])
-
-    def expand(self, inputs: list[Node], attrs: dict) -> Node:
-        return op_of(self.operator)(inputs[0], attrs["constant"])
-
-    def formula(self, names: list[str], attrs: dict) -> str:
-        return f"({names[0]}{self.symbol}{attrs['constant']!r})"
-
-    def __reduce__(self) -> str:
-        return self.name
 
 
 class Named(Composite):

@@ -10,7 +10,7 @@ import numpy as np
 
 from tape.lazy.gradients import sort_from
 from tape.lazy.node import Constant, Node, Variable
-from tape.lazy.operators import IDENTITY, Composite, KernelGradient, TapeOp, forward_of
+from tape.lazy.operators import IDENTITY, Composite, KernelGradient, TapeOp, WithNumber, forward_of
 from tape.primitive import Fused, Primitive, stand_in
 
 
@@ -65,6 +65,7 @@ class _Planner:
         self._made: dict[int, float] = {}            # slot -> order of the call that makes it
         self._known: dict[Any, int] = {}
         self._held: list[Any] = []                   # arrays whose id is in a key
+        self._owner: Node | None = None              # the composite whose parts are being planned
 
     def in_order(self, outputs: list[int]) -> list[Step]:
         """The calls as steps, each with the slots that die after it."""
@@ -91,7 +92,7 @@ class _Planner:
         target = self.slot()
         order = float(target) if order is None else order
         self._made[target] = order
-        self._calls.append((order, function, tuple(sources), target, node))
+        self._calls.append((order, function, tuple(sources), target, self._owner or node))
         if key is not None:
             self._known[key] = target
         return target
@@ -101,8 +102,11 @@ class _Planner:
     def lower(self, node: Node, inputs: list[int]) -> int:
         """Write down the calls of a node whose inputs are in the slots `inputs`."""
         op = node.op
+        if isinstance(op, WithNumber):
+            inputs = [*inputs, self._constant(node.attrs["constant"])]
+            return self._operator(node, op.operator, inputs, {})
         if isinstance(op, TapeOp):
-            return self._operator(node, op.operator, inputs)
+            return self._operator(node, op.operator, inputs, node.attrs)
         if isinstance(op, KernelGradient):
             return self._kernel_gradient(node, op, inputs)
         if isinstance(op, Composite):
@@ -111,25 +115,30 @@ class _Planner:
             return self._constant(node.attrs["value"])
         return self.call(node, lambda *values: op.compute(node, list(values)), inputs, key=None)
 
-    def _operator(self, node: Node, operator: Primitive, inputs: list[int]) -> int:
+    def _operator(self, node: Node, operator: Primitive, inputs: list[int],
+                  attributes: dict) -> int:
         if operator is IDENTITY:
             return inputs[0]
         if isinstance(operator, Fused):
-            made = self._kernel(node, operator, inputs, node.attrs)
+            made = self._kernel(node, operator, inputs, attributes)
             return self._pick(node, made, 0) if operator.residuals else made
-        names = operator.inputs * len(inputs) if operator.variadic else operator.inputs
-        inputs = [self._stand_in(node, slot) if name == "like" else slot
-                  for name, slot in zip(names, inputs)]
-        return self.call(node, _bound(forward_of(operator), node.attrs), inputs,
-                         (operator, self._key(node.attrs)))
+        if "like" in operator.inputs:
+            names = operator.inputs * len(inputs) if operator.variadic else operator.inputs
+            inputs = [self._stand_in(node, slot) if name == "like" else slot
+                      for name, slot in zip(names, inputs)]
+        return self.call(node, _bound(forward_of(operator), attributes), inputs,
+                         (operator, self._key(attributes)))
 
     def _composite(self, node: Node, op: Composite, inputs: list[int]) -> int:
         """A composite is planned as what it is made of, so that its parts can be shared too."""
         inner = op.expand(node.inputs, node.attrs)
         slots = dict(zip(node.inputs, inputs))
+        outermost, self._owner = self._owner is None, self._owner or node
         for part in sort_from([inner], stop=frozenset(node.inputs)):
             if part not in slots:
-                slots[part] = self.lower(part, [slots[x] for x in part.inputs], owner or node)
+                slots[part] = self.lower(part, [slots[x] for x in part.inputs])
+        if outermost:
+            self._owner = None
         return slots[inner]
 
     def _kernel(self, node: Node, operator: Fused, inputs: Sequence[int], attributes: dict) -> int:

@@ -1,0 +1,184 @@
+"""`from_tape`: what an eager run recorded, as a graph that gives the eager numbers on new data."""
+
+import numpy as np
+import pytest
+
+import nn
+import tape
+import tape.lazy as ad
+from tape import Tensor, grad, no_grad
+from tape.catalogue import CASES
+
+RNG = np.random.default_rng(5)
+
+
+def leaf(values, dtype=np.float64):
+    return Tensor(np.array(values, dtype), requires_grad=True)
+
+
+# --- a model of nn, written once ---
+
+MODELS = {
+    "pre-norm, gelu": nn.GPTConfig(vocab_size=11, block_size=6, n_layer=2, n_head=2, n_embd=8),
+    "no bias": nn.GPTConfig(vocab_size=11, block_size=6, n_layer=1, n_head=2, n_embd=8, bias=False),
+    "post-norm, relu": nn.GPTConfig(vocab_size=11, block_size=6, n_layer=2, n_head=4, n_embd=8,
+                                    norm="post", activation="relu", position="sinusoidal",
+                                    tie_weights=False)}
+
+
+@pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
+def test_a_frozen_gpt_gives_the_loss_and_the_gradients_of_the_eager_one(config):
+    """On fresh batches and fresh weights, to the last bit.
+
+    The graph holds the operators that ran; the kernels are the same, and `gradients` adds up
+    contributions in the order of the eager walk.
+    """
+    model = nn.GPT(config, rng=0)
+    batches = [RNG.integers(0, 11, (2, 3, 6)) for _ in range(3)]
+    idx, targets = batches[0]
+    parameters = dict(model.named_parameters())
+    _, loss = model(idx, targets)
+    node, variables = ad.from_tape(loss, {"idx": idx, "targets": targets, **parameters})
+    slopes = ad.gradients(node, [variables[name] for name in parameters])
+    evaluator = ad.Evaluator([node, *slopes])
+    for step, (idx, targets) in enumerate(batches):
+        model.zero_grad()
+        _, loss = model(idx, targets)
+        loss.backward()
+        feed = {"idx": idx, "targets": targets, **{n: p.data for n, p in parameters.items()}}
+        value, *found = evaluator.run({variables[name]: array for name, array in feed.items()})
+        assert value == loss.item()
+        for (name, parameter), gradient in zip(parameters.items(), found):
+            np.testing.assert_array_equal(gradient, parameter.grad, err_msg=name)
+            parameter.data = parameter.data - 0.1 * parameter.grad
+
+
+def test_a_frozen_gpt_in_float64_passes_the_checker():
+    """Fed float64 weights, the frozen graph computes in float64, and its gradients are differences."""
+    config = nn.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=2, n_embd=4)
+    model = nn.GPT(config, rng=0)
+    idx, targets = RNG.integers(0, 5, (2, 2, 4))
+    parameters = dict(model.named_parameters())
+    _, loss = model(idx, targets)
+    node, variables = ad.from_tape(loss, {"idx": idx, "targets": targets, **parameters})
+    arrays = {n: RNG.standard_normal(p.shape) * 0.5 for n, p in parameters.items()}
+    fixed = {variables["idx"]: idx, variables["targets"]: targets}
+    evaluator = ad.Evaluator([node])
+
+    def value(moved):
+        return evaluator.run({**fixed, **{variables[n]: a for n, a in moved.items()}})[0].item()
+    slopes = ad.Evaluator(ad.gradients(node, [variables[n] for n in arrays])).run(
+        {**fixed, **{variables[n]: a for n, a in arrays.items()}})
+    for (name, array), slope in zip(arrays.items(), slopes):
+        place = np.unravel_index(np.argmax(np.abs(slope)), slope.shape)
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = array.copy()
+            moved[place] += step
+            ends.append(value({**arrays, name: moved}))
+        assert slope.dtype == np.float64
+        np.testing.assert_allclose(slope[place], (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-8)
+
+
+# --- every operator ---
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_operator_can_be_frozen(case):
+    """Frozen on one set of inputs, evaluated on another, and compared with an eager run on that."""
+    def scalar(*xs):
+        outputs = case.function(*xs)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return sum((tape.sum(out * out) for out in outputs[1:]), tape.sum(outputs[0] * outputs[0]))
+    leaves = [leaf(a) for a in case.inputs()]
+    node, variables = ad.from_tape(scalar(*leaves), leaves)
+    fresh = [leaf(a * RNG.uniform(0.9, 1.1, a.shape)) for a in case.inputs()]
+    expected = scalar(*fresh)
+    value, *found = ad.Evaluator([node, *ad.gradients(node, variables)]).run(
+        {v: x.data for v, x in zip(variables, fresh)})
+    assert value == expected.item()
+    for slope, wanted in zip(found, grad(expected, fresh)):
+        np.testing.assert_allclose(slope, wanted.data, rtol=1e-12, atol=1e-14)
+
+
+# --- what counts as an input ---
+
+
+def test_leaves_intermediate_results_arrays_and_tensors_without_gradient():
+    w, data, array = leaf([1.0, 2.0]), Tensor(np.array([3.0, 4.0])), np.array([5.0, 6.0])
+    h = w * data
+    out = (h + array).sum()
+    node, v = ad.from_tape(out, {"w": w, "data": data, "array": array})
+    assert ad.Evaluator([node]).run({v["w"]: np.ones(2), v["data"]: np.ones(2), v["array"]: np.ones(2)}) == [4]
+    node, (cut,) = ad.from_tape(out, [h])
+    assert ad.Evaluator([node]).run({cut: np.zeros(2)}) == [11]
+    node, (whole,) = ad.from_tape(out, [out])
+    assert node is whole
+
+
+def test_what_is_not_an_input_becomes_a_constant():
+    w, x = leaf([1.0, 2.0]), np.array([3.0, 4.0])
+    node, (v,) = ad.from_tape((w * x + [1, 1] + np.float32(2) + 3).sum(), [x])
+    w.data[:] = 99
+    assert ad.Evaluator([node]).run({v: x}) == [3 + 8 + 12]
+
+
+def test_views_and_int_tensors_are_recognised():
+    table, ids = leaf(np.eye(3)), np.array([[0, 2]])
+    node, (v,) = ad.from_tape(tape.embedding(table, np.asarray(ids)).sum(axis=-1), [ids])
+    assert ad.Evaluator([node]).run({v: np.array([[1]])})[0].shape == (1, 1)
+    ids = Tensor(ids, dtype=np.int64)
+    node, (v,) = ad.from_tape(tape.embedding(table, ids), [ids])
+    assert ad.Evaluator([node]).run({v: np.array([1])})[0].tolist() == [[0, 1, 0]]
+
+
+def test_a_condition_that_was_recorded_is_followed():
+    x = leaf([-1.0, 2.0])
+    gate = tape.relu(x)
+    node, (v,) = ad.from_tape(tape.where(gate, x, 0).sum(), [x])
+    assert ad.Evaluator([node]).run({v: np.array([3.0, -4.0])}) == [3]
+
+
+def test_int_arrays_and_python_numbers_stay_weak():
+    x = leaf([1.0, 2.0], np.float32)
+    counts = np.array([2, 4])
+    node, v = ad.from_tape((x * counts / 3 + np.float64(1)).sum(), {"x": x, "counts": counts})
+    value, slope = ad.Evaluator([node, *ad.gradients(node, [v["x"]])]).run(
+        {v["x"]: x.data, v["counts"]: counts})
+    assert value.dtype == slope.dtype == np.float32
+
+
+def test_a_graph_can_be_extended():
+    x = leaf([1.0, 2.0])
+    node, (v,) = ad.from_tape((x * x).sum(), [x])
+    assert ad.Evaluator([ad.sqrt(node) * 2]).run({v: np.array([3.0, 4.0])}) == [10]
+
+
+def test_a_long_tape_and_a_tape_that_is_walked_afterwards():
+    x = y = leaf(1.0)
+    for _ in range(20_000):
+        y = y + 0.5
+    node, (v,) = ad.from_tape(y, [x])
+    assert ad.Evaluator([node]).run({v: np.array(2.0)}) == [10_002]
+    y.backward()
+    assert x.grad == 1
+
+
+@pytest.mark.parametrize("freeze, error, message", [
+    (lambda: ad.from_tape(leaf([1.0]), []), ValueError, "must be the result of recorded operations"),
+    (lambda: ad.from_tape(3.0, []), ValueError, "must be the result of recorded operations"),
+    (lambda: ad.from_tape(leaf([1.0]) * 2, {"w": leaf([2.0])}), ValueError, "not on the tape .*: w. "),
+    (lambda: ad.from_tape(leaf([1.0]) * 2, [np.ones(3)]), ValueError, "not on the tape .*: input0")])
+def test_what_cannot_be_frozen(freeze, error, message):
+    with pytest.raises(error, match=message):
+        freeze()
+
+
+def test_a_released_tape_says_how_to_keep_it():
+    x = leaf([1.0])
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="already released at .*retain_graph=True"):
+        ad.from_tape(y, [x])
+    with no_grad(), pytest.raises(ValueError, match="not under no_grad"):
+        ad.from_tape(x * x, [x])

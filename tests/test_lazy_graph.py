@@ -111,7 +111,8 @@ def test_nodes_can_be_copied_and_pickled():
 
 def test_an_array_or_a_numpy_scalar_on_either_side():
     x = ad.Variable("x")
-    for node in (np.ones(2) * x, x * np.ones(2), np.float32(1) * x, x * np.float64(1), x * np.array(1.0)):
+    for node in (np.ones(2) * x, x * np.ones(2), np.float32(1) * x, x * np.float64(1),
+                 x * np.array(1.0)):
         assert isinstance(node, ad.Node)
         np.testing.assert_array_equal(run(node, {x: X}), X)
     np.testing.assert_array_equal(run(X @ x, {x: X}), X @ X)
@@ -128,7 +129,8 @@ def test_an_array_operand_is_copied():
 def test_numpy_functions_build_graph():
     x = ad.Variable("x")
     node = np.sum(np.where(np.greater(x, 2), np.exp(x), np.maximum(x, 1.5)), axis=0)
-    np.testing.assert_allclose(run(node, {x: X}), np.sum(np.where(X > 2, np.exp(X), np.maximum(X, 1.5)), 0))
+    expected = np.sum(np.where(X > 2, np.exp(X), np.maximum(X, 1.5)), 0)
+    np.testing.assert_allclose(run(node, {x: X}), expected)
 
 
 @pytest.mark.parametrize("call, error, message", [
@@ -157,7 +159,8 @@ def test_keywords_of_the_original():
     x, y = variables()
     np.testing.assert_array_equal(run(ad.add(node_A=x, node_B=y), {x: X, y: X}), X + X)
     np.testing.assert_array_equal(run(ad.relu(node_A=x), {x: -X}), 0 * X)
-    np.testing.assert_array_equal(run(ad.matmul(node_A=x, node_B=y, trans_B=True), {x: X, y: X}), X @ X.T)
+    product = ad.matmul(node_A=x, node_B=y, trans_B=True)
+    np.testing.assert_array_equal(run(product, {x: X, y: X}), X @ X.T)
     np.testing.assert_array_equal(run(ad.mul_by_const(node_A=x, const_val=2), {x: X}), X * 2)
 
 
@@ -288,7 +291,8 @@ def test_a_shape_that_an_operator_refuses_is_named():
     x, y = variables()
     for node, operator in ((x @ y, "matmul"), (ad.matmul(x, y), "matmul"), (x + y, "add")):
         node.name = "logits"
-        with pytest.raises(ValueError, match=rf"node logits, operator {operator}: .*\(2, 2\), \(3, 1\)"):
+        message = rf"node logits, operator {operator}: .*\(2, 2\), \(3, 1\)"
+        with pytest.raises(ValueError, match=message):
             run(node, {x: X, y: np.ones((3, 1))})
     with pytest.raises(ValueError, match=r"layernorm: normalized_shape must be .*\(2, 2\); got \(3,\)"):
         run(ad.layernorm(x, [3]), {x: X})

@@ -8,7 +8,7 @@ import numpy as np
 
 from tape.engine import Record
 from tape.lazy.node import Node, Variable, constant
-from tape.lazy.operators import op_of
+from tape.lazy.kinds import op_of
 from tape.tensor import Tensor
 
 

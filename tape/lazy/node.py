@@ -7,6 +7,7 @@ operators), so the very rules that differentiate Tensors build, on Nodes, the gr
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any, Callable, Iterable, Sequence
 
@@ -70,6 +71,23 @@ class Op:
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+class BuiltIn(Op):
+    """An Op of ours: copied and pickled by its name in ``tape/lazy/operators.py``."""
+
+    def __copy__(self) -> BuiltIn:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> BuiltIn:
+        return self
+
+    def __reduce__(self) -> tuple:
+        return _op_named, (self.name,)
+
+
+def _op_named(name: str) -> Op:
+    return getattr(importlib.import_module("tape.lazy.operators"), name)
 
 
 class Node:
@@ -180,7 +198,7 @@ def _rebuilt(cls: type, inputs: list, op: Op, attrs: dict, name: str) -> Node:
 # --- the two kinds of node without inputs ---
 
 
-class Placeholder(Op):
+class Placeholder(BuiltIn):
     """What is fed. Calling it makes a `Variable`."""
 
     name = "placeholder"
@@ -195,9 +213,6 @@ class Placeholder(Op):
     def gradient(self, node: Node, output_grad: Node) -> list[Node]:
         return []
 
-    def __reduce__(self) -> str:
-        return "placeholder"
-
 
 placeholder = Placeholder()
 
@@ -209,7 +224,7 @@ class Variable(Node):
         super().__init__([], placeholder, name=name)
 
 
-class Constant(Op):
+class Constant(BuiltIn):
     """A number or an array that stands in the program; ``node.value``."""
 
     name = "constant"
@@ -226,9 +241,6 @@ class Constant(Op):
     def formula(self, names: list[str], attrs: dict) -> str:
         value = attrs["value"]
         return f"array{value.shape}" if isinstance(value, np.ndarray) else repr(value)
-
-    def __reduce__(self) -> str:
-        return "constant"
 
 
 constant = Constant()

@@ -31,9 +31,9 @@ def show(nodes: Node | Iterable[Node], style: str = "text", limit: int = 200) ->
     node  operator     inputs  attributes                 name
        0  placeholder                                     x
        1  placeholder                                     W
-       2  matmul       0, 1                               matmul(x, W)
-       3  relu         2                                  relu(matmul(x, W))
-       4  mean         3       dim=(0, 1), keepdim=False  mean(relu(matmul(x, W)))
+       2  matmul       0, 1                               (x@W)
+       3  relu         2                                  relu((x@W))
+       4  mean         3       dim=(0, 1), keepdim=False  mean(relu((x@W)))
     5 nodes
     """
     if style not in ("text", "mermaid"):

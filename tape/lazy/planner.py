@@ -10,7 +10,7 @@ import numpy as np
 
 from tape.lazy.gradients import sort_from
 from tape.lazy.node import Constant, Node, Variable
-from tape.lazy.operators import IDENTITY, Composite, KernelGradient, TapeOp, WithNumber, forward_of
+from tape.lazy.kinds import IDENTITY, Composite, KernelGradient, TapeOp, WithNumber, forward_of
 from tape.primitive import Fused, Primitive, stand_in
 
 

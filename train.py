@@ -2,6 +2,7 @@
 
     python train.py                          memorise ten sentences, in seconds
     python train.py text --data FILE         a character-level GPT on any UTF-8 text, in minutes
+    python train.py images --data DIR        a Vision Transformer on files in the format of MNIST
 
 Each job has its own flags: ``python train.py text --help``.
 """
@@ -11,14 +12,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import itertools
 import math
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
-if __name__ == "__main__" and sys.argv[1:2] != ["text"]:
-    # The matrices of the other jobs are small: more threads bring nothing, and where another program
+if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
+    # The matrices of the ten sentences are small: more threads bring nothing, and where another program
     # keeps the processors busy they wait for each other. To be set before NumPy is imported.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
@@ -29,9 +31,13 @@ import nn
 from nn.command_line import (
     COUNT, RATE, SEED, Parser, Progress, UsageError, keep_freed_memory, number, read_text, run,
     user_input)
+from nn.images import ImageData, load_digits, load_idx, shuffled_batches
+from nn.static_gpt import language_model, sgd
+from nn.static_vision import Classifier, initial_weights, sgd_epoch
 from nn.text import (
     CharTokenizer, WordTokenizer, consecutive_blocks, padded_sentences, random_batch,
     train_validation_split, unigram_entropy)
+from nn.vision import predict
 from tape import no_grad
 
 SENTENCES = (
@@ -56,7 +62,8 @@ INIT = 0       # the initial weights draw from (seed, 0), the batch of step n fr
 def sentences_parser() -> Parser:
     parser = Parser("train.py [sentences]", "Memorise ten sentences, word by word, with plain SGD: a "
                     "post-norm decoder with ReLU and sinusoidal positions.",
-                    "The other job, a character-level GPT on any text: python train.py text --help")
+                    "The other jobs: python train.py text --help, python train.py images --help")
+    add_engine(parser)
     parser.add_argument("--steps", type=COUNT, default=500, help="updates")
     parser.add_argument("--lr", type=RATE, default=0.3, help="learning rate of SGD")
     parser.add_argument("--n-layer", type=COUNT, default=1, help="blocks")
@@ -80,16 +87,14 @@ def train_sentences(o: argparse.Namespace) -> None:
             n_head=o.n_head, n_embd=o.n_embd, norm="post", activation="relu",
             position="sinusoidal", tie_weights=False)
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
-    optimizer = nn.SGD(model.parameters(), lr=o.lr)
     writable(o.out)
     tokens = int((targets >= 0).sum())
     print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step")
     progress = Progress(o.steps, tokens)
-    for step in range(1, o.steps + 1):
-        _, loss = model(inputs, targets)
-        update(model, optimizer, loss, step)
+    losses = (static_losses if o.engine == "static" else tape_losses)(model, inputs, targets, o.lr)
+    for step, loss in enumerate(itertools.islice(losses, o.steps), 1):
         if step % o.log_interval == 0 or step == o.steps:
-            print(progress.line(step, loss.item()), flush=True)
+            print(progress.line(step, loss), flush=True)
 
     print("\ngreedy decoding from the first word (= recited, x not):")
     memorised = 0
@@ -100,9 +105,29 @@ def train_sentences(o: argparse.Namespace) -> None:
         print(f"  {'=' if recited == sentence else 'x'} {recited}")
     print(f"memorised {memorised}/{len(SENTENCES)}\n")
     prompt = " ".join(SENTENCES[0].split()[:2])
-    save(o.out, model, tokenizer, {"job": "sentences", "step": o.steps, "loss": loss.item(),
+    save(o.out, model, tokenizer, {"job": "sentences", "step": o.steps, "loss": loss,
                                    "prompt": prompt, "stop": tokenizer.ids[END]})
     print_generate(o.out, f'--prompt "{prompt}" --temperature 0')
+
+
+def tape_losses(model: nn.GPT, inputs: np.ndarray, targets: np.ndarray, lr: float) -> Iterator[float]:
+    """Train the model step by step, each recorded anew; the loss before each step."""
+    optimizer = nn.SGD(model.parameters(), lr=lr)
+    for step in itertools.count(1):
+        _, loss = model(inputs, targets)
+        update(model, optimizer, loss, step)
+        yield loss.item()
+
+
+def static_losses(model: nn.GPT, inputs: np.ndarray, targets: np.ndarray, lr: float) -> Iterator[float]:
+    """The same by a graph that is built once and run at each step."""
+    graph = language_model(model.config, *inputs.shape)
+    steps = sgd(graph, model.state_dict(), inputs, targets, lr)
+    for step, (loss, weights) in enumerate(steps, 1):
+        check_finite("loss", loss, step)
+        check_finite("sum of the new weights", sum(float(w.sum()) for w in weights.values()), step)
+        model.load_state_dict(weights)
+        yield loss
 
 
 # --- python train.py text ---
@@ -110,7 +135,8 @@ def train_sentences(o: argparse.Namespace) -> None:
 
 def text_parser() -> Parser:
     parser = Parser("train.py text", "Train a character-level GPT (pre-norm, GELU, tied weights) with "
-                    "AdamW, a warm-up and a cosine.", "The other job: python train.py sentences --help")
+                    "AdamW, a warm-up and a cosine.",
+                    "The other jobs: python train.py sentences --help, python train.py images --help")
     parser.add_argument("--data", metavar="FILE", help="UTF-8 text to learn; the first 90 %% train, "
                         "the rest validates (default: the help texts that come with Python)")
     parser.add_argument("--steps", type=COUNT, default=2000, help="updates")
@@ -200,10 +226,124 @@ def validation_loss(model: nn.GPT, ids: np.ndarray) -> float:
     return total / count
 
 
-# --- what both jobs do ---
+# --- python train.py images ---
 
 
-def update(model: nn.GPT, optimizer, loss, step: int, grad_clip: float = math.inf) -> None:
+def images_parser() -> Parser:
+    parser = Parser("train.py images", "Classify images: with a Vision Transformer (patches, pre-norm, "
+                    "AdamW), or with --engine static by one layer of attention over the rows of an "
+                    "image, trained by plain SGD.",
+                    "The other jobs: python train.py sentences --help, python train.py text --help")
+    add_engine(parser)
+    parser.add_argument("--data", metavar="DIR", help="folder with the four files of MNIST or a data "
+                        "set in its format (default: the 1,797 digits of scikit-learn)")
+    parser.add_argument("--epochs", type=COUNT, help="times through the images (default: 6 on files, "
+                        "30 on the digits)")
+    parser.add_argument("--batch-size", type=COUNT, default=50, help="images per step")
+    parser.add_argument("--n-embd", type=number(int, 2), default=64, help="width")
+    parser.add_argument("--lr", type=RATE, help="highest learning rate (default: 0.002, or 0.1 with "
+                        "--engine static); it falls to nothing in the course of the training")
+    for flag, (kind, text, _) in TAPE_ONLY.items():
+        parser.add_argument(flag, type=kind, help=f"{text}; not with --engine static")
+    parser.add_argument("--seed", type=SEED, default=0, help="of weights and batches")
+    return parser
+
+
+TAPE_ONLY: dict[str, tuple] = {     # type, help, default
+    "--patch-size": (COUNT, "side of a patch in pixels (default: a quarter of the height)", None),
+    "--n-layer": (COUNT, "blocks (default: 2)", 2),
+    "--n-head": (COUNT, "attention heads (default: 4)", 4),
+    "--weight-decay": (number(float, 0), "of matrices (default: 0.05)", 0.05),
+}
+
+
+def train_images(o: argparse.Namespace) -> None:
+    """Train on labelled images and count how many of the others it gets right."""
+    for flag, (_, _, default) in TAPE_ONLY.items():
+        name = flag[2:].replace("-", "_")
+        if getattr(o, name) is None:
+            setattr(o, name, default)
+        elif o.engine == "static":
+            raise UsageError(f"{flag} is not for --engine static, whose model has one layer, one head "
+                             f"and no patches, and whose SGD has no weight decay")
+    try:
+        with user_input():
+            data = load_digits() if o.data is None else load_idx(o.data)
+    except ImportError as error:
+        raise UsageError(f"{error}; or give --data a folder with the files of MNIST") from error
+    o.epochs = o.epochs or (30 if o.data is None else 6)
+    if len(data.train_images) < o.batch_size:
+        raise UsageError(f"--batch-size: at most the {len(data.train_images):,} images to train on, "
+                         f"got {o.batch_size}")
+    progress = Progress(o.epochs, len(data.train_images), "images", "epoch")
+    shown = max(1, o.epochs // 10)
+    epochs = (static_epochs if o.engine == "static" else tape_epochs)(o, data.standardised())
+    for epoch, (loss, predicted) in enumerate(epochs, 1):
+        check_finite("loss", loss, epoch, "epoch")
+        right = predicted == data.test_labels
+        if epoch % shown == 0 or epoch == o.epochs:
+            print(progress.line(epoch, loss, f"   test accuracy {right.mean():6.1%}"), flush=True)
+    print(f"\n{right.sum():,} of {len(right):,} test images right: {right.mean():.2%}. By label:")
+    by_label = {label: right[data.test_labels == label].mean() for label in np.unique(data.test_labels)}
+    print("  " + "  ".join(f"{label}: {share:.0%}" for label, share in by_label.items()))
+
+
+def tape_epochs(o: argparse.Namespace, data: ImageData) -> Iterator[tuple[float, np.ndarray]]:
+    """Train a Vision Transformer: after each epoch its mean loss, and the labels of the test images."""
+    height, width = shape = data.train_images.shape[1:]
+    with user_input():
+        model = nn.VisionTransformer(nn.VisionConfig(
+            shape, o.patch_size or max(height // 4, 1), data.classes, o.n_layer, o.n_head, o.n_embd),
+            rng=np.random.default_rng((o.seed, INIT)))
+    optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=1.0)
+    print_images_start(data, model.parameter_count(), f"{model.patches.count} patches")
+    count, peak = len(data.train_images), o.lr or 0.002
+    per_epoch = math.ceil(count / o.batch_size)
+    step = 0
+    for epoch in range(1, o.epochs + 1):
+        total = 0.0
+        for batch in shuffled_batches(count, o.batch_size, o.seed, epoch):
+            optimizer.lr = nn.warmup_cosine(step, peak=peak, warmup=min(100, per_epoch),
+                                            total=o.epochs * per_epoch, floor=peak / 100)
+            step += 1
+            _, loss = model(data.train_images[batch], data.train_labels[batch])
+            update(model, optimizer, loss, step, grad_clip=1.0)
+            total += loss.item() * len(batch)
+        yield total / count, predict(model, data.test_images)
+
+
+def static_epochs(o: argparse.Namespace, data: ImageData) -> Iterator[tuple[float, np.ndarray]]:
+    """Train the static classifier; yields what `tape_epochs` does."""
+    height, width = data.train_images.shape[1:]
+    model = Classifier(height, width, o.n_embd, data.classes, o.batch_size)
+    weights = initial_weights(np.random.default_rng((o.seed, INIT)), width, o.n_embd, data.classes)
+    print_images_start(data, sum(w.size for w in weights), f"{height} rows")
+    count, peak = len(data.train_images), o.lr or 0.1
+    for epoch in range(1, o.epochs + 1):
+        order = np.concatenate([*shuffled_batches(count, o.batch_size, o.seed, epoch)])
+        weights, loss = sgd_epoch(model.run, data.train_images[order], data.train_labels[order],
+                                  weights, o.batch_size, lr=peak * (1 - (epoch - 1) / o.epochs))
+        yield loss, model.predict(data.test_images, weights)
+
+
+def print_images_start(data: ImageData, parameters: int, sequence: str) -> None:
+    height, width = data.train_images.shape[1:]
+    print(f"{parameters:,} parameters; {len(data.train_images):,} images of {height} x {width} pixels "
+          f"to train on, each a sequence of {sequence}; {len(data.test_images):,} to test on")
+    print(f"a model that knows nothing has a loss of ln {data.classes} = {math.log(data.classes):.3f} "
+          f"and an accuracy of {1 / data.classes:.0%}\n", flush=True)
+
+
+# --- what the jobs share ---
+
+
+def add_engine(parser: Parser) -> None:
+    parser.add_argument("--engine", choices=("tape", "static"), default="tape", help="tape: operations "
+                        "run as the code is read; static: they are described first, as a graph, and "
+                        "the graph is run (tape.lazy)")
+
+
+def update(model: nn.Module, optimizer, loss, step: int, grad_clip: float = math.inf) -> None:
     """One step of the optimiser, unless the loss or a gradient is not finite."""
     check_finite("loss", loss.item(), step)
     optimizer.zero_grad()
@@ -216,9 +356,9 @@ def update(model: nn.GPT, optimizer, loss, step: int, grad_clip: float = math.in
     optimizer.step()
 
 
-def check_finite(name: str, value: float, step: int) -> None:
+def check_finite(name: str, value: float, step: int, unit: str = "step") -> None:
     if not math.isfinite(value):
-        raise UsageError(f"the {name} is {value} at step {step}. Checkpoints are as they were; try a "
+        raise UsageError(f"the {name} is {value} at {unit} {step}. Checkpoints are as they were; try a "
                          f"lower --lr")
 
 
@@ -248,6 +388,7 @@ def print_generate(path: Path, flags: str) -> None:
 JOBS: dict[str, tuple[Callable[[], Parser], Callable[[argparse.Namespace], None]]] = {
     "sentences": (sentences_parser, train_sentences),
     "text": (text_parser, train_text),
+    "images": (images_parser, train_images),
 }
 
 

@@ -18,13 +18,15 @@ from nn.sampling import generate, sample
 from nn.schedule import warmup_cosine
 from nn.text import CharTokenizer, Tokenizer, WordTokenizer
 from nn.transformer import FeedForward, TransformerBlock
+from nn.vision import PatchEmbedding, VisionConfig, VisionTransformer
 from tape import cross_entropy
 
 __all__ = [
-    "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding", "FeedForward",
-    "GELU", "GPT", "GPTConfig", "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module",
-    "ModuleList", "MultiHeadAttention", "Parameter", "ReLU", "SGD", "Sequential",
-    "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "WordTokenizer", "causal_mask",
-    "clip_grad_norm", "cross_entropy", "decay_groups", "evaluating", "generate", "load_checkpoint",
-    "newest_checkpoint", "padding_mask", "sample", "save_checkpoint", "warmup_cosine",
+    "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
+    "FeedForward", "GELU", "GPT", "GPTConfig", "LayerNorm", "LearnedPositionalEncoding", "Linear",
+    "Module", "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding", "ReLU", "SGD",
+    "Sequential", "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
+    "VisionTransformer", "WordTokenizer", "causal_mask", "clip_grad_norm", "cross_entropy",
+    "decay_groups", "evaluating", "generate", "load_checkpoint", "newest_checkpoint",
+    "padding_mask", "sample", "save_checkpoint", "warmup_cosine",
 ]

@@ -143,14 +143,14 @@ def read_text(path: str | Path) -> str:
 class Progress:
     """The line that a training script prints every so many steps."""
 
-    def __init__(self, steps: int, tokens_per_step: int):
-        self.steps, self.tokens_per_step = steps, tokens_per_step
+    def __init__(self, steps: int, tokens_per_step: float, unit: str = "tokens", name: str = "step"):
+        self.steps, self.tokens_per_step, self.unit, self.name = steps, tokens_per_step, unit, name
         self.start = time.perf_counter()
 
     def line(self, step: int, loss: float, more: str = "") -> str:
         """``step   100/500   loss 0.0471   22,310 tokens/s   0:01 left`` after `step` steps."""
         seconds = max(time.perf_counter() - self.start, 1e-9)
         left = round(seconds / step * (self.steps - step))
-        return (f"step {step:>6}/{self.steps}   loss {loss:7.4f}{more}   "
-                f"{step * self.tokens_per_step / seconds:>7,.0f} tokens/s   "
+        return (f"{self.name} {step:>{len(str(self.steps))}}/{self.steps}   loss {loss:7.4f}{more}   "
+                f"{step * self.tokens_per_step / seconds:>7,.0f} {self.unit}/s   "
                 f"{left // 60}:{left % 60:02d} left")

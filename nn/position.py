@@ -9,20 +9,25 @@ from nn.module import Module
 from tape import Tensor
 
 
-class SinusoidalPositionalEncoding(Module):
-    """Fixed sines and cosines of geometrically growing wavelengths, added to x (..., T, d).
+def sinusoids(length: int, d: int) -> np.ndarray:
+    """A table (length, d) of sines and cosines of geometrically growing wavelengths, float32.
 
     PE(t, 2i) = sin(t / 10000^(2i/d)), PE(t, 2i+1) = cos of the same: Vaswani et al. 2017,
     arXiv:1706.03762, section 3.5. A shift in t is a rotation of each pair, the same for all t.
     """
+    t = np.arange(length)[:, None]                               # (T, 1)
+    frequency = 10000.0 ** (-np.arange(0, d, 2) / d)             # (ceil(d/2),)
+    table = np.zeros((length, d))
+    table[:, 0::2] = np.sin(t * frequency)
+    table[:, 1::2] = np.cos(t * frequency)[:, :d // 2]
+    return table.astype(np.float32)
+
+
+class SinusoidalPositionalEncoding(Module):
+    """The table of `sinusoids`, fixed, added to x (..., T, d)."""
 
     def __init__(self, block_size: int, d: int):
-        t = np.arange(block_size)[:, None]                       # (T, 1)
-        frequency = 10000.0 ** (-np.arange(0, d, 2) / d)         # (ceil(d/2),)
-        table = np.zeros((block_size, d))
-        table[:, 0::2] = np.sin(t * frequency)
-        table[:, 1::2] = np.cos(t * frequency)[:, :d // 2]
-        self.table = table.astype(np.float32)
+        self.table = sinusoids(block_size, d)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.table[:_length(x, len(self.table))]

@@ -1,0 +1,117 @@
+"""The Vision Transformer: an image is a sequence of patches.
+
+Dosovitskiy et al. 2021, "An image is worth 16x16 words", arXiv:2010.11929.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import tape
+from nn.init import Rng
+from nn.linear import Linear
+from nn.module import Module, evaluating
+from nn.norm import LayerNorm
+from nn.position import LearnedPositionalEncoding
+from nn.transformer import TransformerBlock
+from tape import Tensor, no_grad
+
+
+class PatchEmbedding(Module):
+    """Cut images (B, H, W) into squares and map each to a vector: (B, N, d), row by row.
+
+    Parameters
+    ----------
+    image_shape : (int, int)
+        H and W.
+    patch_size : int
+        Divides both.
+    d : int
+    rng : numpy.random.Generator or int, optional
+    """
+
+    def __init__(self, image_shape: tuple[int, int], patch_size: int, d: int, rng: Rng = None):
+        if any(n % patch_size for n in image_shape):
+            raise ValueError(f"PatchEmbedding: patch_size must divide the sides of the image, got "
+                             f"{patch_size} and {image_shape}")
+        self.image_shape, self.patch_size = tuple(image_shape), patch_size
+        self.count = image_shape[0] // patch_size * (image_shape[1] // patch_size)
+        self.linear = Linear(patch_size * patch_size, d, rng=rng)
+
+    def forward(self, images: Any) -> Tensor:
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(f"PatchEmbedding: images must have shape (B, {self.image_shape[0]}, "
+                             f"{self.image_shape[1]}), got {images.shape}")
+        (H, W), P, B = self.image_shape, self.patch_size, images.shape[0]
+        grid = tape.reshape(images, (B, H // P, P, W // P, P))
+        patches = tape.swapaxes(grid, 2, 3)                      # (B, H/P, W/P, P, P)
+        return self.linear(tape.reshape(patches, (B, self.count, P * P)))
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """What fixes the shape of a `VisionTransformer`.
+
+    Attributes
+    ----------
+    image_shape : height and width in pixels.
+    patch_size : side of a patch in pixels.
+    classes : how many labels.
+    n_layer, n_head, n_embd : blocks, heads in each, width.
+    dropout : probability, while training.
+    """
+
+    image_shape: tuple[int, int]
+    patch_size: int
+    classes: int
+    n_layer: int = 2
+    n_head: int = 4
+    n_embd: int = 64
+    dropout: float = 0.0
+
+
+class VisionTransformer(Module):
+    """Patches + positions, a stack of pre-norm blocks, the mean over the patches, logits.
+
+    ``VisionTransformer(config)(images, labels=None) -> (logits, loss)`` with images (B, H, W),
+    labels (B,), logits (B, classes). Of the two heads of the paper this has the mean over the
+    patches (appendix D.3), which needs no class token.
+
+    Parameters
+    ----------
+    config : VisionConfig
+    rng : numpy.random.Generator or int, optional
+        Fixes the initial weights and the dropout.
+    """
+
+    def __init__(self, config: VisionConfig, rng: Rng = None):
+        rng = np.random.default_rng(rng)
+        c = self.config = config
+        self.patches = PatchEmbedding(c.image_shape, c.patch_size, c.n_embd, rng)
+        self.positions = LearnedPositionalEncoding(self.patches.count, c.n_embd, rng)
+        self.blocks = [
+            TransformerBlock(c.n_embd, c.n_head, activation="gelu", dropout=c.dropout, rng=rng)
+            for _ in range(c.n_layer)]
+        self.norm = LayerNorm(c.n_embd)
+        self.head = Linear(c.n_embd, c.classes, rng=rng)
+
+    def forward(self, images: Any, labels: Any = None) -> tuple[Tensor, Tensor | None]:
+        x = self.positions(self.patches(images))                 # (B, N, C)
+        for block in self.blocks:
+            x = block(x)
+        logits = self.head(self.norm(x).mean(axis=1))            # (B, classes)
+        return logits, None if labels is None else tape.cross_entropy(logits, labels)
+
+
+@no_grad
+def predict(model: VisionTransformer, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
+    """The likeliest label of each image (N, H, W): integers (N,)."""
+    labels = []
+    with evaluating(model):
+        for start in range(0, len(images), batch_size):
+            logits, _ = model(images[start:start + batch_size])
+            labels.append(logits.data.argmax(axis=1))
+    return np.concatenate(labels)

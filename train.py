@@ -351,14 +351,14 @@ def update(model: nn.Module, optimizer, loss, step: int, grad_clip: float = math
     try:
         nn.clip_grad_norm(model.named_parameters(), grad_clip)
     except ValueError as error:
-        raise UsageError(f"step {step}: {error}. Checkpoints are as they were; try a lower "
+        raise UsageError(f"step {step}: {error}. No checkpoint was touched; try a lower "
                          f"--lr") from error
     optimizer.step()
 
 
 def check_finite(name: str, value: float, step: int, unit: str = "step") -> None:
     if not math.isfinite(value):
-        raise UsageError(f"the {name} is {value} at {unit} {step}. Checkpoints are as they were; try a "
+        raise UsageError(f"the {name} is {value} at {unit} {step}. No checkpoint was touched; try a "
                          f"lower --lr")
 
 

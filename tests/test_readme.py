@@ -26,6 +26,18 @@ def test_the_model_example_learns():
     assert names["loss"].item() < 4.0        # ln 65 = 4.17
 
 
+def test_the_program_on_the_static_graph_prints_what_is_shown(capsys):
+    program = blocks("python")[3]
+    exec(program, {})
+    assert capsys.readouterr().out == blocks("text")[1]
+    assert len(program.splitlines()) <= 40
+
+
+def test_the_frozen_model_gives_the_eager_loss(capsys):
+    exec(blocks("python")[4], {})
+    assert capsys.readouterr().out == "True\n"
+
+
 def test_the_rule_shown_is_the_rule_in_the_code():
     source = (ROOT / "tape/ops/arithmetic.py").read_text(encoding="utf-8")
     for line in blocks("python")[1].strip().rstrip(")").splitlines():
@@ -39,7 +51,7 @@ def test_the_two_commands_are_there_once_each():
 
 def test_the_map_names_every_file_and_no_other():
     named = set(re.findall(r"\w+\.py", blocks("text")[-1]))
-    real = {p.name for folder in ("tape", "tape/ops", "nn", ".") for p in (ROOT / folder).glob("*.py")
+    real = {p.name for folder in ("tape", "tape/ops", "tape/lazy", "nn", ".") for p in (ROOT / folder).glob("*.py")
             if p.name != "__init__.py"}
     assert named == real
 

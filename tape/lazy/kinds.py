@@ -43,10 +43,6 @@ class TapeOp(BuiltIn):
     def compute(self, node: Node, input_values: list) -> Any:
         return forward_of(self.operator)(*input_values, **node.attrs)
 
-    def gradient(self, node: Node, output_grad: Node) -> list[Node]:
-        found = self.pull(node, output_grad, range(len(node.inputs)))
-        return [found[i] if i in found else ops.zeros_like(x) for i, x in enumerate(node.inputs)]
-
     def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
              out: Node | None = None) -> dict[int, Node]:
         operator = self.operator
@@ -190,15 +186,14 @@ class Composite(BuiltIn):
         """What it is made of, as a graph on these inputs."""
         raise NotImplementedError
 
-    def gradient(self, node: Node, output_grad: Node) -> list[Node]:
-        found = self.pull(node, output_grad, range(len(node.inputs)))
-        return [found[i] if i in found else ops.zeros_like(x) for i, x in enumerate(node.inputs)]
-
     def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
              out: Node | None = None) -> dict[int, Node]:
+        seen: set[Node] = set()
         # An input that occurs twice must be told apart from itself: each has a gradient of its own.
-        inputs = [op_of(IDENTITY)(x) if x in node.inputs[:i] else x
-                  for i, x in enumerate(node.inputs)]
+        inputs: list[Node] = []
+        for x in node.inputs:
+            inputs.append(op_of(IDENTITY)(x) if x in seen else x)
+            seen.add(x)
         found = pull_back(self.expand(inputs, node.attrs), output_grad, [inputs[i] for i in wanted],
                           stop=frozenset(inputs), stands_for=out or node)
         return {i: found[inputs[i]] for i in wanted if inputs[i] in found}

@@ -76,6 +76,14 @@ class Op:
 class BuiltIn(Op):
     """An Op of ours: copied and pickled by its name in ``tape/lazy/operators.py``."""
 
+    def gradient(self, node: Node, output_grad: Node) -> list[Node]:
+        found = self.pull(node, output_grad, range(len(node.inputs)))
+        return [found[i] if i in found else ops.zeros_like(x) for i, x in enumerate(node.inputs)]
+
+    def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
+             out: Node | None = None) -> dict[int, Node]:
+        return {}
+
     def __copy__(self) -> BuiltIn:
         return self
 
@@ -210,9 +218,6 @@ class Placeholder(BuiltIn):
         raise ValueError(f"placeholder: the variable {node.name} was not fed; give run() an array for "
                          f"it")
 
-    def gradient(self, node: Node, output_grad: Node) -> list[Node]:
-        return []
-
 
 placeholder = Placeholder()
 
@@ -234,9 +239,6 @@ class Constant(BuiltIn):
 
     def compute(self, node: Node, input_values: list) -> Any:
         return node.value
-
-    def gradient(self, node: Node, output_grad: Node) -> list[Node]:
-        return []
 
     def formula(self, names: list[str], attrs: dict) -> str:
         value = attrs["value"]

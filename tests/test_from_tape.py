@@ -80,6 +80,26 @@ def test_a_frozen_gpt_in_float64_passes_the_checker():
         np.testing.assert_allclose(slope[place], (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-8)
 
 
+def test_a_frozen_vision_transformer_gives_the_gradients_of_the_eager_one():
+    model = nn.VisionTransformer(nn.VisionConfig((4, 4), 2, 3, n_layer=1, n_head=2, n_embd=8), rng=0)
+    images, labels = RNG.standard_normal((5, 4, 4)).astype(np.float32), RNG.integers(0, 3, 5)
+    parameters = dict(model.named_parameters())
+    _, loss = model(images, labels)
+    with pytest.raises(ValueError, match="not on the tape .*: images.* requires_grad=True"):
+        ad.from_tape(loss, {"images": images, "labels": labels, **parameters})
+    recorded = Tensor(images, requires_grad=True)       # so that cutting it into patches is on the tape
+    _, loss = model(recorded, labels)
+    node, v = ad.from_tape(loss, {"images": recorded, "labels": labels, **parameters})
+    images, labels = images[::-1] * 2, labels[::-1]
+    _, loss = model(images, labels)
+    loss.backward()
+    value, *found = ad.Evaluator([node, *ad.gradients(node, [v[name] for name in parameters])]).run(
+        {v["images"]: images, v["labels"]: labels, **{v[n]: p.data for n, p in parameters.items()}})
+    assert value == loss.item()
+    for (name, parameter), gradient in zip(parameters.items(), found):
+        np.testing.assert_array_equal(gradient, parameter.grad, err_msg=name)
+
+
 # --- every operator ---
 
 

@@ -42,7 +42,8 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
     -----
     The graph is the list of operators that ran. What the program took from its data outside of
     them is part of it: Python's branches and loops, shapes, indices, comparisons (``t > 0`` is an
-    array), dropout masks. Leaves that are not among `inputs` become constants.
+    array), dropout masks, and whatever ran on tensors none of which required a gradient. Leaves that
+    are not among `inputs` become constants.
 
     Examples
     --------
@@ -69,7 +70,9 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
     unused = [name for name in named if name not in given.used]
     if unused:
         raise ValueError(f"from_tape: not on the tape of this output: {', '.join(unused)}. Give the "
-                         f"very tensor or array that was an operand, not a copy or a slice of it.")
+                         f"very tensor or array that was an operand, not a copy or a slice of it. Data "
+                         f"on which operations run before it meets a parameter is on the tape if it "
+                         f"is a Tensor with requires_grad=True.")
     return made[output._record], variables if isinstance(inputs, Mapping) else list(variables.values())
 
 

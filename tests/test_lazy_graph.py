@@ -63,6 +63,7 @@ def test_printing_a_node_prints_its_name():
     x, y = variables()
     assert str(x) == repr(x) == f"{x}" == "x"
     assert str((x + y) * 2) == "((x+y)*2)"
+    assert str(-x ** 2 / (y @ y - 1)) == "((-(x**2))/((y@y)-1))"
     node = ad.Node([x, y], ad.add, name="total")
     assert str(node) == "total"
     node.name = "sum of both"
@@ -302,6 +303,13 @@ def test_a_shape_that_an_operator_refuses_is_named():
         run(ad.cross_entropy(x, y), {x: X, y: np.array([0.0, 1.0])})
     with pytest.raises(IndexError, match=r"embedding: ids must be in \[0, 2\)"):
         run(ad.embedding(x, y), {x: X, y: np.array([5])})
+
+
+def test_a_matrix_is_fed_as_an_array():
+    x = ad.Variable("x")
+    value = run(x * x, {x: np.ma.array(X)})
+    assert type(value) is np.ndarray
+    np.testing.assert_array_equal(value, X * X)
 
 
 def test_numbers_can_be_fed():

@@ -95,7 +95,7 @@ class Evaluator:
 
 def _as_fed(node: Node, value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return value
+        return np.asarray(value)         # of a subclass too: a matrix has another idea of x * y
     if isinstance(value, (int, float, np.generic)):
         return np.asarray(value, None if isinstance(value, np.generic) else np.float32)
     hint = "; feed its .data" if isinstance(value, Tensor) else "; np.array(...) makes one"

@@ -71,6 +71,8 @@ class TapeOp(BuiltIn):
     def formula(self, names: list[str], attrs: dict) -> str:
         if self.symbol and len(names) == 1:
             return f"({self.symbol}{names[0]})"
+        if self.operator is arithmetic.power_number:
+            return f"({names[0]}**{attrs['exponent']!r})"
         return super().formula(names, attrs)
 
     def __reduce__(self) -> tuple:

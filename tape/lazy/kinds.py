@@ -210,6 +210,7 @@ class KernelGradient(Composite):
 
     def __init__(self, operator: Fused):
         self.operator = operator
+        assert not (operator.residuals and "out" in operator.needs[0])     # `made` is one of them
 
     @property
     def name(self) -> str:
@@ -224,13 +225,18 @@ class KernelGradient(Composite):
 
     def compute(self, node: Node, input_values: list) -> Any:
         g, *inputs = input_values
-        out = self.operator.forward(*inputs, **self.attributes(node.attrs))
-        out, residuals = out if self.operator.residuals else (out, {})
-        return self.backward(g, inputs, out, residuals, node.attrs)[node.attrs["input"]]
+        attributes = self.attributes(node.attrs)
+        made = self.operator.forward(*inputs, **attributes)
+        made = made[1] if self.operator.residuals else made
+        return self.backward(g, made, *inputs, attributes=attributes)[node.attrs["input"]]
 
-    def backward(self, g: Any, inputs: Sequence, out: Any, residuals: dict, attrs: dict) -> Sequence:
-        """The gradients of all inputs, by the kernel, which asks for what it needs by name."""
-        named = {**dict(zip(self.operator.inputs, inputs)), "out": out, **attrs, **residuals}
+    def backward(self, g: Any, made: Any, *inputs: Any, attributes: dict) -> Sequence:
+        """The gradients of all inputs, by the kernel, which asks for what it needs by name.
+
+        `made` is what the forward kernel left for it: the residuals, or else its result.
+        """
+        left = made if self.operator.residuals else {"out": made}
+        named = {**dict(zip(self.operator.inputs, inputs)), **attributes, **left}
         kernel: Any = self.operator.rules[0]
         return kernel(g, *(named[name] for name in self.operator.needs[0]))
 

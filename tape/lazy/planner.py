@@ -150,17 +150,16 @@ class _Planner:
         """The backward kernel: one call for the gradients of all inputs."""
         g, *rest = inputs
         operator, attributes = op.operator, op.attributes(node.attrs)
-        forward = self._kernel(node, operator, rest, attributes)
-
-        def backward(g: Any, made: Any, *values: Any) -> Sequence:
-            out, residuals = made if operator.residuals else (made, {})
-            return op.backward(g, values, out, residuals, attributes)
-
-        every = self.call(node, backward, [g, forward, *rest], (op, self._key(attributes)))
+        made = self._kernel(node, operator, rest, attributes)
+        if operator.residuals:
+            made = self._pick(node, made, 1)
+        every = self.call(node, _bound(op.backward, {"attributes": attributes}), [g, made, *rest],
+                          (op, self._key(attributes)))
         return self._pick(node, every, node.attrs["input"])
 
     def _pick(self, node: Node, slot: int, i: int) -> int:
-        return self.call(node, itemgetter(i), [slot], ("pick", i))
+        """One of several results, at once: what is asked for later must not hold the others."""
+        return self.call(node, itemgetter(i), [slot], ("pick", i), self._made[slot] + 0.5)
 
     def _stand_in(self, node: Node, slot: int) -> int:
         """Of an operand called `like` only shape and dtype are asked for, and the array can go.

@@ -64,7 +64,7 @@ class _Planner:
         self._calls: list[tuple] = []                # (order, function, sources, target, node)
         self._made: dict[int, float] = {}            # slot -> order of the call that makes it
         self._known: dict[Any, int] = {}
-        self._held: list[Any] = []                   # arrays whose id is in a key
+        self._held: list[Any] = []                   # what is in a key by its id
         self._owner: Node | None = None              # the composite whose parts are being planned
 
     def in_order(self, outputs: list[int]) -> list[Step]:
@@ -176,14 +176,14 @@ class _Planner:
 
     def _key(self, value: Any) -> Any:
         """Equal for values with which an operator gives equal results; 1, 1.0 and True are not."""
-        if isinstance(value, np.ndarray):
-            self._held.append(value)
-            return id(value)
         if isinstance(value, dict):
             return tuple((name, self._key(item)) for name, item in sorted(value.items()))
         if isinstance(value, (tuple, list)):
             return type(value), tuple(map(self._key, value))
-        return type(value), repr(value)
+        if value is None or isinstance(value, (int, float, str, slice, np.dtype)):
+            return type(value), repr(value)
+        self._held.append(value)             # an array, say: while it lives its id is its own
+        return id(value)
 
 
 def _bound(function: Callable, attributes: dict) -> Callable:

@@ -121,6 +121,18 @@ def test_every_operator_can_be_frozen(case):
         np.testing.assert_allclose(slope, wanted.data, rtol=1e-12, atol=1e-14)
 
 
+def test_a_gradient_that_was_recorded_can_be_frozen():
+    """The tape of ``create_graph`` is a tape: here that of d/dx of a softmax's squared length."""
+    def slope(x):
+        return grad((tape.softmax(x * x) ** 2).sum(), x, create_graph=True)
+    x, fresh = leaf([0.3, -0.5, 0.8]), leaf([1.1, 0.2, -0.7])
+    node, (v,) = ad.from_tape(slope(x), [x])
+    value, curve = ad.Evaluator([node, *ad.gradients(node, [v])]).run({v: fresh.data})
+    expected = slope(fresh)
+    np.testing.assert_allclose(value, expected.data, rtol=1e-12)
+    np.testing.assert_allclose(curve, grad(expected.sum(), fresh).data, rtol=1e-9)
+
+
 # --- what counts as an input ---
 
 

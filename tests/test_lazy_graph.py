@@ -141,6 +141,7 @@ def test_numpy_functions_build_graph():
     (lambda x: list(x), TypeError, "not iterable"),
     (lambda x: 1 in x, TypeError, "not"),
     (lambda x: x + "a", TypeError, "nodes, arrays or real numbers; got str"),
+    (lambda x: x + None, TypeError, "nodes, arrays or real numbers; got NoneType"),
     (lambda x: x + Tensor(1.0, requires_grad=True), TypeError, "from_tape"),
     (lambda x: ad.mul_by_const(x, x), TypeError, "const_val must be a number, got Variable"),
     (lambda x: ad.sum_op(x, dims=1), TypeError, r"sum_op\(node_A, dim=None, keepdim=False\).*dims"),

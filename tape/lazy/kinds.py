@@ -298,7 +298,9 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict) -> Node:
         return WITH_NUMBER[operator](*inputs)
     if operator in (ops.add, ops.mul) and is_number(inputs[0]):
         return WITH_NUMBER[operator](inputs[1], inputs[0])
-    return Node(map(as_node, inputs), op_of(operator), attributes)
+    optional = isinstance(operator, Fused)        # layer_norm, say, may have no weight
+    return Node([constant(None) if x is None and optional else as_node(x) for x in inputs],
+                op_of(operator), attributes)
 
 
 Node.__tape_apply__ = staticmethod(apply)

@@ -257,7 +257,7 @@ def as_node(value: Any) -> Node:
     """A Node as it is; a number, an array or a list as a constant node."""
     if isinstance(value, Node):
         return value
-    if value is None or is_number(value):
+    if is_number(value):
         return constant(value.item() if isinstance(value, np.generic) else value)
     if isinstance(value, Tensor):
         if value.requires_grad:

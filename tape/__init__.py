@@ -6,6 +6,7 @@
     primitive                           a new operator from a forward and its derivative
     gradcheck                           derivatives against differences
     show, record_lines                  the tape as a table
+    tape.lazy                           the static graph over the same operators
 """
 
 from typing import Any

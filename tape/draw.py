@@ -50,6 +50,10 @@ def show(*outputs: Tensor) -> str:
 
 
 def _records(outputs: tuple) -> list[Record]:
+    for value in outputs:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"show: outputs must be Tensors, got {type(value).__name__}. A node of a "
+                            f"static graph is shown by tape.lazy.show.")
     found = {t._record for t in outputs if t._record is not None}
     stack = list(found)
     while stack:

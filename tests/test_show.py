@@ -2,7 +2,10 @@
 
 import numpy as np
 
+import pytest
+
 import tape
+import tape.lazy
 from tape import Tensor, no_grad, ops
 
 
@@ -99,3 +102,9 @@ def test_nothing_was_recorded():
         silent = x * 2
     for tensor in (x, silent, Tensor(1.0) * 2):
         assert tape.show(tensor).startswith("nothing was recorded")
+
+
+def test_what_is_no_tensor_is_refused_and_a_node_sent_to_its_own_picture():
+    for value in (tape.lazy.Variable("x"), 1.0):
+        with pytest.raises(TypeError, match="outputs must be Tensors, got .*tape.lazy.show"):
+            tape.show(value)

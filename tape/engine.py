@@ -218,7 +218,7 @@ def _pull(record: Record, g, lift, useful) -> list[tuple[Any, Any]]:
     """What one record contributes to the gradient of each parent: (parent, gradient)."""
     plan, parents = record.plan, record.parents
     if record.guards is not None:
-        _check_guards(record)
+        check_guards(record)
     if plan.joint:
         pulled = plan.operator.pull_all(record, g, lift)
         return [(parents[i], _fitting(contribution, record, i, lift))
@@ -278,7 +278,8 @@ def _fitting(contribution, record: Record, index: int, lift):
     return contribution
 
 
-def _check_guards(record: Record) -> None:
+def check_guards(record: Record) -> None:
+    """Refuse a record whose kept inputs were changed in place since."""
     for tensor, version in record.guards or ():
         if tensor._version != version:
             place = f" (recorded at {record.line})" if record.line else ""

@@ -153,6 +153,7 @@ def gelu_backward(g, x, s):
 
 def cross_entropy(logits, targets, ignore_index, reduction):
     """Mean (or sum) of logsumexp(row) - row[target] over the rows that count."""
+    targets = np.asarray(targets)
     _check_targets(logits, targets, ignore_index, reduction)
     rows, picks, counts = _rows(logits, targets, ignore_index)
     peak = np.max(rows, axis=-1, keepdims=True)
@@ -191,7 +192,7 @@ def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
 def _rows(logits, targets, ignore_index):
     """Logits as (N, V), targets as (N,), and 1 or 0 for the rows that count."""
     rows = _as_rows(logits)
-    picks = targets.reshape(-1)
+    picks = np.reshape(targets, -1)
     counts = np.not_equal(picks, ignore_index)
     return rows, np.where(counts, picks, 0), counts.astype(rows.dtype)
 

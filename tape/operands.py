@@ -55,7 +55,11 @@ def with_name(error: Exception, operator: Primitive, arrays: list) -> Exception:
     text = str(error)
     prefix = "" if text.startswith(operator.name + ":") else operator.name + ": "
     shapes = ", ".join(str(np.shape(a)) for a in arrays[:8])
-    return type(error)(f"{prefix}{text.rstrip()} (inputs of shape {shapes})")
+    message = f"{prefix}{text.rstrip()} (inputs of shape {shapes})"
+    try:
+        return type(error)(message)
+    except TypeError:            # some of NumPy's own kinds cannot be made from a text
+        return TypeError(message)
 
 
 def as_result(operator: Primitive, out: Any) -> Any:

@@ -214,3 +214,34 @@ def test_a_released_tape_says_how_to_keep_it():
         ad.from_tape(y, [x])
     with no_grad(), pytest.raises(ValueError, match="not under no_grad"):
         ad.from_tape(x * x, [x])
+
+
+def test_constants_are_those_that_were_used():
+    w, buffer, data = leaf([1.0, 2.0]), np.ones(2), Tensor(np.ones(2))
+    a = w * buffer * data
+    buffer[:] = 5
+    data.data = np.array([7.0, 7.0])
+    out = (a * buffer * data).sum()
+    node, _ = ad.from_tape(out, [])
+    assert ad.Evaluator([node]).run({}) == [out.item()] == [105]
+
+
+def test_one_int_array_as_a_factor_and_as_ids():
+    table, ids = leaf(np.eye(3)), np.array([0, 2])
+    out = (tape.embedding(table * 1.0, ids).sum(axis=1) * ids).sum()
+    node, _ = ad.from_tape(out, [])
+    assert ad.Evaluator([node]).run({}) == [2]
+
+
+def test_a_kept_leaf_that_was_changed_in_place_is_refused():
+    w = leaf([1.0, 2.0])
+    out = w * w
+    w.data += 1
+    with pytest.raises(RuntimeError, match="changed in place"):
+        ad.from_tape(out, [])
+
+
+def test_one_array_under_two_names_is_refused():
+    w, x = leaf([1.0]), np.ones(1)
+    with pytest.raises(ValueError, match="a and b are the same array"):
+        ad.from_tape(w * x * x, {"a": x, "b": x})

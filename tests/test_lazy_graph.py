@@ -534,3 +534,96 @@ def test_show_has_a_limit():
     assert len(text.splitlines()) == 7 and text.endswith("1001 nodes, the first 996 not shown")
     mermaid = ad.show(y, style="mermaid", limit=5)
     assert "996 earlier nodes" in mermaid and len(mermaid.splitlines()) < 20
+
+
+# --- what was wrong once ---
+
+
+def test_a_sum_or_difference_with_a_number_has_one_input():
+    x = ad.Variable("x")
+    for node, expected in ((x - 2, X - 2), (2 - x, 2 - X), (x - np.float32(2), X - 2)):
+        assert node.op is ad.add_by_const and len(node.inputs) == 1
+        np.testing.assert_array_equal(run(node, {x: X}), expected)
+    assert (x - 2).constant == -2
+    np.testing.assert_array_equal((x - 2).op.compute(x - 2, [X]), X - 2)
+
+
+def test_a_fed_constant_changes_no_gradients_shape():
+    x = ad.Variable("x")
+    for node in (2.0 / x, ad.mul(x, 2.0), ad.add(x, 2.0)):
+        (number,) = [parent for parent in node.inputs if parent is not x]
+        (slope,) = ad.Evaluator(ad.gradients(node, [x])).run(
+            {x: np.array(3.0, np.float32), number: np.arange(1.0, 4.0)})
+        assert slope.shape == () and slope.dtype == np.float32
+
+
+def test_integers_that_are_fed_stay_integers():
+    x, y = variables()
+    assert run(x + 0, {x: 16777217}) == 16777217
+    assert run(ad.embedding(y, x), {x: 1, y: X}).tolist() == X[1].tolist()
+    assert run(ad.cross_entropy(x, 1), {x: X[0]}) == pytest.approx(np.log(1 + np.exp(-1)))
+
+
+def test_compute_of_a_users_op_must_return_an_array():
+    class Lists(Counted):
+        def compute(self, node, input_values):
+            return [1.0, 2.0]
+    x = ad.Variable("x")
+    with pytest.raises(TypeError, match="operator Lists: compute must return an array, got list"):
+        run(Lists()(x) + Lists()(x), {x: X})
+
+
+def test_a_users_op_may_name_itself_and_return_a_view():
+    class Own(Counted):
+        def __init__(self):
+            self.name = "own"
+
+        def compute(self, node, input_values):
+            return np.lib.stride_tricks.sliding_window_view(input_values[0], 2, writeable=True)
+    x, array = ad.Variable("x"), np.arange(4.0)
+    node = Own()(x)
+    assert node.op.name == "own" and str(node) == "own(x)"
+    run(node, {x: array})[:] = 9
+    np.testing.assert_array_equal(array, np.arange(4.0))
+
+
+def test_the_gradient_of_pieces_of_several_dtypes():
+    x, y = variables()
+    node = ad.sum_op(ad.concat([x, y]) ** 2, 0)
+    found = ad.Evaluator(ad.gradients(node, [x, y])).run(
+        {x: np.ones(2, np.float32), y: np.array([3, 4])})
+    assert found[0].tolist() == [2, 2] and found[0].dtype == np.float32 and found[1].tolist() == [6, 8]
+
+
+def test_targets_have_a_gradient_of_zeros():
+    x, y = variables()
+    loss = ad.cross_entropy(x, y)
+    slopes = ad.gradients(loss, [y, x])
+    (found, _), (by_op,) = ad.Evaluator(slopes).run({x: X, y: np.array([0, 1])}), ad.Evaluator(
+        [loss.op.gradient(loss, ad.ones_like(loss))[1]]).run({x: X, y: np.array([0, 1])})
+    assert found.tolist() == by_op.tolist() == [0, 0]
+
+
+def test_layernorm_of_nothing_and_with_a_numpy_integer():
+    x = ad.Variable("x")
+    assert run(ad.layernorm(x, 3), {x: np.zeros((0, 3))}).shape == (0, 3)
+    assert run(ad.layernorm(x, np.int64(2)), {x: X}).shape == (2, 2)
+
+
+def test_attributes_and_fields_of_the_user_are_left_alone():
+    x = ad.Variable("x")
+    for node in (ad.relu(x), ad.softmax(x), ad.gelu(x), x + 1):
+        node.attrs["tag"] = 1
+        assert run(node, {x: X}).shape == (2, 2)
+        assert run(ad.gradients(node, [x])[0], {x: X}).shape == (2, 2)
+    x.value = 3
+    assert copy.copy(x).value == copy.deepcopy(x).value == 3
+
+
+def test_numbers_of_numpy_are_weak_as_attributes_too():
+    x, y = variables()
+    feed = {x: X.astype(np.float32), y: np.array([2, 2])}
+    for node in (ad.power(x, np.float64(0.5)), ad.greater(x, y)):
+        assert run(node, feed).dtype == np.float32
+    with pytest.raises(TypeError, match="power: exponent must be known when the graph is built"):
+        ad.power(x, y)

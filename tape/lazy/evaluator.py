@@ -96,8 +96,10 @@ class Evaluator:
 def _as_fed(node: Node, value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return np.asarray(value)         # of a subclass too: a matrix has another idea of x * y
-    if isinstance(value, (int, float, np.generic)):
-        return np.asarray(value, None if isinstance(value, np.generic) else np.float32)
+    if isinstance(value, float) and not isinstance(value, np.generic):
+        return np.asarray(value, np.float32)         # as a Tensor made of it is
+    if isinstance(value, (int, np.bool_, np.integer, np.floating)):
+        return np.asarray(value)
     hint = "; feed its .data" if isinstance(value, Tensor) else "; np.array(...) makes one"
     kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
     raise TypeError(f"run: {node.name} must be fed an array of real numbers, got {kind}{hint}")
@@ -119,7 +121,8 @@ def _owned(values: list, given: list[np.ndarray]) -> list[np.ndarray]:
     for value in values:
         array = np.asarray(value)
         memory = _memory(array)
-        if id(memory) in seen or memory.size != array.size or not array.flags.writeable:
+        if (id(memory) in seen or memory.base is not None or memory.size != array.size
+                or not array.flags.writeable):
             array = memory = array.copy()
         seen.add(id(memory))
         arrays.append(array)

@@ -6,7 +6,7 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from tape.engine import Record
+from tape.engine import Record, check_guards
 from tape.lazy.node import Node, Variable, constant
 from tape.lazy.kinds import op_of
 from tape.tensor import Tensor
@@ -43,7 +43,11 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
     The graph is the list of operators that ran. What the program took from its data outside of
     them is part of it: Python's branches and loops, shapes, indices, comparisons (``t > 0`` is an
     array), dropout masks, and whatever ran on tensors none of which required a gradient. Leaves that
-    are not among `inputs` become constants.
+    are not among `inputs` become constants, with the values that they have now.
+
+    The tape of a gradient (``grad(..., create_graph=True)``) can be frozen too, but there the rules
+    themselves compare: the masks of relu, max, where and clip and the targets of cross_entropy are
+    part of the program. Freeze the result instead, and differentiate it with `gradients`.
 
     Examples
     --------
@@ -84,7 +88,10 @@ class _Given:
         self.used: set[str] = set()
         self._names: dict[Any, str] = {}
         for name, value in named.items():
-            self._names[_identity(value)] = name
+            other = self._names.setdefault(_identity(value), name)
+            if other != name:
+                raise ValueError(f"from_tape: {other} and {name} are the same array, so the tape "
+                                 f"cannot tell them apart. Run the model on a copy of one of them.")
 
     def find(self, value: Any) -> Variable | None:
         """The variable for an operand as it was given to an operator, if it is an input."""
@@ -136,6 +143,7 @@ def _recorded_constants(record: Record) -> list[Record]:
 
 
 def _operands(record: Record, made: dict[Any, Node], given: _Given) -> list[Node]:
+    check_guards(record)
     constants = iter(record.constants or ())
     operands = []
     for parent in record.parents:
@@ -160,7 +168,7 @@ def _leaf(value: Any, array: Any, made: dict[Any, Node], given: _Given) -> Node:
     variable = given.find(value)
     if variable is not None:
         return variable
-    key = _identity(value)
+    key = id(array)           # of the array that was used: what `value` holds may have changed since
     if key not in made:
         made[key] = constant(np.array(array) if isinstance(array, (np.ndarray, np.generic)) else array)
     return made[key]

@@ -24,16 +24,18 @@ class TapeOp(BuiltIn):
 
     def __init__(self, operator: Primitive, name: str = ""):
         self.operator = operator
-        self._name = name or operator.name
+        self.name = name or operator.name
         self.symbol = _SYMBOLS.get(operator, "")
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
         named = [kwargs.pop(f"node_{letter}") for letter in "ABC" if f"node_{letter}" in kwargs]
         inputs, attributes = self.operator.bind((*args, *named), kwargs)
+        for key, value in attributes.items():
+            if isinstance(value, Node):
+                raise TypeError(f"{self.name}: {key} must be known when the graph is built, got the "
+                                f"node {value.name}")
+            if isinstance(value, np.generic):
+                attributes[key] = value.item()        # weak, as a number is
         return Node(map(as_node, inputs), self, attributes)
 
     def operands(self, node: Node) -> list:
@@ -41,7 +43,11 @@ class TapeOp(BuiltIn):
         return node.inputs
 
     def compute(self, node: Node, input_values: list) -> Any:
-        return forward_of(self.operator)(*input_values, **node.attrs)
+        return forward_of(self.operator)(*input_values, **self.attributes(node.attrs))
+
+    def attributes(self, attrs: dict) -> dict:
+        """The operator's own among a node's attributes, where a user may have put others."""
+        return {name: value for name, value in attrs.items() if name in self.operator.defaults}
 
     def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
              out: Node | None = None) -> dict[int, Node]:
@@ -86,8 +92,7 @@ class WithNumber(TapeOp):
         if not is_number(const_val):
             raise TypeError(f"{self.name}: const_val must be a number, got "
                             f"{type(const_val).__name__}")
-        value = const_val.item() if isinstance(const_val, np.generic) else const_val
-        return Node([as_node(node_A)], self, {"constant": value})
+        return Node([as_node(node_A)], self, {"constant": _item(const_val)})
 
     def operands(self, node: Node) -> list:
         return [*node.inputs, node.attrs["constant"]]
@@ -96,7 +101,10 @@ class WithNumber(TapeOp):
         return self.operator.forward(*input_values, node.attrs["constant"])
 
     def formula(self, names: list[str], attrs: dict) -> str:
-        return f"({names[0]}{self.symbol}{attrs['constant']!r})"
+        value = attrs["constant"]
+        if self.symbol == "+" and value < 0:
+            return f"({names[0]}{value!r})"
+        return f"({names[0]}{self.symbol}{value!r})"
 
     __reduce__ = BuiltIn.__reduce__
 
@@ -107,9 +115,7 @@ def _fitting(op: TapeOp, part: Any, node: Node, i: int, output_grad: Node) -> No
     part = as_node(part)
     if operator.elementwise and not _surely_zero(part, output_grad):
         part = arithmetic.zero_where_undefined(part, output_grad)
-    # A number does not broadcast what stands beside it, nor (in these) change its dtype.
-    alone = len(node.inputs) == 1 or operator in _BASIC and not _is_number(x) and all(
-        other is x or _is_number(other) for other in node.inputs)
+    alone = all(other is x for other in node.inputs)       # nothing broadcasts it or widens it
     return part if operator.elementwise and alone or _like(part) is x \
         else reductions.sum_to_like(part, x)
 
@@ -125,10 +131,6 @@ def _surely_zero(part: Node, g: Node) -> bool:
         return bool(np.isfinite(part.attrs["constant"]))
     return part.op is op_of(ops.neg) or part.op is op_of(ops.mul) and all(
         getattr(x.op, "operator", None) in _COMPARISONS for x in others)
-
-
-def _is_number(node: Node) -> bool:
-    return isinstance(node.attrs.get("value"), (int, float)) and node.op is constant
 
 
 def _like(node: Node) -> Node | None:
@@ -152,14 +154,13 @@ def op_of(operator: Primitive, name: str = "") -> TapeOp:
 
 _TAPE_OPS: dict[Primitive, TapeOp] = {}
 _SYMBOLS = {ops.add: "+", ops.sub: "-", ops.mul: "*", ops.div: "/", ops.neg: "-", ops.matmul: "@"}
-_BASIC = (ops.add, ops.sub, ops.mul, ops.div)
 _COMPARISONS = set(arithmetic.COMPARISONS.values())
 
 
 @functools.lru_cache(maxsize=None)
 def forward_of(operator: Primitive) -> Callable:
     """The forward on arrays, where integers take the dtype of floats beside them, as on the tape."""
-    mixes = operator.variadic or sum(map(bool, operator.rules)) > 1
+    mixes = operator.differentiable and (operator.variadic or sum(map(bool, operator.rules)) > 1)
     if isinstance(operator, Fused) or not mixes:
         return operator.on_arrays if operator.residuals else operator.forward
     forward = operator.forward
@@ -210,25 +211,23 @@ class KernelGradient(Composite):
 
     def __init__(self, operator: Fused):
         self.operator = operator
+        self.name = f"{operator.name}_gradient"
         assert not (operator.residuals and "out" in operator.needs[0])     # `made` is one of them
-
-    @property
-    def name(self) -> str:
-        return f"{self.operator.name}_gradient"
 
     def __call__(self, output_grad: Node, node: Node, i: int) -> Node:
         return Node([output_grad, *node.inputs], self, {**node.attrs, "input": i})
 
     def attributes(self, attrs: dict) -> dict:
         """Those of the fused operator."""
-        return {name: value for name, value in attrs.items() if name != "input"}
+        return {name: value for name, value in attrs.items() if name in self.operator.defaults}
 
     def compute(self, node: Node, input_values: list) -> Any:
         g, *inputs = input_values
         attributes = self.attributes(node.attrs)
         made = self.operator.forward(*inputs, **attributes)
         made = made[1] if self.operator.residuals else made
-        return self.backward(g, made, *inputs, attributes=attributes)[node.attrs["input"]]
+        i = node.attrs["input"]
+        return or_zeros(self.backward(g, made, *inputs, attributes=attributes)[i], inputs[i])
 
     def backward(self, g: Any, made: Any, *inputs: Any, attributes: dict) -> Sequence:
         """The gradients of all inputs, by the kernel, which asks for what it needs by name.
@@ -251,6 +250,11 @@ class KernelGradient(Composite):
         return _kernel_gradient, (self.operator,)
 
 
+def or_zeros(gradient: Any, x: Any) -> Any:
+    """What a kernel gives for an input; None, say for targets, stands for no gradient."""
+    return np.zeros_like(x) if gradient is None else gradient
+
+
 @functools.lru_cache(maxsize=None)
 def _kernel_gradient(operator: Fused) -> KernelGradient:
     return KernelGradient(operator)
@@ -261,12 +265,9 @@ class Named(Composite):
 
     def __init__(self, function: Callable):
         self.function = function
+        self.name = function.__name__
         self.signature = inspect.signature(function)
         self.__doc__ = function.__doc__
-
-    @property
-    def name(self) -> str:
-        return self.function.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
         try:
@@ -283,10 +284,13 @@ class Named(Composite):
         return Node(inputs, self, attrs)
 
     def compute(self, node: Node, input_values: list) -> Any:
-        return self.function(*input_values, **node.attrs)
+        return self.function(*input_values, **self._attributes(node.attrs))
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
-        return self.function(*inputs, **attrs)
+        return self.function(*inputs, **self._attributes(attrs))
+
+    def _attributes(self, attrs: dict) -> dict:
+        return {name: value for name, value in attrs.items() if name in self.signature.parameters}
 
 
 # --- tape's operators meet Nodes ---
@@ -296,11 +300,19 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict) -> Node:
     """What an operator does that is given a Node: make another. See `Primitive.__call__`."""
     if operator in WITH_NUMBER and is_number(inputs[1]):
         return WITH_NUMBER[operator](*inputs)
+    if operator is ops.sub and is_number(inputs[1]):
+        return inputs[0] + -_item(inputs[1])
+    if operator is ops.sub and is_number(inputs[0]):
+        return -inputs[1] + inputs[0]
     if operator in (ops.add, ops.mul) and is_number(inputs[0]):
         return WITH_NUMBER[operator](inputs[1], inputs[0])
     optional = isinstance(operator, Fused)        # layer_norm, say, may have no weight
     return Node([constant(None) if x is None and optional else as_node(x) for x in inputs],
                 op_of(operator), attributes)
+
+
+def _item(number: Any) -> Any:
+    return number.item() if isinstance(number, np.generic) else number
 
 
 Node.__tape_apply__ = staticmethod(apply)

@@ -30,11 +30,12 @@ class Op:
     """
 
     symbol = ""
+    name = ""                  # what errors, names of nodes and `show` call it
 
-    @property
-    def name(self) -> str:
-        """What errors, names of nodes and `show` call it."""
-        return type(self).__name__
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
         """A Node of this kind."""
@@ -58,7 +59,8 @@ class Op:
         `out` stands for the node's value in the result, where it is not `node` itself.
         """
         parts = self.gradient(node, output_grad)
-        if len(parts) != len(node.inputs) or not all(isinstance(p, Node) for p in parts):
+        if not isinstance(parts, (list, tuple)) or len(parts) != len(node.inputs) or not all(
+                isinstance(part, Node) for part in parts):
             raise TypeError(f"{self.name}: gradient must return a list with a Node for each of the "
                             f"{len(node.inputs)} inputs of {node.name}; got {parts!r:.200}")
         return {i: parts[i] for i in wanted}
@@ -148,10 +150,11 @@ class Node:
         return self.name
 
     def __copy__(self) -> Node:
-        return _rebuilt(type(self), self.inputs, self.op, self.attrs, self.name)
+        return _rebuilt(*self.__reduce__()[1])
 
     def __reduce__(self) -> tuple:
-        return _rebuilt, (type(self), self.inputs, self.op, self.attrs, self.name)
+        fields = {name: value for name, value in vars(self).items() if name not in _FIELDS}
+        return _rebuilt, (type(self), self.inputs, self.op, self.attrs, self.name, fields)
 
     # --- Python's operators: tape's own, which meet a Node here and so make a Node ---
 
@@ -197,9 +200,13 @@ def _ours(function: Callable) -> Callable:
     return NUMPY_FUNCTIONS[function]
 
 
-def _rebuilt(cls: type, inputs: list, op: Op, attrs: dict, name: str) -> Node:
+_FIELDS = {"inputs", "op", "attrs", "name", "_position"}       # others are a user's
+
+
+def _rebuilt(cls: type, inputs: list, op: Op, attrs: dict, name: str, fields: dict) -> Node:
     node: Node = object.__new__(cls)
     Node.__init__(node, inputs, op, attrs, name)
+    vars(node).update(fields)
     return node
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ __all__ = ["constant", "placeholder"]       # besides what is defined here: wher
 
 @derivative(None, None)
 def _greater(x, y, /):
-    return np.greater(x, y).astype(np.result_type(x, y))
+    floats = [v for v in (x, y) if getattr(getattr(v, "dtype", None), "kind", "") == "f"]
+    return np.greater(x, y).astype(np.result_type(*floats) if floats else np.result_type(x, y))
 
 
 @derivative(lambda g: g)
@@ -35,7 +37,7 @@ def _merge_last(x, /, shape):
     if x.shape[-len(shape):] != shape:
         raise ValueError(f"layernorm: normalized_shape must be that of the last axes of the node, "
                          f"whose shape is {x.shape}; got {shape}")
-    return x.reshape(*x.shape[:-len(shape)], -1)
+    return x.reshape(*x.shape[:-len(shape)], math.prod(shape))
 
 
 add = op_of(ops.add)
@@ -115,7 +117,8 @@ def log_softmax(node_A, dim=-1):
 @Named
 def layernorm(node_A, normalized_shape, eps=1e-5):
     """A with mean 0 and variance 1 over its trailing axes, of shape `normalized_shape`."""
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    number = isinstance(normalized_shape, (int, np.integer))
+    shape = (normalized_shape,) if number else tuple(normalized_shape)
     merged = _merge_last(node_A, shape=shape)
     return shapes.reshape_like(ops.layer_norm(merged, eps=eps), node_A)
 

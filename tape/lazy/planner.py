@@ -9,8 +9,9 @@ from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 
 from tape.lazy.gradients import sort_from
-from tape.lazy.node import Constant, Node, Variable
-from tape.lazy.kinds import IDENTITY, Composite, KernelGradient, TapeOp, WithNumber, forward_of
+from tape.lazy.kinds import (
+    IDENTITY, Composite, KernelGradient, TapeOp, WithNumber, forward_of, or_zeros)
+from tape.lazy.node import Constant, Node, Op, Variable
 from tape.primitive import Fused, Primitive, stand_in
 
 
@@ -106,14 +107,14 @@ class _Planner:
             inputs = [*inputs, self._constant(node.attrs["constant"])]
             return self._operator(node, op.operator, inputs, {})
         if isinstance(op, TapeOp):
-            return self._operator(node, op.operator, inputs, node.attrs)
+            return self._operator(node, op.operator, inputs, op.attributes(node.attrs))
         if isinstance(op, KernelGradient):
             return self._kernel_gradient(node, op, inputs)
         if isinstance(op, Composite):
             return self._composite(node, op, inputs)
         if isinstance(op, Constant):
             return self._constant(node.attrs["value"])
-        return self.call(node, lambda *values: op.compute(node, list(values)), inputs, key=None)
+        return self.call(node, functools.partial(_computed, op, node), inputs, key=None)
 
     def _operator(self, node: Node, operator: Primitive, inputs: list[int],
                   attributes: dict) -> int:
@@ -155,7 +156,9 @@ class _Planner:
             made = self._pick(node, made, 1)
         every = self.call(node, _bound(op.backward, {"attributes": attributes}), [g, made, *rest],
                           (op, self._key(attributes)))
-        return self._pick(node, every, node.attrs["input"])
+        i = node.attrs["input"]
+        return self.call(node, lambda every, x: or_zeros(every[i], x), [every, rest[i]],
+                         ("gradient of input", i), self._made[every] + 0.5)
 
     def _pick(self, node: Node, slot: int, i: int) -> int:
         """One of several results, at once: what is asked for later must not hold the others."""
@@ -184,6 +187,13 @@ class _Planner:
             return type(value), repr(value)
         self._held.append(value)             # an array, say: while it lives its id is its own
         return id(value)
+
+
+def _computed(op: Op, node: Node, *values: Any) -> Any:
+    out = op.compute(node, list(values))
+    if not isinstance(out, (np.ndarray, np.generic, int, float)):
+        raise TypeError(f"compute must return an array, got {type(out).__name__}")
+    return out
 
 
 def _bound(function: Callable, attributes: dict) -> Callable:

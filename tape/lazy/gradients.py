@@ -44,9 +44,9 @@ def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
     Returns
     -------
     list of Node
-        Each has the shape and dtype of the node it belongs to. They are nodes like any other, so
-        gradients of gradients work to any order. A node on which the output does not depend gets
-        zeros.
+        Each has the shape of the node it belongs to and, where that is of floats, its dtype. They are
+        nodes like any other, so gradients of gradients work to any order. A node on which the output
+        does not depend gets zeros.
 
     Raises
     ------

@@ -53,9 +53,9 @@ class _Planner:
     """Takes nodes, inputs first, and writes down the calls that they need.
 
     Equal calls share a slot: a key says which function meets which slots with which attributes, and
-    a key that is known costs nothing. That is safe because tape's operators are pure functions. A
-    node of a user's own Op is never shared, nor is a fed one, whose value is not what its operator
-    would give.
+    a key that is known costs nothing. That is safe because tape's operators are pure functions, as
+    one made with `tape.primitive` must be. A node of a user's own Op is never shared, nor is a fed
+    one, whose value is not what its operator would give.
     """
 
     def __init__(self) -> None:

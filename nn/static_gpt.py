@@ -51,6 +51,9 @@ def language_model(config: GPTConfig, batch_size: int, length: int) -> LanguageM
     wrong = [f"{name}={value!r}" for name, value in wanted.items() if getattr(config, name) != value]
     if wrong:
         raise ValueError(f"language_model: the static graph needs {', '.join(wrong)}, got {config}")
+    if length > config.block_size:
+        raise ValueError(f"language_model: length must be at most the block_size {config.block_size}, "
+                         f"got {length}")
     w: dict[str, ad.Node] = _Weights()
     ids, targets = ad.Variable("ids"), ad.Variable("targets")
     x = ad.embedding(w["tokens.weight"], ids) + sinusoids(length, config.n_embd)     # (B, T, C)
@@ -107,6 +110,10 @@ def sgd(model: LanguageModel, weights: dict[str, np.ndarray], ids: np.ndarray, t
     lr : float
     """
     names = list(model.weights)
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise ValueError(f"sgd: weights must have an array for each weight of the model; missing: "
+                         f"{', '.join(missing)}")
     slopes = ad.gradients(model.loss, [model.weights[name] for name in names])
     evaluator = ad.Evaluator([model.loss, *slopes])
     while True:

@@ -47,6 +47,9 @@ def transformer(X: ad.Node, nodes: Sequence[ad.Node], model_dim: int, seq_length
         Of the layer norms.
     batch_size, num_classes : int
     """
+    if len(nodes) != len(WEIGHTS):
+        raise ValueError(f"transformer: nodes must be the {len(WEIGHTS)} weights "
+                         f"{', '.join(WEIGHTS)}; got {len(nodes)}")
     W_in, b_in, W_q, W_k, W_v, W_o, W_1, b_1, W_2, b_2, W_out, b_out = nodes
 
     def linear(x: ad.Node, weight: ad.Node, bias: ad.Node) -> ad.Node:
@@ -92,14 +95,15 @@ def sgd_epoch(f_run_model: Callable, X: np.ndarray, y: np.ndarray,
     list of array, float
         The weights after the epoch, and the mean loss of its batches.
     """
+    if not 1 <= batch_size <= len(X):
+        raise ValueError(f"sgd_epoch: batch_size must be between 1 and the {len(X)} examples, got "
+                         f"{batch_size}")
     weights, losses = list(model_weights), []
     for start in range(0, len(X) - batch_size + 1, batch_size):
         batch = slice(start, start + batch_size)
         _, loss, *slopes = f_run_model(X[batch], y[batch], weights)
         weights = [w - np.float32(lr) * slope for w, slope in zip(weights, slopes)]
         losses.append(float(loss))
-    if not losses:
-        raise ValueError(f"sgd_epoch: {len(X)} examples do not fill a batch of {batch_size}")
     return weights, float(np.mean(losses))
 
 

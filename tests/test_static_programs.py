@@ -91,6 +91,16 @@ def test_a_model_of_another_kind_is_refused(change):
         language_model(gpt_config(**change), 2, 7)
 
 
+def test_a_length_or_weights_that_do_not_fit_are_refused():
+    config = gpt_config()
+    with pytest.raises(ValueError, match="length must be at most the block_size 7, got 8"):
+        language_model(config, 2, 8)
+    weights = nn.GPT(config, rng=1).state_dict()
+    del weights["head.weight"]
+    with pytest.raises(ValueError, match="missing: head.weight"):
+        next(sgd(language_model(config, 2, 7), weights, *RNG.integers(0, 13, (2, 2, 7)), lr=0.1))
+
+
 # --- the image classifier ---
 
 B, S, ROW, D, C = 3, 4, 5, 6, 3
@@ -146,14 +156,17 @@ def test_sgd_epoch_steps_once_for_each_full_batch():
     assert [w.item() for w in calls[2][2]] == [9, 18]
     assert [w.item() for w in weights] == [8.5, 17] and loss == 2.0
     assert [w.item() for w in start] == [10, 20]
-    with pytest.raises(ValueError, match="3 examples do not fill a batch of 4"):
+    with pytest.raises(ValueError, match="batch_size must be between 1 and the 3 examples, got 4"):
         sgd_epoch(f_run_model, np.arange(3), np.arange(3), start, 4, 0.5)
+    with pytest.raises(ValueError, match="transformer: nodes must be the 12 weights W_in, .*; got 1"):
+        transformer(ad.Variable("X"), [ad.Variable("W")], D, S, 1e-5, B, C)
 
 
 def test_the_classifier_learns_and_predicts_any_number_of_images():
-    """Which of three rows is the bright one cannot be seen without positions; how bright it is, can."""
+    """Which row is the bright one cannot be seen without positions; which column is, can."""
     labels = RNG.integers(0, C, 120)
-    images = (RNG.standard_normal((120, S, ROW)) * 0.1 + labels[:, None, None]).astype(np.float32)
+    images = (RNG.standard_normal((120, S, ROW)) * 0.1 + np.eye(ROW)[labels][:, None])
+    images = images.astype(np.float32)                                   # (120, S, ROW)
     model = Classifier(S, ROW, 16, C, batch_size=20)
     weights = initial_weights(np.random.default_rng(0), ROW, 16, C)
     assert all(w.dtype == np.float32 for w in weights)

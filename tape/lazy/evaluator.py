@@ -7,7 +7,7 @@ from typing import Any, Iterable, Mapping
 import numpy as np
 
 from tape.lazy.gradients import topological_sort
-from tape.lazy.node import Node, Variable
+from tape.lazy.node import Node, Variable, as_nodes
 from tape.lazy.planner import Plan, make_plan
 from tape.tensor import Tensor
 
@@ -35,7 +35,7 @@ class Evaluator:
     """
 
     def __init__(self, eval_nodes: Iterable[Node]):
-        self.eval_nodes = [eval_nodes] if isinstance(eval_nodes, Node) else list(eval_nodes)
+        self.eval_nodes = as_nodes(eval_nodes, "Evaluator")
         self._graph = frozenset(topological_sort(self.eval_nodes))
         self._plans: dict[frozenset[Node], Plan] = {frozenset(): make_plan(self.eval_nodes)}
 
@@ -82,6 +82,9 @@ class Evaluator:
 
     def _plan_for(self, input_values: Mapping[Node, Any]) -> Plan:
         """The plan for feeding these nodes; a new one only where other inner nodes are fed."""
+        if not isinstance(input_values, Mapping):
+            raise TypeError(f"run: must be given a dict of Nodes and their arrays, got "
+                            f"{type(input_values).__name__}")
         for node in input_values:
             if not isinstance(node, Node):
                 raise TypeError(f"run: what is fed must be named by its Node, got the key {node!r} of "

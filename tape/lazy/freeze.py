@@ -63,6 +63,9 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
     if not isinstance(output, Tensor) or output._record is None:
         raise ValueError("from_tape: the output must be the result of recorded operations: some input "
                          "of it with requires_grad=True, and not under no_grad")
+    if isinstance(inputs, (Tensor, np.ndarray)):
+        raise TypeError(f"from_tape: inputs must be a dict or a list of tensors and arrays, got one "
+                        f"{type(inputs).__name__}")
     named = dict(inputs) if isinstance(inputs, Mapping) else {
         f"input{i}": value for i, value in enumerate(inputs)}
     variables = {name: Variable(name) for name in named}

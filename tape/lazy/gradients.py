@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Collection, Iterable, Sequence
+from typing import Collection, Iterable, Sequence
 
 from tape import ops
-from tape.lazy.node import Node
+from tape.lazy.node import Node, as_nodes
 
 
 def topological_sort(nodes: Node | Iterable[Node]) -> list[Node]:
     """All nodes that `nodes` depend on, and they themselves, each once and inputs before users."""
-    return sort_from(_as_list(nodes, "topological_sort"))
+    return sort_from(as_nodes(nodes, "topological_sort"))
 
 
 def sort_from(nodes: Iterable[Node], stop: Collection[Node] = ()) -> list[Node]:
@@ -53,9 +53,10 @@ def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
     TypeError
         Something given is no Node.
     """
-    wanted = _as_list(nodes, "gradients")
-    (output,) = _as_list(output_node, "gradients")
-    found = pull_back(output, ops.ones_like(output), wanted)
+    wanted = as_nodes(nodes, "gradients")
+    if not isinstance(output_node, Node):
+        raise TypeError(f"gradients: the output must be one Node, got {type(output_node).__name__}")
+    found = pull_back(output_node, ops.ones_like(output_node), wanted)
     return [found[node] if node in found else ops.zeros_like(node) for node in wanted]
 
 
@@ -84,11 +85,3 @@ def pull_back(output: Node, seed: Node, targets: Sequence[Node], *, stop: Collec
                 parent = node.inputs[i]
                 cotangents[parent] = cotangents[parent] + part if parent in cotangents else part
     return {node: cotangents[node] for node in targets if node in cotangents}
-
-
-def _as_list(nodes: Any, caller: str) -> list[Node]:
-    nodes = [nodes] if isinstance(nodes, Node) else list(nodes)
-    for i, node in enumerate(nodes):
-        if not isinstance(node, Node):
-            raise TypeError(f"{caller}: must be given Nodes; number {i} is a {type(node).__name__}")
-    return nodes

@@ -26,6 +26,7 @@ class TapeOp(BuiltIn):
         self.operator = operator
         self.name = name or operator.name
         self.symbol = _SYMBOLS.get(operator, "")
+        self.needs = _without_default(operator.defaults)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
         named = [kwargs.pop(f"node_{letter}") for letter in "ABC" if f"node_{letter}" in kwargs]
@@ -88,6 +89,10 @@ class TapeOp(BuiltIn):
 class WithNumber(TapeOp):
     """An operator whose second operand is a number: ``node.constant``."""
 
+    def __init__(self, operator: Primitive, name: str):
+        super().__init__(operator, name)
+        self.needs = ("constant",)
+
     def __call__(self, node_A: Any, const_val: Any) -> Node:
         if not is_number(const_val):
             raise TypeError(f"{self.name}: const_val must be a number, got "
@@ -107,6 +112,10 @@ class WithNumber(TapeOp):
         return f"({names[0]}{self.symbol}{value!r})"
 
     __reduce__ = BuiltIn.__reduce__
+
+
+def _without_default(defaults: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name, value in defaults.items() if value is inspect.Parameter.empty)
 
 
 def _fitting(op: TapeOp, part: Any, node: Node, i: int, output_grad: Node) -> Node:
@@ -267,6 +276,8 @@ class Named(Composite):
         self.function = function
         self.name = function.__name__
         self.signature = inspect.signature(function)
+        self.needs = _without_default({name: parameter.default for name, parameter in
+                                       self.signature.parameters.items() if name[:5] != "node_"})
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:

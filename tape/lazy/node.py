@@ -31,6 +31,7 @@ class Op:
 
     symbol = ""
     name = ""                  # what errors, names of nodes and `show` call it
+    needs: tuple[str, ...] = ()        # the attributes that a node of this kind cannot do without
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -124,9 +125,17 @@ class Node:
     """
 
     def __init__(self, inputs: Iterable[Node], op: Op, attrs: dict | None = None, name: str = ""):
-        self.inputs = list(inputs)
+        if not isinstance(op, Op):
+            raise TypeError(f"Node: op must be an Op, got {op!r:.80}")
+        if isinstance(inputs, Node):
+            raise TypeError(f"Node of {op.name}: inputs must be a list of Nodes, got {inputs.name}")
+        self.inputs = as_nodes(inputs, f"Node of {op.name}")
         self.op = op
         self.attrs = dict(attrs or {})
+        missing = [name for name in op.needs if name not in self.attrs]
+        if missing:
+            raise ValueError(f"Node of {op.name}: attrs must have {', '.join(missing)}; got "
+                             f"{self.attrs}")
         # Inputs come before their users, so that sorting by position is a topological sort.
         self._position = _next_position()
         self.name = name or self._formula()
@@ -233,6 +242,8 @@ class Variable(Node):
     """An input of the graph, which has no shape until it is fed."""
 
     def __init__(self, name: str):
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"Variable: the name must be a text such as 'x', got {name!r:.80}")
         super().__init__([], placeholder, name=name)
 
 
@@ -240,6 +251,7 @@ class Constant(BuiltIn):
     """A number or an array that stands in the program; ``node.value``."""
 
     name = "constant"
+    needs = ("value",)
 
     def __call__(self, value: Any) -> Node:
         return Node([], self, {"value": value})
@@ -257,7 +269,21 @@ constant = Constant()
 
 def is_number(value: Any) -> bool:
     """Whether a value is weak: beside a float32 array it is a float32."""
-    return isinstance(value, (int, float, np.generic))
+    return isinstance(value, (int, float)) or (
+        isinstance(value, np.generic) and value.dtype.kind in "biuf")
+
+
+def as_nodes(nodes: Any, caller: str) -> list[Node]:
+    """A node or several as a list, checked; `caller` is who asks for it."""
+    if isinstance(nodes, Node):
+        return [nodes]
+    if not isinstance(nodes, Iterable):
+        raise TypeError(f"{caller}: must be given a list of Nodes, got {type(nodes).__name__}")
+    found = list(nodes)
+    for i, node in enumerate(found):
+        if not isinstance(node, Node):
+            raise TypeError(f"{caller}: must be given Nodes; number {i} is a {type(node).__name__}")
+    return found
 
 
 def as_node(value: Any) -> Node:

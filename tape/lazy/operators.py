@@ -145,6 +145,7 @@ class Concat(Composite):
     """``concat([a, b, ...], dim=0)``, or with the nodes one by one: joined along `dim`."""
 
     name = "concat"
+    needs = ("dim",)
 
     def __call__(self, *nodes: Any, dim: int = 0) -> Node:
         if nodes and isinstance(nodes[0], (list, tuple)):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import itertools
 import math
 import os
@@ -29,13 +28,13 @@ import numpy as np
 
 import nn
 from nn.command_line import (
-    COUNT, RATE, SEED, Parser, Progress, UsageError, keep_freed_memory, number, read_text, run,
-    user_input)
+    COUNT, RATE, SEED, Parser, Progress, UsageError, check_finite, check_writable, keep_freed_memory,
+    number, read_text, run, user_input)
 from nn.images import ImageData, load_digits, load_idx, shuffled_batches
 from nn.static_gpt import language_model, sgd
 from nn.static_vision import Classifier, initial_weights, sgd_epoch
 from nn.text import (
-    CharTokenizer, WordTokenizer, consecutive_blocks, padded_sentences, random_batch,
+    CharTokenizer, WordTokenizer, consecutive_blocks, padded_sentences, python_help_text, random_batch,
     train_validation_split, unigram_entropy)
 from nn.vision import predict
 from tape import no_grad
@@ -87,7 +86,7 @@ def train_sentences(o: argparse.Namespace) -> None:
             n_head=o.n_head, n_embd=o.n_embd, norm="post", activation="relu",
             position="sinusoidal", tie_weights=False)
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
-    writable(o.out)
+    check_writable(o.out)
     tokens = int((targets >= 0).sum())
     print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step")
     progress = Progress(o.steps, tokens)
@@ -175,7 +174,7 @@ def train_text(o: argparse.Namespace) -> None:
     print_start(model, tokens, f"{len(training):,} characters to train on, {len(validation):,} to "
                 f"validate on; letter frequencies alone give {unigram_entropy(ids):.3f}")
     info = {"job": "text", "prompt": "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]}
-    writable(o.out / "text-last.npz")
+    check_writable(o.out / "text-last.npz")
 
     def save_as(name: str, **more: float) -> None:
         save(o.out / name, model, tokenizer, {**info, **more})
@@ -206,12 +205,6 @@ def train_text(o: argparse.Namespace) -> None:
     print(f"\nvalidation loss {now:.4f} after {o.steps} steps, over all {len(validation):,} "
           f"characters; the best was {best:.4f}")
     print_generate(o.out / "text-best.npz", "--temperature 0.8")
-
-
-def python_help_text() -> str:
-    """The help topics of Python's own interactive help: a text that needs no download."""
-    topics = importlib.import_module("pydoc_data.topics").topics
-    return "\n\n".join(topics[name] for name in sorted(topics))
 
 
 @no_grad
@@ -354,20 +347,6 @@ def update(model: nn.Module, optimizer, loss, step: int, grad_clip: float = math
         raise UsageError(f"step {step}: {error}. No checkpoint was touched; try a lower "
                          f"--lr") from error
     optimizer.step()
-
-
-def check_finite(name: str, value: float, step: int, unit: str = "step") -> None:
-    if not math.isfinite(value):
-        raise UsageError(f"the {name} is {value} at {unit} {step}. No checkpoint was touched; try a "
-                         f"lower --lr")
-
-
-def writable(path: Path) -> None:
-    """Find out before the training, not after it, that a checkpoint cannot be written."""
-    with user_input():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise ValueError(f"--out: cannot write a file {path}")
 
 
 def print_start(model: nn.GPT, tokens: int, data: str) -> None:

@@ -140,6 +140,21 @@ def read_text(path: str | Path) -> str:
     return text
 
 
+def check_writable(path: Path) -> None:
+    """Find out before the training, not after it, that a checkpoint cannot be written."""
+    with user_input():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise ValueError(f"--out: cannot write a file {path}")
+
+
+def check_finite(name: str, value: float, step: int, unit: str = "step") -> None:
+    """Stop before anything that is not a number reaches a checkpoint."""
+    if not math.isfinite(value):
+        raise UsageError(f"the {name} is {value} at {unit} {step}. No checkpoint was touched; try a "
+                         f"lower --lr")
+
+
 class Progress:
     """The line that a training script prints every so many steps."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from typing import Any, Iterable, Sequence
 
 import numpy as np
@@ -180,3 +181,9 @@ def unigram_entropy(ids: np.ndarray) -> float:
     _, counts = np.unique(ids, return_counts=True)
     p = counts / counts.sum()
     return float(-(p * np.log(p)).sum())
+
+
+def python_help_text() -> str:
+    """The help topics of Python's own interactive help: a text that needs no download."""
+    topics = importlib.import_module("pydoc_data.topics").topics
+    return "\n\n".join(topics[name] for name in sorted(topics))

@@ -200,7 +200,7 @@ def test_best_is_replaced_only_by_better(folder, monkeypatch, capsys):
 
 
 def test_the_default_text_comes_with_python():
-    text = train.python_help_text()
+    text = nn.text.python_help_text()
     assert len(text) > 100_000 and "statement" in text
 
 

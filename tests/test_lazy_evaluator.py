@@ -1,5 +1,7 @@
 """The Evaluator: what is fed and refused, what is planned once, what is shared and freed."""
 
+import copy
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -166,6 +168,18 @@ def test_it_plans_once_for_each_set_of_fed_nodes(monkeypatch):
     for i in range(3):
         evaluator.run({inner: X})
         assert len(calls) == 2
+
+
+def test_an_evaluator_can_be_copied_and_pickled():
+    x, y = variables()
+    loss = ad.mean(ad.gelu(ad.embedding(x, y)), (0, 1))
+    evaluator = ad.Evaluator([loss, *ad.gradients(loss, [x])])
+    expected = evaluator.run({x: X, y: np.array([1, 0])})
+    for twin in (copy.deepcopy(evaluator), pickle.loads(pickle.dumps(evaluator))):
+        a, b = sorted((node for node in ad.topological_sort(twin.eval_nodes)
+                       if isinstance(node, ad.Variable)), key=str)
+        for got, wanted in zip(twin.run({a: X, b: np.array([1, 0])}), expected):
+            np.testing.assert_array_equal(got, wanted)
 
 
 def test_what_is_not_needed_is_not_computed_and_nothing_runs_before_run():

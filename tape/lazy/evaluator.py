@@ -80,6 +80,9 @@ class Evaluator:
                 raise _located(error, node, [values[i] for i in sources]) from error
         return _owned([values[slot] for slot in plan.outputs], given)
 
+    def __reduce__(self) -> tuple:
+        return Evaluator, (self.eval_nodes,)        # a plan is made of functions; its twin plans anew
+
     def _plan_for(self, input_values: Mapping[Node, Any]) -> Plan:
         """The plan for feeding these nodes; a new one only where other inner nodes are fed."""
         if not isinstance(input_values, Mapping):

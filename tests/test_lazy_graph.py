@@ -1,6 +1,7 @@
 """The static graph itself: nodes, their names and order, gradients, pictures, and what is refused."""
 
 import copy
+import inspect
 import pickle
 
 import numpy as np
@@ -165,6 +166,13 @@ def test_attributes_and_fields_of_the_user_are_left_alone():
         assert run(ad.gradients(node, [x])[0], {x: X}).shape == (2, 2)
     x.value = 3
     assert copy.copy(x).value == copy.deepcopy(x).value == 3
+
+
+def test_every_name_of_the_api_explains_itself():
+    texts = {name: getattr(ad, name).__doc__ for name in ad.__all__}
+    assert not [name for name, text in texts.items() if not text]
+    assert texts["relu"].startswith("max(x, 0)")       # of the operator, not of the class of Ops
+    assert list(inspect.signature(ad.transpose).parameters) == ["node_A", "dim0", "dim1"]
 
 
 # --- order ---

@@ -27,6 +27,7 @@ class TapeOp(BuiltIn):
         self.name = name or operator.name
         self.symbol = _SYMBOLS.get(operator, "")
         self.needs = _without_default(operator.defaults)
+        self.__doc__ = operator.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
         named = [kwargs.pop(f"node_{letter}") for letter in "ABC" if f"node_{letter}" in kwargs]
@@ -275,7 +276,7 @@ class Named(Composite):
     def __init__(self, function: Callable):
         self.function = function
         self.name = function.__name__
-        self.signature = inspect.signature(function)
+        self.__signature__ = self.signature = inspect.signature(function)
         self.needs = _without_default({name: parameter.default for name, parameter in
                                        self.signature.parameters.items() if name[:5] != "node_"})
         self.__doc__ = function.__doc__

@@ -18,6 +18,7 @@ __all__ = ["constant", "placeholder"]       # besides what is defined here: wher
 
 @derivative(None, None)
 def _greater(x, y, /):
+    """1 where x > y, else 0, in the dtype of the operands; its gradient is zero."""
     floats = [v for v in (x, y) if getattr(getattr(v, "dtype", None), "kind", "") == "f"]
     return np.greater(x, y).astype(np.result_type(*floats) if floats else np.result_type(x, y))
 

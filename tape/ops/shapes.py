@@ -225,6 +225,7 @@ def split(x, sections, axis=0):
 
 @derivative(lambda g, ids, like_weight: embedding_gradient(g, ids, like_weight), None)
 def _embedding(weight, ids, /):
+    """Rows of a table: weight (V, D), ids (...) integers in [0, V) -> (..., D)."""
     ids = np.asarray(ids)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, got dtype {ids.dtype}")

@@ -16,7 +16,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
     # The matrices of the ten sentences are small: more threads bring nothing, and where another program
@@ -270,7 +270,8 @@ def train_images(o: argparse.Namespace) -> None:
                          f"got {o.batch_size}")
     progress = Progress(o.epochs, len(data.train_images), "images", "epoch")
     shown = max(1, o.epochs // 10)
-    epochs = (static_epochs if o.engine == "static" else tape_epochs)(o, data.standardised())
+    train = static_epochs if o.engine == "static" else tape_epochs
+    epochs = train(o, data.standardised(), progress)
     for epoch, (loss, predicted) in enumerate(epochs, 1):
         check_finite("loss", loss, epoch, "epoch")
         right = predicted == data.test_labels
@@ -281,7 +282,8 @@ def train_images(o: argparse.Namespace) -> None:
     print("  " + "  ".join(f"{label}: {share:.0%}" for label, share in by_label.items()))
 
 
-def tape_epochs(o: argparse.Namespace, data: ImageData) -> Iterator[tuple[float, np.ndarray]]:
+def tape_epochs(o: argparse.Namespace, data: ImageData,
+                progress: Progress) -> Iterator[tuple[float, np.ndarray]]:
     """Train a Vision Transformer: after each epoch its mean loss, and the labels of the test images."""
     height, width = shape = data.train_images.shape[1:]
     with user_input():
@@ -298,6 +300,7 @@ def tape_epochs(o: argparse.Namespace, data: ImageData) -> Iterator[tuple[float,
         for batch in shuffled_batches(count, o.batch_size, o.seed, epoch):
             optimizer.lr = nn.warmup_cosine(step, peak=peak, warmup=min(100, per_epoch),
                                             total=o.epochs * per_epoch, floor=peak / 100)
+            progress.pulse(step / per_epoch)
             step += 1
             _, loss = model(data.train_images[batch], data.train_labels[batch])
             update(model, optimizer, loss, step, grad_clip=1.0)
@@ -305,16 +308,23 @@ def tape_epochs(o: argparse.Namespace, data: ImageData) -> Iterator[tuple[float,
         yield total / count, predict(model, data.test_images)
 
 
-def static_epochs(o: argparse.Namespace, data: ImageData) -> Iterator[tuple[float, np.ndarray]]:
+def static_epochs(o: argparse.Namespace, data: ImageData,
+                  progress: Progress) -> Iterator[tuple[float, np.ndarray]]:
     """Train the static classifier; yields what `tape_epochs` does."""
     height, width = data.train_images.shape[1:]
     model = Classifier(height, width, o.n_embd, data.classes, o.batch_size)
     weights = initial_weights(np.random.default_rng((o.seed, INIT)), width, o.n_embd, data.classes)
     print_images_start(data, sum(w.size for w in weights), f"{height} rows")
     count, peak = len(data.train_images), o.lr or 0.1
+    steps = itertools.count()
+
+    def run_batch(*batch: Any) -> list[np.ndarray]:
+        progress.pulse(next(steps) / (count // o.batch_size))
+        return model.run(*batch)
+
     for epoch in range(1, o.epochs + 1):
         order = np.concatenate([*shuffled_batches(count, o.batch_size, o.seed, epoch)])
-        weights, loss = sgd_epoch(model.run, data.train_images[order], data.train_labels[order],
+        weights, loss = sgd_epoch(run_batch, data.train_images[order], data.train_labels[order],
                                   weights, o.batch_size, lr=peak * (1 - (epoch - 1) / o.epochs))
         yield loss, model.predict(data.test_images, weights)
 

@@ -160,7 +160,14 @@ class Progress:
 
     def __init__(self, steps: int, tokens_per_step: float, unit: str = "tokens", name: str = "step"):
         self.steps, self.tokens_per_step, self.unit, self.name = steps, tokens_per_step, unit, name
-        self.start = time.perf_counter()
+        self.start = self.last_pulse = time.perf_counter()
+
+    def pulse(self, done: float) -> None:
+        """On a terminal, a second after the last: so many steps are done. The next line replaces it."""
+        now = time.perf_counter()
+        if now - self.last_pulse > 1 and sys.stdout.isatty():
+            self.last_pulse = now
+            print(f"{self.name} {done:.2f}/{self.steps}", end="\r", flush=True)
 
     def line(self, step: int, loss: float, more: str = "") -> str:
         """``step   100/500   loss 0.0471   22,310 tokens/s   0:01 left`` after `step` steps."""

@@ -1,5 +1,6 @@
 """train.py with --engine static, and train.py images, run as a user runs them."""
 
+import itertools
 import re
 
 import numpy as np
@@ -74,6 +75,20 @@ def test_images_of_a_folder_by_both_engines(images_folder, capsys):
     out = capsys.readouterr().out
     assert "each a sequence of 8 rows" in out and accuracy(out) > 90
     assert re.search(r"right: .*By label:\n  0: \d+%  1: \d+%  2: \d+%\n", out)
+
+
+@pytest.mark.parametrize("engine", ["tape", "static"])
+def test_between_two_lines_a_terminal_shows_how_far_it_is(engine, images_folder, monkeypatch, capsys):
+    flags = ["images", "--engine", engine, "--data", str(images_folder), "--epochs", "2",
+             "--batch-size", "30", "--n-embd", "4"]
+    seconds = itertools.count(0, 2)
+    monkeypatch.setattr("nn.command_line.time.perf_counter", lambda: next(seconds))
+    train.main(flags)
+    assert "\r" not in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    train.main(flags)
+    shown = re.findall(r"epoch (\d\.\d\d)/2\r", capsys.readouterr().out)
+    assert shown == ["0.00", "0.33", "0.67", "1.00", "1.33", "1.67"]
 
 
 def test_the_digits_pass_95_percent(capsys):

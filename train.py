@@ -104,9 +104,10 @@ def train_sentences(o: argparse.Namespace) -> None:
         print(f"  {'=' if recited == sentence else 'x'} {recited}")
     print(f"memorised {memorised}/{len(SENTENCES)}\n")
     prompt = " ".join(SENTENCES[0].split()[:2])
+    replaces = o.out.exists()
     save(o.out, model, tokenizer, {"job": "sentences", "step": o.steps, "loss": loss,
                                    "prompt": prompt, "stop": tokenizer.ids[END]})
-    print_generate(o.out, f'--prompt "{prompt}" --temperature 0')
+    print_generate("replaced" if replaces else "saved", o.out, f'--prompt "{prompt}" --temperature 0')
 
 
 def tape_losses(model: nn.GPT, inputs: np.ndarray, targets: np.ndarray, lr: float) -> Iterator[float]:
@@ -204,7 +205,7 @@ def train_text(o: argparse.Namespace) -> None:
         raise
     print(f"\nvalidation loss {now:.4f} after {o.steps} steps, over all {len(validation):,} "
           f"characters; the best was {best:.4f}")
-    print_generate(o.out / "text-best.npz", "--temperature 0.8")
+    print_generate("saved", o.out / "text-best.npz", "--temperature 0.8")
 
 
 @no_grad
@@ -354,7 +355,7 @@ def update(model: nn.Module, optimizer, loss, step: int, grad_clip: float = math
     try:
         nn.clip_grad_norm(model.named_parameters(), grad_clip)
     except ValueError as error:
-        raise UsageError(f"step {step}: {error}. No checkpoint was touched; try a lower "
+        raise UsageError(f"step {step}, of which nothing was saved: {error}; try a lower "
                          f"--lr") from error
     optimizer.step()
 
@@ -370,8 +371,8 @@ def save(path: Path, model: nn.GPT, tokenizer: nn.Tokenizer, info: dict) -> None
         nn.save_checkpoint(path, model, tokenizer, info)
 
 
-def print_generate(path: Path, flags: str) -> None:
-    print(f"saved {path}; try\n  python generate.py --checkpoint {path} {flags}")
+def print_generate(done: str, path: Path, flags: str) -> None:
+    print(f"{done} {path}; try\n  python generate.py --checkpoint {path} {flags}")
 
 
 JOBS: dict[str, tuple[Callable[[], Parser], Callable[[argparse.Namespace], None]]] = {

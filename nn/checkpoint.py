@@ -96,7 +96,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise FileNotFoundError(f"{path} is a folder; name a file in it" if path.is_dir() else
                                 f"there is no checkpoint at {path}")
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged: it is no .npz archive")
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged: it is not an .npz archive")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             if _HEADER not in archive.files:

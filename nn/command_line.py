@@ -151,7 +151,7 @@ def check_writable(path: Path) -> None:
 def check_finite(name: str, value: float, step: int, unit: str = "step") -> None:
     """Stop before anything that is not a number reaches a checkpoint."""
     if not math.isfinite(value):
-        raise UsageError(f"the {name} is {value} at {unit} {step}. No checkpoint was touched; try a "
+        raise UsageError(f"the {name} is {value} at {unit} {step}, of which nothing was saved; try a "
                          f"lower --lr")
 
 

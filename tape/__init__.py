@@ -12,7 +12,7 @@
 from typing import Any
 
 from tape.draw import show
-from tape.engine import enable_grad, no_grad, record_lines
+from tape.modes import enable_grad, no_grad, record_lines
 from tape.ops import (
     abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div,
     dot, dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p,

@@ -20,7 +20,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tape.engine import enable_grad, no_grad
+from tape.modes import enable_grad, no_grad
 from tape.tensor import Tensor
 from tape.transforms import grad
 
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] = ()) -> int:
         print(f"{star} {case.name:<28}{errors[0]:>12.1e}{errors[1]:>12.1e}   "
               f"{'pass' if passed else 'FAIL'}")
     print(f"\n{len(chosen) - len(failed)} passed, {len(failed)} failed"
-          f"{': ' + ', '.join(failed) if failed else ''}    (* the eight the project is named for)")
+          f"{': ' + ', '.join(failed) if failed else ''}    (* the eight of the README)")
     return 1 if failed else 0
 
 

@@ -32,7 +32,7 @@ def as_constant(operator: Primitive, value: Any, bit: int, inputs: Sequence) -> 
     if value is None and operator.composed is not None:
         return None               # an optional input of a fused operator
     array = np.array(value) if operator.keeps_inputs else np.asarray(value)
-    # A copy, where the tape keeps it: the caller may change his afterwards.
+    # A copy, where the tape keeps it: the caller may change theirs later.
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{operator.name}: operands must be tensors, arrays or real numbers; got "
                         f"{type(value).__name__}")

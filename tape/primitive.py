@@ -233,7 +233,7 @@ class Primitive:
         for name, value in attributes.items():
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
-            if type(value) is list:              # the caller may change his afterwards
+            if type(value) is list:              # the caller may change theirs later
                 attributes[name] = tuple(value)
             elif isinstance(value, np.ndarray):
                 attributes[name] = np.array(value)
@@ -290,9 +290,7 @@ def _operator_at(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-@lru_cache(maxsize=None)
-def _identity() -> Primitive:
-    return Primitive(lambda x: x, (lambda g: g,), name="identity")
+IDENTITY = Primitive(lambda x, /: x, (lambda g: g,), name="identity", elementwise=True)
 
 
 class Fused(Primitive):
@@ -328,14 +326,14 @@ class Fused(Primitive):
     def pull_all(self, record, g, lift) -> Sequence:
         """By the backward kernel on arrays; on Tensors by running the composed definition again.
 
-        The second run starts from fresh stand-ins of the inputs (`identity`), where its own walk
+        The second run starts from fresh stand-ins of the inputs (`IDENTITY`), where its own walk
         stops: an input that depends on another input must not pull that one's gradient twice.
         """
         args, inputs, attributes = record.saved
         kernel: Any = self.rules[0]
         if lift is None:
             return kernel(g, *args)
-        linked = [value if parent is None else _identity()(lift(value, parent))
+        linked = [value if parent is None else IDENTITY(lift(value, parent))
                   for value, parent in zip(inputs, record.parents)]
         out = self.composed(*linked, **attributes)
         targets = [getattr(x, "_record", None) for x in linked]

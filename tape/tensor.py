@@ -15,8 +15,9 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from tape import border
-from tape.engine import Record, recording, walk
+from tape.engine import Record, walk
 from tape.methods import Methods
+from tape.modes import recording
 from tape.operands import (
     as_constant, as_new_array, as_result, with_floats, with_name)
 from tape.primitive import Plan, Primitive, stand_in

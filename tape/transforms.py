@@ -6,7 +6,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from tape.engine import enable_grad, walk
+from tape.engine import walk
+from tape.modes import enable_grad
 from tape.tensor import Tensor, lift
 
 

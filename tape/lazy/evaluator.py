@@ -56,8 +56,8 @@ class Evaluator:
         Raises
         ------
         ValueError
-            A Variable is missing: names all that are. Also what an operator raises, with the name of
-            the node and the shapes that met there.
+            A Variable is missing (the message lists every missing one). Also what an operator
+            raises, with the name of the node and the shapes that met there.
         TypeError
             A key is no Node, or a value no array of numbers.
         """

@@ -184,7 +184,7 @@ class Node:
 
     __iter__ = None            # node[0], node[1], ... would never end
     __contains__ = None
-    __tape_apply__: Callable   # set in tape/lazy/operators.py
+    __tape_apply__: Callable   # set in tape/lazy/kinds.py
 
     # --- the border to NumPy ---
 
@@ -298,7 +298,7 @@ def as_node(value: Any) -> Node:
                             "since its tape would be lost. Feed its .data to a Variable, or turn the "
                             "whole run into a graph with from_tape.")
         value = value.data
-    array = np.array(value)          # a copy: the caller may change his afterwards
+    array = np.array(value)          # a copy: the caller may change theirs later
     if array.dtype.kind not in "biuf":
         raise TypeError(f"lazy: operands must be nodes, arrays or real numbers; got "
                         f"{type(value).__name__}")

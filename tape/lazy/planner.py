@@ -9,10 +9,9 @@ from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 
 from tape.lazy.gradients import sort_from
-from tape.lazy.kinds import (
-    IDENTITY, Composite, KernelGradient, TapeOp, WithNumber, forward_of, or_zeros)
+from tape.lazy.kinds import Composite, KernelGradient, TapeOp, WithNumber, forward_of, or_zeros
 from tape.lazy.node import Constant, Node, Op, Variable
-from tape.primitive import Fused, Primitive, stand_in
+from tape.primitive import IDENTITY, Fused, Primitive, stand_in
 
 
 class Step(NamedTuple):

@@ -1,6 +1,6 @@
 """Every operator with its derivative beside it.
 
-The eight that carry the project's name:
+The eight that the README derives, which suffice for a Transformer:
 
     div          arithmetic.py     x / y
     power        arithmetic.py     x ** n

@@ -43,8 +43,9 @@ def softmax(x, /, axis=-1):
     3. The sum is the same number for every k: the mean of g, weighted by s. So
            dL/dx = s * (g - sum(g * s)).
 
-    Adding a constant to g changes nothing, and the gradient sums to zero, as it must: adding a
-    constant to x leaves s alone. A row that is -inf throughout (everything masked) gives zeros.
+    The gradient sums to zero, as it must, since adding a constant to x leaves s alone; and adding a
+    constant to g changes nothing, since the s_i sum to 1. A row that is -inf throughout (everything
+    masked) gives zeros.
     """
     return kernels.softmax(x, axis=axis)
 

@@ -202,7 +202,7 @@ def getitem(x, index):
 def _as_index(index):
     if isinstance(index, (list, np.ndarray)) or hasattr(index, "__tape_apply__"):
         index = getattr(index, "_data", index)
-        array = np.array(index)           # a copy: the caller may change his afterwards
+        array = np.array(index)           # a copy: the caller may change theirs later
         return array if array.size or array.dtype.kind in "biu" else array.astype(int)
     return index
 

@@ -56,10 +56,11 @@ def call_function(function: Callable, args: tuple, kwargs: dict) -> Any:
 _REDUCTIONS = {np.add: ops.sum, np.maximum: ops.max, np.minimum: ops.min}
 
 
-def advice(name: str) -> str:
+def advice(name: str, plain_values: str = "t.numpy()") -> str:
+    """What to write instead of a NumPy function that has no operator."""
     near = difflib.get_close_matches(name, ops.__all__, 1, cutoff=0.5)
     nearest = f"The nearest of ours is tape.{near[0]}. " if near else ""
-    return (f"{nearest}On plain values: t.numpy(). To add a rule: tape.primitive(forward, "
+    return (f"{nearest}On plain values: {plain_values}. To add a rule: tape.primitive(forward, "
             f"derivative).")
 
 

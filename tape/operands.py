@@ -31,6 +31,9 @@ def as_constant(operator: Primitive, value: Any, bit: int, inputs: Sequence) -> 
         return value.item()       # np.sqrt(64) in float32 code must not turn it into float64
     if value is None and operator.composed is not None:
         return None               # an optional input of a fused operator
+    if hasattr(type(value), "__tape_apply__"):
+        raise TypeError(f"{operator.name}: a node of a static graph cannot stand beside a tensor; give "
+                        f"it the tensor's .data, or write the graph with nodes alone")
     array = np.array(value) if operator.keeps_inputs else np.asarray(value)
     # A copy, where the tape keeps it: the caller may change theirs later.
     if array.dtype.kind not in "biuf":

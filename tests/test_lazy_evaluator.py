@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import tracemalloc
 
 import numpy as np
@@ -65,6 +66,17 @@ def test_a_shape_that_an_operator_refuses_is_named():
         run(ad.cross_entropy(x, y), {x: X, y: np.array([0.0, 1.0])})
     with pytest.raises(IndexError, match=r"embedding: ids must be in \[0, 2\)"):
         run(ad.embedding(x, y), {x: X, y: np.array([5])})
+
+
+def test_messages_name_the_operator_once():
+    x, y = variables()
+    message = "node (x@y), operator matmul: the last axis of the left operand, 2, must be as long as"
+    for node in (x @ y, ad.matmul(x, y)):
+        node.name = "(x@y)"
+        with pytest.raises(ValueError, match=re.escape(message) + r".* one of the right, 3 \("):
+            run(node, {x: X, y: np.ones((3, 1))})
+    with pytest.raises(ValueError, match="operator broadcast: input_shape must be"):
+        run(ad.broadcast(x, [3], [2, 3]), {x: X})
 
 
 def test_a_matrix_is_fed_as_an_array():

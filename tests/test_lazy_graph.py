@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
+import tape
 import tape.lazy as ad
 from tape import Tensor
 from tests.checks import reference_counting_alone
@@ -134,10 +135,39 @@ def test_numpy_functions_build_graph():
     (lambda x: x * np.str_("a"), TypeError, "real numbers; got str_"),
     (lambda x: ad.gradients(x, [x, None]), TypeError, "gradients: .*number 1 is a NoneType"),
     (lambda x: ad.Evaluator([x, 3]), TypeError, "Evaluator: .*number 1 is a int"),
+    (lambda x: ad.where(x == 1, x, 0), TypeError, r"where: .* got False.* np.equal\(x, y\)"),
+    (lambda x: tape.where(x != 1, x, 0), TypeError, r"where: .* got True"),
+    (lambda x: 1 if x > 0 else 2, TypeError, r"bool: \(x>0\) is neither true nor false"),
+    (lambda x: x.sum(), AttributeError, r"no field 'sum'.*write tape.sum\(node\)"),
+    (lambda x: x.backward(), AttributeError, r"gradients\(output, nodes\)"),
+    (lambda x: x.numpy(), AttributeError, "no numpy before it is computed"),
+    (lambda x: ad.sum(x), AttributeError, "no 'sum'. The operator tape.sum takes nodes too"),
+    (lambda x: ad.layer_norms, AttributeError, "no 'layer_norms'. Did you mean 'layernorm'"),
+    (lambda x: ad.matmul([x], x), TypeError, "must be one node, got a list with nodes in it"),
+    (lambda x: Tensor(1.0) + x, TypeError, "add: a node of a static graph cannot stand beside a ten"),
+    (lambda x: ad.softmax(x, axis=1), TypeError, "'axis'. Did you mean 'dim'?"),
+    (lambda x: ad.mean(x, 0, keepdims=True), TypeError, "Did you mean 'keepdim'?"),
+    (lambda x: ad.softmax(x, dim="a"), TypeError, "softmax: dim must be an integer.*got 'a'"),
+    (lambda x: ad.sum_op(x, dim=(0, 1.0)), TypeError, r"sum_op: dim must .*got \(0, 1.0\)"),
+    (lambda x: ad.transpose(x, 0, None), TypeError, "transpose: dim1 must be an integer"),
+    (lambda x: ad.concat([]), ValueError, "concat: needs at least one node"),
     (lambda x: ad.show(x, style="svg"), ValueError, "style must be 'text' or 'mermaid'")])
 def test_what_building_a_graph_refuses(call, error, message):
     with pytest.raises(error, match=message):
         call(ad.Variable("x"))
+
+
+def test_comparisons_make_nodes():
+    x, y = variables()
+    feed = {x: X, y: X.T}
+    for node, expected in ((x > 2, X > 2), (2 > x, X < 2), (x >= y, X >= X.T), (x <= y, X <= X.T),
+                           (np.full(2, 2.0) < x, X > 2), (np.equal(x, y), X == X.T)):
+        value = run(node, feed)
+        assert value.dtype == bool
+        np.testing.assert_array_equal(value, expected)
+    assert str(ad.where(x > 2, x, y)) == "where((x>2), x, y)" and (x == y) is False and x == x
+    twin = pickle.loads(pickle.dumps([x, x > 2]))
+    np.testing.assert_array_equal(run(twin[1], {twin[0]: X}), X > 2)
 
 
 def test_keywords_of_the_original():

@@ -8,6 +8,12 @@
     from_tape                                   the graph of what an eager run recorded
 """
 
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from tape import ops
 from tape.lazy.evaluator import Evaluator
 from tape.lazy.freeze import from_tape
 from tape.lazy.gradients import gradients, topological_sort
@@ -27,3 +33,11 @@ __all__ = [
     "mul_by_const", "neg", "ones_like", "power", "relu", "reshape", "softmax", "sqrt", "sub",
     "sum_op", "tanh", "transpose", "where", "zeros_like",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """An unknown name, answered with the nearest known one."""
+    hint = f". The operator tape.{name} takes nodes too" if name in ops.__all__ else ""
+    near = difflib.get_close_matches(name, __all__, 1)
+    hint = hint or (f". Did you mean {near[0]!r}?" if near else "")
+    raise AttributeError(f"tape.lazy has no {name!r}{hint}")

@@ -114,9 +114,10 @@ def _as_fed(node: Node, value: Any) -> np.ndarray:
 def _located(error: Exception, node: Node, values: list) -> Exception:
     """The error that an operator raised, with the node, the operator and the shapes."""
     shapes = ", ".join(str(np.shape(value)) for value in values[:8] if hasattr(value, "dtype"))
+    text = str(error).rstrip().removeprefix(f"{node.op.name}: ")
     # Some of NumPy's own kinds of error cannot be made from a text.
     kind = next(k for k in (ValueError, IndexError, TypeError, ArithmeticError) if isinstance(error, k))
-    return kind(f"run: node {node.name}, operator {node.op.name}: {str(error).rstrip()} "
+    return kind(f"run: node {node.name}, operator {node.op.name}: {text} "
                 f"(inputs of shape {shapes})")
 
 

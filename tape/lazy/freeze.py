@@ -72,7 +72,8 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
     given = _Given(named, variables)
     made: dict[Any, Node] = {}
     for record in _records(output._record, given):
-        made[record] = given.find_record(record) or Node(
+        variable = given.find_record(record)
+        made[record] = variable if variable is not None else Node(
             _operands(record, made, given), op_of(record.plan.operator), record.attributes)
     unused = [name for name in named if name not in given.used]
     if unused:
@@ -127,7 +128,7 @@ def _records(last: Record, given: _Given) -> list[Record]:
     found, stack = {last}, [last]
     while stack:
         record = stack.pop()
-        if given.find_record(record):
+        if given.find_record(record) is not None:
             continue
         if record.saved is None:
             raise RuntimeError(f"from_tape: the tape was already released at {record.name}. Freeze it "

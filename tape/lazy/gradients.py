@@ -55,7 +55,8 @@ def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
     """
     wanted = as_nodes(nodes, "gradients")
     if not isinstance(output_node, Node):
-        raise TypeError(f"gradients: the output must be one Node, got {type(output_node).__name__}")
+        raise TypeError(f"gradients: the output must be one Node, got {type(output_node).__name__}; "
+                        f"for several differentiate their sum")
     found = pull_back(output_node, ops.ones_like(output_node), wanted)
     return [found[node] if node in found else ops.zeros_like(node) for node in wanted]
 

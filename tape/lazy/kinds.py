@@ -38,7 +38,7 @@ class TapeOp(BuiltIn):
                                 f"node {value.name}")
             if isinstance(value, np.generic):
                 attributes[key] = value.item()        # weak, as a number is
-        return Node(map(as_node, inputs), self, attributes)
+        return _node(self, inputs, attributes)
 
     def operands(self, node: Node) -> list:
         """What the operator is applied to."""
@@ -54,7 +54,7 @@ class TapeOp(BuiltIn):
     def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
              out: Node | None = None) -> dict[int, Node]:
         operator = self.operator
-        values = {"out": out or node, **node.attrs}
+        values = {"out": node if out is None else out, **node.attrs}
         if operator.variadic:
             values[operator.inputs[0]] = tuple(node.inputs)
         else:
@@ -163,7 +163,9 @@ def op_of(operator: Primitive, name: str = "") -> TapeOp:
 
 
 _TAPE_OPS: dict[Primitive, TapeOp] = {}
-_SYMBOLS = {ops.add: "+", ops.sub: "-", ops.mul: "*", ops.div: "/", ops.neg: "-", ops.matmul: "@"}
+_SYMBOLS = {ops.add: "+", ops.sub: "-", ops.mul: "*", ops.div: "/", ops.neg: "-", ops.matmul: "@",
+            arithmetic.less: "<", arithmetic.less_equal: "<=", arithmetic.greater: ">",
+            arithmetic.greater_equal: ">="}
 _COMPARISONS = set(arithmetic.COMPARISONS.values())
 
 
@@ -208,7 +210,7 @@ class Composite(BuiltIn):
             inputs.append(op_of(IDENTITY)(x) if x in seen else x)
             seen.add(x)
         found = pull_back(self.expand(inputs, node.attrs), output_grad, [inputs[i] for i in wanted],
-                          stop=frozenset(inputs), stands_for=out or node)
+                          stop=frozenset(inputs), stands_for=node if out is None else out)
         return {i: found[inputs[i]] for i in wanted if inputs[i] in found}
 
 
@@ -254,7 +256,8 @@ class KernelGradient(Composite):
         x = rest[attrs["input"]]
         out = self.operator.composed(*(None if _is_none(node) else node for node in rest),
                                      **self.attributes(attrs))
-        return pull_back(out, g, [x], stop=frozenset(rest)).get(x) or ops.zeros_like(x)
+        found = pull_back(out, g, [x], stop=frozenset(rest))
+        return found[x] if x in found else ops.zeros_like(x)
 
     def __reduce__(self) -> tuple:
         return _kernel_gradient, (self.operator,)
@@ -285,7 +288,9 @@ class Named(Composite):
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self.signature}: {error}") from error
+            near = " ".join(f"Did you mean {_OTHER_NAMES[name]!r}?" for name in kwargs
+                            if name in _OTHER_NAMES)
+            raise TypeError(f"{self.name}{self.signature}: {error}. {near}".rstrip(" ")) from error
         bound.apply_defaults()
         inputs, attrs = [], {}
         for name, value in bound.arguments.items():
@@ -293,6 +298,8 @@ class Named(Composite):
                 inputs.append(as_node(value))
             else:
                 attrs[name] = tuple(value) if isinstance(value, list) else value
+                if name in ("dim", "dim0", "dim1"):
+                    _check_dim(self, name, attrs[name])
         return Node(inputs, self, attrs)
 
     def compute(self, node: Node, input_values: list) -> Any:
@@ -303,6 +310,17 @@ class Named(Composite):
 
     def _attributes(self, attrs: dict) -> dict:
         return {name: value for name, value in attrs.items() if name in self.signature.parameters}
+
+
+_OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def _check_dim(op: Named, name: str, value: Any) -> None:
+    several = value if isinstance(value, tuple) else (value,)
+    optional = value is None and op.signature.parameters[name].default is None
+    if not optional and not all(isinstance(dim, (int, np.integer)) for dim in several):
+        raise TypeError(f"{op.name}: {name} must be an integer, or several where the operator takes "
+                        f"them; got {value!r}")
 
 
 # --- tape's operators meet Nodes ---
@@ -318,9 +336,16 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict) -> Node:
         return -inputs[1] + inputs[0]
     if operator in (ops.add, ops.mul) and is_number(inputs[0]):
         return WITH_NUMBER[operator](inputs[1], inputs[0])
-    optional = isinstance(operator, Fused)        # layer_norm, say, may have no weight
-    return Node([constant(None) if x is None and optional else as_node(x) for x in inputs],
-                op_of(operator), attributes)
+    return _node(op_of(operator), inputs, attributes)
+
+
+def _node(op: TapeOp, inputs: Sequence, attributes: dict) -> Node:
+    if op.operator is ops.where and isinstance(inputs[0], (bool, np.bool_)):
+        raise TypeError(f"where: the condition must be a node or an array, got {inputs[0]}. Between "
+                        f"nodes == says whether they are the same; np.equal(x, y) compares values.")
+    optional = isinstance(op.operator, Fused)        # layer_norm, say, may have no weight
+    return Node([constant(None) if x is None and optional else as_node(x) for x in inputs], op,
+                attributes)
 
 
 def _item(number: Any) -> Any:

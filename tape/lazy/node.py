@@ -14,12 +14,13 @@ from typing import Any, Callable, Iterable, Sequence
 import numpy as np
 
 from tape import border, ops
+from tape.ops import arithmetic
 from tape.primitive import NUMPY_FUNCTIONS
 from tape.tensor import Tensor
 
 _next_position = itertools.count().__next__
 LONGEST_NAME = 60
-_VALUE = {"shape", "dtype", "ndim", "size", "data", "grad", "T"}
+_VALUE = {"shape", "dtype", "ndim", "size", "data", "grad", "T", "numpy", "item", "tolist"}
 
 
 class Op:
@@ -152,8 +153,13 @@ class Node:
         if name in _VALUE:
             raise AttributeError(f"a node has no {name} before it is computed: "
                                  f"Evaluator([node]).run({{...}}) returns its array")
+        hint = ""
+        if name in ops.__all__:
+            hint = f"; a node has no methods, write tape.{name}(node)"
+        elif name == "backward":
+            hint = "; gradients(output, nodes) makes the nodes of the gradient"
         raise AttributeError(f"{self.__dict__.get('name', 'node')} has no field {name!r}; its "
-                             f"attributes are {list(attrs)}")
+                             f"attributes are {list(attrs)}{hint}")
 
     def __repr__(self) -> str:
         return self.name
@@ -181,9 +187,20 @@ class Node:
     def __rmatmul__(self, other): return ops.matmul(other, self)
     def __neg__(self): return ops.neg(self)
     def __getitem__(self, index): return ops.getitem(self, index)
+    def __lt__(self, other): return arithmetic.less(self, other)
+    def __le__(self, other): return arithmetic.less_equal(self, other)
+    def __gt__(self, other): return arithmetic.greater(self, other)
+    def __ge__(self, other): return arithmetic.greater_equal(self, other)
+
+    # == stays what it is for keys of a dict: whether this is the same node. np.equal makes a node.
 
     __iter__ = None            # node[0], node[1], ... would never end
     __contains__ = None
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"bool: {self.name} is neither true nor false before it is computed. "
+                        f"where(condition, x, y) chooses when the graph runs")
+
     __tape_apply__: Callable   # set in tape/lazy/kinds.py
 
     # --- the border to NumPy ---
@@ -204,8 +221,8 @@ class Node:
 
 def _ours(function: Callable) -> Callable:
     if function not in NUMPY_FUNCTIONS:
-        raise TypeError(f"numpy.{function.__name__} has no operator here. "
-                        f"{border.advice(function.__name__)}")
+        raise TypeError(f"numpy.{function.__name__} has no operator here. " + border.advice(
+            function.__name__, plain_values="Evaluator([node]).run({...})"))
     return NUMPY_FUNCTIONS[function]
 
 
@@ -298,6 +315,9 @@ def as_node(value: Any) -> Node:
                             "since its tape would be lost. Feed its .data to a Variable, or turn the "
                             "whole run into a graph with from_tape.")
         value = value.data
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Node) for item in value):
+        raise TypeError("lazy: an operand must be one node, got a list with nodes in it; concat([...]) "
+                        "and np.stack([...]) join them")
     array = np.array(value)          # a copy: the caller may change theirs later
     if array.dtype.kind not in "biuf":
         raise TypeError(f"lazy: operands must be nodes, arrays or real numbers; got "

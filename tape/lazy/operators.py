@@ -152,6 +152,8 @@ class Concat(Composite):
         if nodes and isinstance(nodes[0], (list, tuple)):
             (dim,) = nodes[1:] or (dim,)
             nodes = tuple(nodes[0])
+        if not nodes:
+            raise ValueError("concat: needs at least one node")
         return Node([as_node(node) for node in nodes], self, {"dim": dim})
 
     def compute(self, node: Node, input_values: list) -> Any:

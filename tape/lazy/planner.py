@@ -92,10 +92,13 @@ class _Planner:
         target = self.slot()
         order = float(target) if order is None else order
         self._made[target] = order
-        self._calls.append((order, function, tuple(sources), target, self._owner or node))
+        self._calls.append((order, function, tuple(sources), target, self._owner_or(node)))
         if key is not None:
             self._known[key] = target
         return target
+
+    def _owner_or(self, node: Node) -> Node:
+        return node if self._owner is None else self._owner
 
     # --- what each kind of node needs ---
 
@@ -133,7 +136,7 @@ class _Planner:
         """A composite is planned as what it is made of, so that its parts can be shared too."""
         inner = op.expand(node.inputs, node.attrs)
         slots = dict(zip(node.inputs, inputs))
-        outermost, self._owner = self._owner is None, self._owner or node
+        outermost, self._owner = self._owner is None, self._owner_or(node)
         for part in sort_from([inner], stop=frozenset(node.inputs)):
             if part not in slots:
                 slots[part] = self.lower(part, [slots[x] for x in part.inputs])

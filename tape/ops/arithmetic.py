@@ -199,5 +199,7 @@ sign = primitive(np.sign, None, doc="-1, 0 or 1; its derivative is taken as 0.")
 COMPARISONS: dict = {ufunc: Primitive(ufunc, (None,) * ufunc.nin) for ufunc in (
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
     np.logical_and, np.logical_or, np.logical_not, np.isnan, np.isinf, np.isfinite)}
+(equal, not_equal, less, less_equal, greater, greater_equal, logical_and, logical_or, logical_not,
+ isnan, isinf, isfinite) = COMPARISONS.values()
 
 NUMPY_FUNCTIONS[np.power] = power               # power_elementwise registered itself for it

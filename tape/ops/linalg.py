@@ -22,7 +22,14 @@ def matmul(x, y, /):
     and likewise dL/dy_kj = sum_i x_ik g_ij, that is x^T @ g. Where a batch of matrices x meets one
     matrix y, y's gradient is summed over the batch, as for anything that was broadcast.
     """
-    return kernels.matmul(x, y)
+    try:
+        return kernels.matmul(x, y)
+    except ValueError as error:
+        left, right = np.shape(x)[-1:], np.shape(y)[-2:][:1]
+        if left == right or not left or not right:
+            raise
+        raise ValueError(f"the last axis of the left operand, {left[0]}, must be as long as the last "
+                         f"but one of the right, {right[0]}") from error
 
 
 # Both are linear in g and in the other operand, so their derivatives are the same three products:

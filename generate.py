@@ -22,7 +22,8 @@ FOLDER = Path("checkpoints")
 
 
 def parser() -> Parser:
-    p = Parser("generate.py", "Continue a text, token by token, with a trained model.")
+    p = Parser("generate.py", "Continue a text, token by token, with a trained model.",
+               text_flag="--prompt")
     p.add_argument("--checkpoint", type=Path, metavar="PATH",
                    help=f"a file that train.py wrote (default: the newest in {FOLDER}{os.sep})")
     p.add_argument("--prompt", metavar="TEXT", help="the beginning (default: one that suits the model)")

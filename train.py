@@ -1,10 +1,10 @@
 """Train a Transformer.
 
-    python train.py                          memorise ten sentences, in seconds
-    python train.py text --data FILE         a character-level GPT on any UTF-8 text, in minutes
-    python train.py images --data DIR        a Vision Transformer on files in the format of MNIST
+    python train.py                      memorise ten sentences, in seconds
+    python train.py text --data FILE     a GPT on the characters of any text
+    python train.py images --data DIR    a Vision Transformer on MNIST
 
-Each job has its own flags: ``python train.py text --help``.
+Each job has its own flags: python train.py text --help
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import numpy as np
 
 import nn
 from nn.command_line import (
-    COUNT, RATE, SEED, Parser, Progress, UsageError, check_finite, check_writable, keep_freed_memory,
-    number, read_text, run, user_input)
+    COUNT, RATE, SEED, Parser, Progress, UsageError, check_finite, check_writable, file_path,
+    keep_freed_memory, number, read_text, run, user_input)
 from nn.images import ImageData, load_digits, load_idx, shuffled_batches
 from nn.static_gpt import language_model, sgd
 from nn.static_vision import Classifier, initial_weights, sgd_epoch
@@ -52,6 +52,7 @@ SENTENCES = (
     "at night the lighthouse sent its warm light across the grey water",
 )
 END = "<end>"
+OTHER_JOBS = "The other jobs: python train.py --help"
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
 
 
@@ -59,9 +60,8 @@ INIT = 0       # the initial weights draw from (seed, 0), the batch of step n fr
 
 
 def sentences_parser() -> Parser:
-    parser = Parser("train.py [sentences]", "Memorise ten sentences, word by word, with plain SGD: a "
-                    "post-norm decoder with ReLU and sinusoidal positions.",
-                    "The other jobs: python train.py text --help, python train.py images --help")
+    parser = Parser("train.py [sentences]", f"{__doc__}\nThe sentences are learned word by word, with "
+                    f"plain SGD, by a post-norm\ndecoder with ReLU and sinusoidal positions.")
     add_engine(parser)
     parser.add_argument("--steps", type=COUNT, default=500, help="updates")
     parser.add_argument("--lr", type=RATE, default=0.3, help="learning rate of SGD")
@@ -70,7 +70,7 @@ def sentences_parser() -> Parser:
     parser.add_argument("--n-embd", type=COUNT, default=64, help="width")
     parser.add_argument("--log-interval", type=COUNT, default=50, help="steps between lines")
     parser.add_argument("--seed", type=SEED, default=0, help="of the initial weights")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/sentences.npz"),
+    parser.add_argument("--out", type=file_path, default=Path("checkpoints/sentences.npz"),
                         help="checkpoint to write")
     return parser
 
@@ -80,7 +80,7 @@ def train_sentences(o: argparse.Namespace) -> None:
     tokenizer = WordTokenizer([END, *sorted({word for s in SENTENCES for word in s.split()})])
     rows = [np.append(tokenizer.encode(sentence), tokenizer.ids[END]) for sentence in SENTENCES]
     inputs, targets = padded_sentences(rows)                     # (B, T) each
-    with user_input():
+    with user_input(o):
         config = nn.GPTConfig(
             vocab_size=len(tokenizer), block_size=inputs.shape[1], n_layer=o.n_layer,
             n_head=o.n_head, n_embd=o.n_embd, norm="post", activation="relu",
@@ -88,7 +88,7 @@ def train_sentences(o: argparse.Namespace) -> None:
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     check_writable(o.out)
     tokens = int((targets >= 0).sum())
-    print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step")
+    print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step; engine {o.engine}")
     progress = Progress(o.steps, tokens)
     losses = (static_losses if o.engine == "static" else tape_losses)(model, inputs, targets, o.lr)
     for step, loss in enumerate(itertools.islice(losses, o.steps), 1):
@@ -135,8 +135,7 @@ def static_losses(model: nn.GPT, inputs: np.ndarray, targets: np.ndarray, lr: fl
 
 def text_parser() -> Parser:
     parser = Parser("train.py text", "Train a character-level GPT (pre-norm, GELU, tied weights) with "
-                    "AdamW, a warm-up and a cosine.",
-                    "The other jobs: python train.py sentences --help, python train.py images --help")
+                    "AdamW, a warm-up and a cosine.", OTHER_JOBS)
     parser.add_argument("--data", metavar="FILE", help="UTF-8 text to learn; the first 90 %% train, "
                         "the rest validates (default: the help texts that come with Python)")
     parser.add_argument("--steps", type=COUNT, default=2000, help="updates")
@@ -164,7 +163,7 @@ def train_text(o: argparse.Namespace) -> None:
     text = python_help_text() if o.data is None else read_text(o.data)
     tokenizer = CharTokenizer.from_text(text)
     ids = tokenizer.encode(text)
-    with user_input():
+    with user_input(o):
         training, validation = train_validation_split(ids, o.block_size)
         config = nn.GPTConfig(
             vocab_size=len(tokenizer), block_size=o.block_size, n_layer=o.n_layer,
@@ -173,7 +172,8 @@ def train_text(o: argparse.Namespace) -> None:
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
     tokens = o.batch_size * o.block_size
     print_start(model, tokens, f"{len(training):,} characters to train on, {len(validation):,} to "
-                f"validate on; letter frequencies alone give {unigram_entropy(ids):.3f}")
+                f"validate on\nguessing by the frequency of letters has a loss of "
+                f"{unigram_entropy(ids):.3f}")
     info = {"job": "text", "prompt": "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]}
     check_writable(o.out / "text-last.npz")
 
@@ -204,7 +204,7 @@ def train_text(o: argparse.Namespace) -> None:
         print(f"\nstopped in step {step}; saved {o.out / 'text-last.npz'}")
         raise
     print(f"\nvalidation loss {now:.4f} after {o.steps} steps, over all {len(validation):,} "
-          f"characters; the best was {best:.4f}")
+          f"characters;\nthe best was {best:.4f}")
     print_generate("saved", o.out / "text-best.npz", "--temperature 0.8")
 
 
@@ -222,12 +222,15 @@ def validation_loss(model: nn.GPT, ids: np.ndarray) -> float:
 
 # --- python train.py images ---
 
+NOT_STATIC = "; not with --engine static"
+TAPE_DEFAULTS = {"patch_size": None, "n_layer": 2, "n_head": 4, "weight_decay": 0.05}
+
 
 def images_parser() -> Parser:
     parser = Parser("train.py images", "Classify images: with a Vision Transformer (patches, pre-norm, "
                     "AdamW), or with --engine static by one layer of attention over the rows of an "
-                    "image, trained by plain SGD.",
-                    "The other jobs: python train.py sentences --help, python train.py text --help")
+                    "image, trained by plain SGD. Tests on the images kept back, and saves nothing.",
+                    OTHER_JOBS)
     add_engine(parser)
     parser.add_argument("--data", metavar="DIR", help="folder with the four files of MNIST or a data "
                         "set in its format (default: the 1,797 digits of scikit-learn)")
@@ -237,29 +240,24 @@ def images_parser() -> Parser:
     parser.add_argument("--n-embd", type=number(int, 2), default=64, help="width")
     parser.add_argument("--lr", type=RATE, help="highest learning rate (default: 0.002, or 0.1 with "
                         "--engine static); it falls to nothing in the course of the training")
-    for flag, (kind, text, _) in TAPE_ONLY.items():
-        parser.add_argument(flag, type=kind, help=f"{text}; not with --engine static")
+    parser.add_argument("--patch-size", type=COUNT, help="side of a patch in pixels (default: a "
+                        "quarter of the height)" + NOT_STATIC)
+    parser.add_argument("--n-layer", type=COUNT, help="blocks (default: 2)" + NOT_STATIC)
+    parser.add_argument("--n-head", type=COUNT, help="attention heads (default: 4)" + NOT_STATIC)
+    parser.add_argument("--weight-decay", type=number(float, 0), help="of matrices (default: 0.05)"
+                        + NOT_STATIC)
     parser.add_argument("--seed", type=SEED, default=0, help="of weights and batches")
     return parser
 
 
-TAPE_ONLY: dict[str, tuple] = {     # type, help, default
-    "--patch-size": (COUNT, "side of a patch in pixels (default: a quarter of the height)", None),
-    "--n-layer": (COUNT, "blocks (default: 2)", 2),
-    "--n-head": (COUNT, "attention heads (default: 4)", 4),
-    "--weight-decay": (number(float, 0), "of matrices (default: 0.05)", 0.05),
-}
-
-
 def train_images(o: argparse.Namespace) -> None:
     """Train on labelled images and count how many of the others it gets right."""
-    for flag, (_, _, default) in TAPE_ONLY.items():
-        name = flag[2:].replace("-", "_")
+    for name, default in TAPE_DEFAULTS.items():
         if getattr(o, name) is None:
             setattr(o, name, default)
         elif o.engine == "static":
-            raise UsageError(f"{flag} is not for --engine static, whose model has one layer, one head "
-                             f"and no patches, and whose SGD has no weight decay")
+            raise UsageError(f"--{name.replace('_', '-')} is not for --engine static, whose model has "
+                             f"one layer, one head and no patches, and whose SGD has no weight decay")
     try:
         with user_input():
             data = load_digits() if o.data is None else load_idx(o.data)
@@ -287,12 +285,12 @@ def tape_epochs(o: argparse.Namespace, data: ImageData,
                 progress: Progress) -> Iterator[tuple[float, np.ndarray]]:
     """Train a Vision Transformer: after each epoch its mean loss, and the labels of the test images."""
     height, width = shape = data.train_images.shape[1:]
-    with user_input():
+    with user_input(o):
         model = nn.VisionTransformer(nn.VisionConfig(
             shape, o.patch_size or max(height // 4, 1), data.classes, o.n_layer, o.n_head, o.n_embd),
             rng=np.random.default_rng((o.seed, INIT)))
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=1.0)
-    print_images_start(data, model.parameter_count(), f"{model.patches.count} patches")
+    print_images_start(data, model.parameter_count(), f"{model.patches.count} patches", o.engine)
     count, peak = len(data.train_images), o.lr or 0.002
     per_epoch = math.ceil(count / o.batch_size)
     step = 0
@@ -315,7 +313,7 @@ def static_epochs(o: argparse.Namespace, data: ImageData,
     height, width = data.train_images.shape[1:]
     model = Classifier(height, width, o.n_embd, data.classes, o.batch_size)
     weights = initial_weights(np.random.default_rng((o.seed, INIT)), width, o.n_embd, data.classes)
-    print_images_start(data, sum(w.size for w in weights), f"{height} rows")
+    print_images_start(data, sum(w.size for w in weights), f"{height} rows", o.engine)
     count, peak = len(data.train_images), o.lr or 0.1
     steps = itertools.count()
 
@@ -330,12 +328,13 @@ def static_epochs(o: argparse.Namespace, data: ImageData,
         yield loss, model.predict(data.test_images, weights)
 
 
-def print_images_start(data: ImageData, parameters: int, sequence: str) -> None:
+def print_images_start(data: ImageData, parameters: int, sequence: str, engine: str) -> None:
     height, width = data.train_images.shape[1:]
-    print(f"{parameters:,} parameters; {len(data.train_images):,} images of {height} x {width} pixels "
-          f"to train on, each a sequence of {sequence}; {len(data.test_images):,} to test on")
+    print(f"{parameters:,} parameters; an image is a sequence of {sequence}; engine {engine}")
+    print(f"{len(data.train_images):,} images of {height} x {width} pixels to train on, "
+          f"{len(data.test_images):,} to test on")
     print(f"a model that knows nothing has a loss of ln {data.classes} = {math.log(data.classes):.3f} "
-          f"and an accuracy of {1 / data.classes:.0%}\n", flush=True)
+          f"nats,\nand an accuracy of {1 / data.classes:.0%}\n", flush=True)
 
 
 # --- what the jobs share ---
@@ -361,9 +360,9 @@ def update(model: nn.Module, optimizer, loss, step: int, grad_clip: float = math
 
 
 def print_start(model: nn.GPT, tokens: int, data: str) -> None:
-    print(f"{model.parameter_count():,} parameters, {tokens:,} tokens a step; {data}")
+    print(f"{model.parameter_count():,} parameters, {tokens:,} tokens a step\n{data}")
     print(f"a model that knows nothing has a loss of ln {model.config.vocab_size} = "
-          f"{math.log(model.config.vocab_size):.3f}\n", flush=True)
+          f"{math.log(model.config.vocab_size):.3f} nats per token\n", flush=True)
 
 
 def save(path: Path, model: nn.GPT, tokenizer: nn.Tokenizer, info: dict) -> None:
@@ -393,7 +392,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown job {job!r}" + (f"; did you mean {near[0]!r}?" if near else
                                                        f"; known: {', '.join(JOBS)}"))
         parser, train = JOBS[job]
-        options = parser().parse(arguments)
+        others = {name: make() for name, (make, _) in JOBS.items() if name != job}
+        options = parser().parse(arguments, others)
         keep_freed_memory()
         with np.errstate(all="ignore"):        # `update` looks at every loss, and says more
             train(options)

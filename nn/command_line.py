@@ -9,9 +9,11 @@ import math
 import os
 import sys
 import time
+import re
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, NoReturn, Sequence
+from typing import Callable, Iterator, Mapping, NoReturn, Sequence
 
 
 class UsageError(Exception):
@@ -19,30 +21,59 @@ class UsageError(Exception):
 
 
 @contextmanager
-def user_input() -> Iterator[None]:
-    """Around code that reads what the user gave: its errors are the user's to mend."""
+def user_input(options: argparse.Namespace | None = None) -> Iterator[None]:
+    """Around code that reads what the user gave: its errors are the user's to mend.
+
+    With `options`, a parameter that the error names is shown as the flag that set it.
+    """
     try:
         yield
     except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        text = str(error)
+        for name in vars(options) if options else ():
+            if "_" in name:
+                text = re.sub(rf"\b{name}\b", "--" + name.replace("_", "-"), text)
+        raise UsageError(text) from error
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with defaults shown in --help, no abbreviations, and the nearest flag suggested."""
+    """argparse with defaults shown in --help, no abbreviations, and help with unknown arguments.
 
-    def __init__(self, prog: str, description: str, epilog: str = ""):
+    `text_flag` is the flag that a word without one was probably meant for.
+    """
+
+    def __init__(self, prog: str, description: str, epilog: str = "", text_flag: str = ""):
+        if "\n" not in description:
+            description = textwrap.fill(description, 79, break_on_hyphens=False)
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False,
                          formatter_class=_HelpFormatter)
+        self.text_flag = text_flag
 
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Like ``parse_args``, but an unknown flag is answered with the nearest known one."""
+    @property
+    def flags(self) -> list[str]:
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def parse(self, arguments: Sequence[str],
+              jobs: Mapping[str, Parser] | None = None) -> argparse.Namespace:
+        """Like ``parse_args``; `jobs` are the script's other jobs, where a flag may belong."""
         options, unknown = self.parse_known_args(arguments)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else f"; known: {' '.join(flags)}"
-            self.error(f"unknown argument {unknown[0]!r}{hint}")
+            self.error(f"unknown argument {unknown[0]!r}; {self._advice(unknown[0], jobs or {})}")
         return options
+
+    def _advice(self, argument: str, jobs: Mapping[str, Parser]) -> str:
+        flag = argument.split("=")[0]
+        owners = [job for job, parser in jobs.items() if flag in parser.flags]
+        near = difflib.get_close_matches(flag, self.flags, 1, cutoff=0.6)
+        if argument in jobs:
+            return f"the job comes first: {self.prog.split()[0]} {argument} ..."
+        if owners:
+            return f"{flag} is a flag of {' and '.join(owners)}, not of {self.prog}"
+        if near:
+            return f"did you mean {near[0]}?"
+        if self.text_flag and not flag.startswith("-"):
+            return f'did you mean {self.text_flag} "{argument}"?'
+        return f"known: {' '.join(self.flags)}"
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
@@ -140,12 +171,21 @@ def read_text(path: str | Path) -> str:
     return text
 
 
+def file_path(text: str) -> Path:
+    """A flag's type: the path of a file, which need not exist."""
+    if text.endswith(("/", os.sep)):
+        raise argparse.ArgumentTypeError(f"must name a file, got the folder {text!r}")
+    return Path(text)
+
+
 def check_writable(path: Path) -> None:
     """Find out before the training, not after it, that a checkpoint cannot be written."""
-    with user_input():
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise ValueError(f"--out: cannot write a file {path}")
+    except OSError as error:
+        raise UsageError(f"--out: cannot make the folder {path.parent}: {error.strerror}") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"--out: cannot write a file {path}")
 
 
 def check_finite(name: str, value: float, step: int, unit: str = "step") -> None:

@@ -18,7 +18,7 @@ from nn.linear import Embedding, Linear
 from nn.module import Module
 from nn.norm import LayerNorm
 from nn.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
-from nn.transformer import TransformerBlock
+from nn.transformer import TransformerBlock, check_sizes
 from tape import Tensor
 
 
@@ -53,13 +53,7 @@ class GPTConfig:
     tie_weights: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"GPTConfig: {name} must be a positive integer, got {value!r}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"GPTConfig: n_head must divide n_embd, got {self.n_head} and "
-                             f"{self.n_embd}")
+        check_sizes(self, "vocab_size", "block_size", "n_layer", "n_head", "n_embd")
         if self.position not in ("learned", "sinusoidal"):
             raise ValueError(f"GPTConfig: position must be 'learned' or 'sinusoidal', got "
                              f"{self.position!r}")

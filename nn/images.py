@@ -91,6 +91,8 @@ def load_idx(folder: str | Path) -> ImageData:
         A file is damaged, or the files do not fit together.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file; give the folder that holds the four files")
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     arrays = []

@@ -23,6 +23,7 @@ MASKED = -1e9       # exp of it is 0 next to any score that is not masked
 class LanguageModel(NamedTuple):
     """The graph: what is fed, and what can be asked for."""
 
+    shape: tuple[int, int]               # B, T: what the graph was built for
     ids: ad.Variable                     # (B, T) integers
     targets: ad.Variable                 # (B, T) integers, -1 where they do not count
     weights: dict[str, ad.Node]          # by the names of `nn.GPT`'s parameters
@@ -60,7 +61,8 @@ def language_model(config: GPTConfig, batch_size: int, length: int) -> LanguageM
     for i in range(config.n_layer):
         x = block(x, w, f"blocks.{i}", config, batch_size, length)
     logits = ad.matmul(x, w["head.weight"])                                          # (B, T, V)
-    return LanguageModel(ids, targets, dict(w), logits, ad.cross_entropy(logits, targets))
+    loss = ad.cross_entropy(logits, targets)                                         # ()
+    return LanguageModel((batch_size, length), ids, targets, dict(w), logits, loss)
 
 
 def block(x: ad.Node, w: dict[str, ad.Node], name: str, config: GPTConfig, batch_size: int,
@@ -114,6 +116,9 @@ def sgd(model: LanguageModel, weights: dict[str, np.ndarray], ids: np.ndarray, t
     if missing:
         raise ValueError(f"sgd: weights must have an array for each weight of the model; missing: "
                          f"{', '.join(missing)}")
+    if not np.shape(ids) == np.shape(targets) == model.shape:
+        raise ValueError(f"sgd: ids and targets must have the shape {model.shape} that the graph was "
+                         f"built for, got {np.shape(ids)} and {np.shape(targets)}")
     slopes = ad.gradients(model.loss, [model.weights[name] for name in names])
     evaluator = ad.Evaluator([model.loss, *slopes])
     while True:

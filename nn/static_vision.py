@@ -132,12 +132,19 @@ class Classifier:
 
     def run(self, X: np.ndarray, y: np.ndarray, weights: Sequence[np.ndarray]) -> list[np.ndarray]:
         """[logits, loss, *gradients] of a batch, with labels y (B,); `sgd_epoch` calls this."""
+        y = np.asarray(y)
+        if len(X) != self.batch_size or y.shape != (self.batch_size,):
+            raise ValueError(f"Classifier: the graph is for batches of {self.batch_size} images and as "
+                             f"many labels, got shapes {X.shape} and {y.shape}")
+        if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= self.num_classes:
+            raise ValueError(f"Classifier: labels must be integers in [0, {self.num_classes}), got "
+                             f"{y.dtype} from {y.min()} to {y.max()}")
         one_hot = np.eye(self.num_classes, dtype=np.float32)[y]                      # (B, C)
         return self._train.run({self.X: X, self.y: one_hot, **self._fed(weights)})
 
     def predict(self, X: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
         """The likeliest label of each image, (N,) integers, for any number of them."""
-        labels = []
+        labels = [np.zeros(0, np.int64)]
         for start in range(0, len(X), self.batch_size):
             batch = X[start:start + self.batch_size]
             full = np.zeros((self.batch_size, *X.shape[1:]), X.dtype)    # the graph has one batch size
@@ -147,4 +154,7 @@ class Classifier:
         return np.concatenate(labels)
 
     def _fed(self, weights: Sequence[np.ndarray]) -> dict[ad.Node, np.ndarray]:
+        if len(weights) != len(WEIGHTS):
+            raise ValueError(f"Classifier: needs an array for each of {', '.join(WEIGHTS)}; got "
+                             f"{len(weights)}")
         return dict(zip(self.nodes, weights))

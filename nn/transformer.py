@@ -85,3 +85,14 @@ class TransformerBlock(Module):
             return x + self.dropout(self.feed_forward(self.norm2(x)))
         x = self.norm1(x + self.dropout(self.attention(x, mask=mask)))
         return self.norm2(x + self.dropout(self.feed_forward(x)))
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    """Refuse sizes in a configuration that are not positive, and heads that do not fill the width."""
+    kind = type(config).__name__
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{kind}: {name} must be a positive integer, got {value!r}")
+    if config.n_embd % config.n_head:
+        raise ValueError(f"{kind}: n_head must divide n_embd, got {config.n_head} and {config.n_embd}")

@@ -16,7 +16,7 @@ from nn.linear import Linear
 from nn.module import Module, evaluating
 from nn.norm import LayerNorm
 from nn.position import LearnedPositionalEncoding
-from nn.transformer import TransformerBlock
+from nn.transformer import TransformerBlock, check_sizes
 from tape import Tensor, no_grad
 
 
@@ -42,10 +42,11 @@ class PatchEmbedding(Module):
         self.linear = Linear(patch_size * patch_size, d, rng=rng)
 
     def forward(self, images: Any) -> Tensor:
-        if images.shape[1:] != self.image_shape:
+        shape = np.shape(images)
+        if shape[1:] != self.image_shape:
             raise ValueError(f"PatchEmbedding: images must have shape (B, {self.image_shape[0]}, "
-                             f"{self.image_shape[1]}), got {images.shape}")
-        (H, W), P, B = self.image_shape, self.patch_size, images.shape[0]
+                             f"{self.image_shape[1]}), got {shape}")
+        (H, W), P, B = self.image_shape, self.patch_size, shape[0]
         grid = tape.reshape(images, (B, H // P, P, W // P, P))
         patches = tape.swapaxes(grid, 2, 3)                      # (B, H/P, W/P, P, P)
         return self.linear(tape.reshape(patches, (B, self.count, P * P)))
@@ -71,6 +72,12 @@ class VisionConfig:
     n_head: int = 4
     n_embd: int = 64
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "patch_size", "classes", "n_layer", "n_head", "n_embd")
+        if len(np.shape(self.image_shape)) != 1 or len(self.image_shape) != 2:
+            raise ValueError(f"VisionConfig: image_shape must be (height, width), got "
+                             f"{self.image_shape!r}")
 
 
 class VisionTransformer(Module):
@@ -109,7 +116,7 @@ class VisionTransformer(Module):
 @no_grad
 def predict(model: VisionTransformer, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
     """The likeliest label of each image (N, H, W): integers (N,)."""
-    labels = []
+    labels = [np.zeros(0, np.int64)]
     with evaluating(model):
         for start in range(0, len(images), batch_size):
             logits, _ = model(images[start:start + batch_size])

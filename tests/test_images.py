@@ -137,7 +137,11 @@ def test_patches_are_squares_row_by_row():
     (lambda: nn.PatchEmbedding((28, 28), 5, 8), "patch_size must divide the sides"),
     (lambda: nn.PatchEmbedding((4, 4), 2, 8)(np.zeros((1, 4, 5))), r"must have shape \(B, 4, 4\), got"),
     (lambda: nn.VisionTransformer(nn.VisionConfig((4, 4), 2, 3, n_head=3, n_embd=8)),
-     "n_head must divide")])
+     "VisionConfig: n_head must divide n_embd, got 3 and 8"),
+    (lambda: nn.VisionConfig((8, 8), 0, 10), "patch_size must be a positive integer, got 0"),
+    (lambda: nn.VisionConfig((8, 8), 2, 0), "classes must be a positive integer"),
+    (lambda: nn.VisionConfig(8, 2, 10), r"image_shape must be \(height, width\), got 8"),
+    (lambda: nn.PatchEmbedding((4, 4), 2, 8)([[1.0]]), r"must have shape \(B, 4, 4\), got \(1, 1\)")])
 def test_what_the_vision_transformer_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call()

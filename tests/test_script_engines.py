@@ -68,12 +68,13 @@ def test_images_of_a_folder_by_both_engines(images_folder, capsys):
     data = ["--data", str(images_folder), "--n-embd", "16", "--batch-size", "10", "--epochs", "20"]
     assert train.main(["images", *data, "--lr", "0.005"]) == 0
     out = capsys.readouterr().out
-    assert "90 images of 8 x 6 pixels to train on, each a sequence of 12 patches; 30 to test on" in out
-    assert "ln 3 = 1.099 and an accuracy of 33%" in out and accuracy(out) > 90
+    assert "an image is a sequence of 12 patches; engine tape\n90 images of 8 x 6 pixels" in out
+    assert "pixels to train on, 30 to test on\n" in out
+    assert "ln 3 = 1.099 nats,\nand an accuracy of 33%" in out and accuracy(out) > 90
     assert len(re.findall(r"^epoch +\d+/20   loss", out, re.MULTILINE)) == 10
     assert train.main(["images", "--engine", "static", *data]) == 0
     out = capsys.readouterr().out
-    assert "each a sequence of 8 rows" in out and accuracy(out) > 90
+    assert "an image is a sequence of 8 rows; engine static" in out and accuracy(out) > 90
     assert re.search(r"right: .*By label:\n  0: \d+%  1: \d+%  2: \d+%\n", out)
 
 
@@ -144,6 +145,8 @@ def test_what_is_tested_on_is_never_trained_on(images_folder, monkeypatch, capsy
     (["images", "--engine", "static", "--n-layer", "2"], "--n-layer is not for --engine static"),
     (["images", "--engine", "static", "--patch-size", "2"], "--patch-size is not for --engine static"),
     (["images", "--data", "nowhere"], "there is no folder nowhere"),
+    (["images", "--data", train.__file__], "train.py is a file; give the folder that holds"),
+    (["images", "--out", "x.npz"], "--out is a flag of sentences and text, not of train.py images"),
     (["images", "--data", "."], "has no file train-images-idx3-ubyte"),
     (["images", "--epochs", "0"], "--epochs: must be an integer >= 1"),
     (["imgaes"], "unknown job 'imgaes'; did you mean 'images'?"),
@@ -155,8 +158,8 @@ def test_train_refuses_in_words(arguments, message, folder, capsys):
 def test_images_refuses_what_does_not_fit_the_data(images_folder, monkeypatch, capsys):
     data = ["images", "--data", str(images_folder)]
     assert "at most the 90 images" in refused(capsys, train.main, *data, "--batch-size", "91")
-    assert "patch_size must divide" in refused(capsys, train.main, *data, "--patch-size", "5")
-    assert "n_head must divide d_model" in refused(capsys, train.main, *data, "--n-head", "5")
+    assert "--patch-size must divide" in refused(capsys, train.main, *data, "--patch-size", "5")
+    assert "--n-head must divide --n-embd" in refused(capsys, train.main, *data, "--n-head", "5")
     assert "the loss is" in refused(capsys, train.main, *data, "--engine", "static", "--lr", "1e30")
     (images_folder / "t10k-images-idx3-ubyte").write_bytes(b"nonsense")
     assert "t10k-images-idx3-ubyte is not an IDX file" in refused(capsys, train.main, *data)

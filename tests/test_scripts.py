@@ -39,7 +39,7 @@ def test_the_default_run_memorises_ten_of_ten(seed, folder, capsys):
     assert "memorised 10/10" in out
     for sentence in train.SENTENCES:
         assert f"= {sentence}\n" in out
-    assert "61,120 parameters, 120 tokens a step" in out and "ln 87 = 4.466" in out
+    assert "61,120 parameters, 120 tokens a step" in out and "ln 87 = 4.466 nats per token" in out
 
 
 def test_the_ten_sentences_begin_with_different_words_and_share_many():
@@ -229,13 +229,18 @@ def refused(capsys, main, *arguments):
     (["--stesp", "3"], "unknown argument '--stesp'; did you mean --steps?"),
     (["--step", "3"], "unknown argument '--step'; did you mean --steps?"),
     (["txet"], "unknown job 'txet'; did you mean 'text'?"),
+    (["--data", "F"], "'--data'; --data is a flag of text and images, not of train.py [sentences]"),
+    (["text", "--engine", "static"], "is a flag of sentences and images, not of train.py text"),
+    (["--steps", "10", "text"], "unknown argument 'text'; the job comes first: train.py text ..."),
+    (["--wings", "5"], "unknown argument '--wings'; known: "),
     (["--steps", "0"], "argument --steps: must be an integer >= 1, got '0'"),
     (["--lr", "nan"], "argument --lr: must be a number > 0, got 'nan'"),
-    (["--n-head", "7"], "n_head must divide n_embd, got 7 and 64"),
+    (["--n-head", "7"], "--n-head must divide --n-embd, got 7 and 64"),
     (["text", "--data", "missing.txt"], "there is no file missing.txt"),
     (["text", "--data", "."], "is a folder"),
     (["text", "--dropout", "1"], "must be a number >= 0 and < 1, got '1'"),
     (["--steps", "1", "--out", "."], "--out: cannot write a file ."),
+    (["--steps", "1", "--out", "new/"], "--out: must name a file, got the folder 'new/'"),
     (["text", "--data", ""], "is a folder"),
     (["--seed", "-1"], "argument --seed: must be an integer >= 0, got '-1'"),
 ])
@@ -257,7 +262,26 @@ def test_texts_that_cannot_be_trained_on(content, message, folder, capsys):
 def test_a_folder_that_cannot_be_written_to(folder, capsys):
     (folder / "file").touch()
     err = refused(capsys, train.main, "--steps", "1", "--out", "file/x.npz")
-    assert "file" in err
+    assert "--out: cannot make the folder file: File exists" in err
+
+
+def test_a_checkpoint_that_is_replaced_is_said_to_be(folder, capsys):
+    for word in ("saved", "replaced"):
+        train.main(["--steps", "1"])
+        assert f"{word} checkpoints/sentences.npz; try\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--engine", "static"], ["text", "--data", "small.txt"],
+                                       ["--help"], ["text", "--help"], ["images", "--help"]])
+def test_output_fits_a_terminal_of_80_columns(arguments, folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    small_text(folder)
+    try:
+        train.main([*arguments, "--steps", "1", "--n-layer", "1"])
+    except SystemExit:
+        pass
+    long = [line for line in capsys.readouterr().out.splitlines() if len(line) > 80]
+    assert all(line.startswith("  python generate.py ") for line in long)      # one line, to be copied
 
 
 def test_training_that_diverges_stops_with_a_sentence(folder, capsys):
@@ -272,6 +296,7 @@ def test_training_that_diverges_stops_with_a_sentence(folder, capsys):
     (["--checkpoint", "."], ". is a folder; name a file in it"),
     (["--temperature", "-1"], "must be a number >= 0, got '-1'"),
     (["--promt", "x"], "did you mean --prompt?"),
+    (["the old"], 'unknown argument \'the old\'; did you mean --prompt "the old"?'),
 ])
 def test_generate_refuses_in_words(arguments, message, folder, capsys):
     assert message in refused(capsys, generate.main, *arguments)

@@ -96,6 +96,8 @@ def test_a_length_or_weights_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="length must be at most the block_size 7, got 8"):
         language_model(config, 2, 8)
     weights = nn.GPT(config, rng=1).state_dict()
+    with pytest.raises(ValueError, match=r"sgd: .* must have the shape \(2, 7\) .* got \(3, 7\)"):
+        next(sgd(language_model(config, 2, 7), weights, *RNG.integers(0, 13, (2, 3, 7)), lr=0.1))
     del weights["head.weight"]
     with pytest.raises(ValueError, match="missing: head.weight"):
         next(sgd(language_model(config, 2, 7), weights, *RNG.integers(0, 13, (2, 2, 7)), lr=0.1))
@@ -178,4 +180,17 @@ def test_the_classifier_learns_and_predicts_any_number_of_images():
     predicted = model.predict(images[:50], weights)
     assert predicted.shape == (50,) and (predicted == labels[:50]).mean() > 0.95
     np.testing.assert_array_equal(model.predict(images[:7], weights), predicted[:7])
+    assert model.predict(images[:0], weights).shape == (0,)
     assert all(w.dtype == np.float32 for w in weights)
+
+
+def test_what_the_classifier_refuses():
+    model = Classifier(S, ROW, D, C, batch_size=4)
+    weights = initial_weights(np.random.default_rng(0), ROW, D, C)
+    X, y = np.zeros((4, S, ROW), np.float32), np.zeros(4, int)
+    for arguments, message in (((X[:3], y[:3], weights), r"batches of 4 .* got shapes \(3, 4, 5\)"),
+                               ((X, np.eye(4), weights), r"as many labels, got .* \(4, 4\)"),
+                               ((X, y + C, weights), r"integers in \[0, 3\), got int64 from 3 to 3"),
+                               ((X, y, weights * 2), "an array for each of W_in, .*; got 24")):
+        with pytest.raises(ValueError, match=message):
+            model.run(*arguments)

@@ -17,7 +17,7 @@ import tape.lazy as ad
 from nn.gpt import GPTConfig
 from nn.position import sinusoids
 
-MASKED = -1e9       # exp of it is 0 next to any score that is not masked
+MASKED = -1e9       # added to a score; exp of the sum is 0. -inf would do too, and is what nn.GPT uses
 
 
 class LanguageModel(NamedTuple):

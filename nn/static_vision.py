@@ -1,7 +1,9 @@
 """The image classifier as a static graph: one Transformer layer over the rows of an image.
 
 Without residual connections, without heads side by side, without positions: the smallest thing that
-deserves the name. `nn.VisionTransformer` is what it grew into.
+deserves the name. `nn.VisionTransformer` is what it grew into. Names and order of the parameters
+(`X`, `nodes`, `f_run_model`, ...) are those of the course programs that use this API, so that such a
+program can call these functions; that is also why biases are broadcast to a shape that is written out.
 """
 
 from __future__ import annotations

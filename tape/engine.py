@@ -7,6 +7,9 @@ rule. That is all of reverse-mode differentiation; there is no mathematics in th
 derivatives live beside their operators in ``tape/ops``, and the table of what each one keeps is
 read in ``tape/primitive.py``.
 
+Words: the gradient of L with respect to a result, on its way back, is that result's *cotangent*, g
+in the rules; what one use of an input adds to its gradient is a *contribution*.
+
 What does not live here: the Tensor (``tape/tensor.py``), which only gives the walk two things, a
 key to hang a gradient on and, for differentiable gradients, a way to lift an array onto the tape.
 """

@@ -30,13 +30,13 @@ import itertools
 import pickle
 import sys
 import types
-from functools import lru_cache
 from operator import add, mul, neg, sub, truediv
 from typing import Any, Callable, Sequence
 
 import numpy as np
 
 from tape.engine import walk
+from tape.plan import Plan
 
 # NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
 NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
@@ -44,82 +44,6 @@ NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
 # Python's operators do what these ufuncs do, ten times as fast on NumPy scalars.
 _SAME_BUT_FASTER: dict[Callable, Callable] = {
     np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
-
-ZERO = np.zeros(16, np.uint8)    # what every stand-in shows, whatever its dtype
-
-
-@lru_cache(maxsize=4096)
-def _zeros_without_memory(shape: tuple, dtype: np.dtype) -> np.ndarray:
-    stand_in: np.ndarray = np.ndarray(shape, dtype, buffer=ZERO, strides=(0,) * len(shape))
-    stand_in.flags.writeable = False
-    return stand_in
-
-
-def stand_in(x) -> np.ndarray:
-    """A read-only array of x's shape and dtype that holds one zero, however large the shape."""
-    if not hasattr(x, "dtype"):
-        x = np.asarray(x)
-    return _zeros_without_memory(x.shape, x.dtype)
-
-
-class Plan:
-    """What one operator keeps and calls, given which of its inputs want a gradient.
-
-    At recording time the operator's values are laid out in a row, ``inputs, out, attributes,
-    residuals, stand-ins``, and each rule's arguments are picked from it by position.
-    """
-
-    __slots__ = ("operator", "joint", "elementwise", "indices", "rules", "sources", "pick", "likes",
-                 "kept", "looks_further")
-
-    def __init__(self, operator: Primitive, indices: list[int]):
-        self.operator = operator
-        self.joint = operator.joint
-        self.elementwise = operator.elementwise
-        self.indices = indices
-        self.rules = [operator.rules[i] for i in indices]
-        layout = list(operator.layout)
-        names = [operator.needs[i] for i in indices]
-        likes = sorted({n for needs in names for n in needs if n.startswith("like_")})
-        self.likes = [layout.index(name[len("like_"):]) for name in likes]
-        layout += likes
-        self.sources = [[layout.index(n) for n in needs] for needs in names]
-        # Fused operators also keep what running their composed definition again takes.
-        tail = [] if operator.composed is None else [len(layout), len(layout) + 1]
-        self.pick = _picker(self.sources, tail)
-        self.looks_further = any(s > len(operator.inputs) for source in self.sources
-                                 for s in source) or bool(tail) or operator.variadic
-        self.kept = sorted({s for source in self.sources for s in source
-                            if s < len(operator.inputs)})
-
-    def describe(self, index: int) -> str:
-        """Where the rule for one input stands in the source."""
-        code = getattr(self.rules[0 if self.joint else self.indices.index(index)], "__code__", None)
-        return f"{code.co_filename}:{code.co_firstlineno}" if code else self.operator.name
-
-    def lifted(self, record, lift: Callable) -> list[tuple]:
-        """The saved arguments with inputs and result put back on the tape, as Tensors."""
-        inputs = len(self.operator.inputs)
-
-        def on_tape(source: int, value: Any) -> Any:
-            if self.operator.variadic or source > inputs:
-                return value
-            owner = record if source == inputs else record.parents[source]
-            return value if owner is None else lift(value, owner)
-
-        return [tuple(map(on_tape, source, args))
-                for source, args in zip(self.sources, record.saved)]
-
-
-def _picker(sources: list[list[int]], tail: list[int]) -> Callable:
-    """A function from the row of values to what is saved: a tuple of arguments per rule.
-
-    Written out as an expression, say ``lambda v: ((v[1],), (v[0],))``, since it runs at every
-    recorded operation and a loop would take a quarter of the time that recording takes.
-    """
-    rows = ["(" + "".join(f"v[{i}], " for i in source) + ")" for source in sources]
-    rows += [f"v[{i}]" for i in tail]
-    return eval("lambda v: (" + "".join(row + ", " for row in rows) + ")")
 
 
 class Primitive:
@@ -158,7 +82,12 @@ class Primitive:
         self._settle()
 
     def _settle(self) -> None:
-        """What follows from the rules: which inputs are differentiable, which are kept."""
+        """What follows from the rules, worked out once.
+
+        `bits` says which inputs have a rule, `plans` has a `Plan` for each set of them that wants a
+        gradient, `keeps_inputs` is whether any rule asks for one, and `floats` whether integers
+        beside float operands become floats.
+        """
         self.differentiable = any(self.rules)
         # Bits of the inputs that have a rule: the key of `plans` is the sum of those that want it.
         self.bits = (itertools.repeat(1) if self.joint
@@ -193,10 +122,13 @@ class Primitive:
         if rule is None:
             return []
         try:
-            _, *names = {} if isinstance(rule, np.ufunc) else inspect.signature(rule).parameters
-        except ValueError as error:
+            parameters = [] if isinstance(rule, np.ufunc) else [*inspect.signature(rule).parameters]
+        except ValueError:                  # some of Python's own functions have none
+            parameters = []
+        if not parameters:
             raise TypeError(f"{self.name}: a rule is a Python function whose first parameter is the "
-                            f"cotangent, such as lambda g, x: g * x; got {rule!r}") from error
+                            f"cotangent, such as lambda g, x: g * x; got {rule!r}")
+        names = parameters[1:]
         known = [*self.layout, *("like_" + name for name in self.inputs)]
         for name in names:
             if name not in known:

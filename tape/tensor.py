@@ -20,7 +20,8 @@ from tape.methods import Methods
 from tape.modes import recording
 from tape.operands import (
     as_constant, as_new_array, as_result, with_floats, with_name)
-from tape.primitive import Plan, Primitive, stand_in
+from tape.plan import Plan, stand_in
+from tape.primitive import Primitive
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
 _SCALARS = frozenset(np.sctypeDict.values())

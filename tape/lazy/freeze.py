@@ -92,14 +92,14 @@ class _Given:
         self.used: set[str] = set()
         self._names: dict[Any, str] = {}
         for name, value in named.items():
-            other = self._names.setdefault(_identity(value), name)
+            other = self._names.setdefault(_memory_key(value), name)
             if other != name:
                 raise ValueError(f"from_tape: {other} and {name} are the same array, so the tape "
                                  f"cannot tell them apart. Run the model on a copy of one of them.")
 
     def find(self, value: Any) -> Variable | None:
         """The variable for an operand as it was given to an operator, if it is an input."""
-        name = self._names.get(_identity(value))
+        name = self._names.get(_memory_key(value))
         if name is None:
             return None
         self.used.add(name)
@@ -114,7 +114,7 @@ class _Given:
         return self.variables[name]
 
 
-def _identity(value: Any) -> Any:
+def _memory_key(value: Any) -> Any:
     """What two views of the same memory, and a tensor and its array, have in common."""
     if isinstance(value, Tensor):
         value = value._record or value._data

@@ -65,8 +65,8 @@ def pull_back(output: Node, seed: Node, targets: Sequence[Node], *, stop: Collec
               stands_for: Node | None = None) -> dict[Node, Node]:
     """The gradients of `targets`, given that of `output`, for those that it depends on.
 
-    Nodes in `stop` count as given: what they were made from is not looked at. Where rules ask for
-    the value of `output`, they get `stands_for`, if that is given.
+    Nodes in `stop` count as given: what they were made from is not looked at. `stands_for`, if given,
+    is what rules get that ask for the value of `output`; see `Op.pull`.
     """
     order = sort_from([output], stop)
     useful = set(targets)        # the nodes that lead to a target

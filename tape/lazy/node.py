@@ -58,7 +58,8 @@ class Op:
              out: Node | None = None) -> dict[int, Node]:
         """`gradient` for the inputs numbered in `wanted`; leaves out those that have none.
 
-        `out` stands for the node's value in the result, where it is not `node` itself.
+        Where a rule asks for the node's value it gets `out`, if that is given: a composite, pulled
+        back through its parts, gives itself, so that a value that is fed in its place is seen.
         """
         parts = self.gradient(node, output_grad)
         if not isinstance(parts, (list, tuple)) or len(parts) != len(node.inputs) or not all(
@@ -78,7 +79,11 @@ class Op:
 
 
 class BuiltIn(Op):
-    """An Op of ours: copied and pickled by its name in ``tape/lazy/operators.py``."""
+    """An Op of ours: copied and pickled by its name in ``tape/lazy/operators.py``.
+
+    `compute` is there for programs that evaluate a graph node by node; an `Evaluator` plans calls of
+    tape's operators themselves (``tape/lazy/planner.py``).
+    """
 
     def gradient(self, node: Node, output_grad: Node) -> list[Node]:
         found = self.pull(node, output_grad, range(len(node.inputs)))
@@ -282,6 +287,11 @@ class Constant(BuiltIn):
 
 
 constant = Constant()
+
+
+def is_none(node: Node) -> bool:
+    """Whether a node stands for an optional input that is not given."""
+    return node.op is constant and node.attrs["value"] is None
 
 
 def is_number(value: Any) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tape import ops
-from tape.lazy.kinds import WITH_NUMBER, Composite, Named, op_of
+from tape.lazy.composites import Composite, Named
+from tape.lazy.kinds import WITH_NUMBER, op_of
 from tape.lazy.node import Node, as_node, constant, placeholder
 from tape.ops import arithmetic, reductions, shapes
 from tape.primitive import derivative

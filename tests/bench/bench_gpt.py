@@ -5,7 +5,6 @@
 4 layers, 4 heads, width 128, context 64, batch 12, vocabulary 65; AdamW, clipping.
 """
 
-import importlib.util
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import numpy as np
 
 import nn
 from nn.command_line import keep_freed_memory
-from tests.bench.timing import report
+from tests.bench.timing import installed, report
 
 CONFIG = nn.GPTConfig(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
 STEPS = 10
@@ -111,7 +110,7 @@ def work(name):
 
 
 def main():
-    names = ["tape"] + ["torch"] * bool(importlib.util.find_spec("torch"))
+    names = ["tape", *installed("torch")]
     workers = {name: Worker(name) for name in names}
     for worker in workers.values():
         worker()

@@ -5,10 +5,8 @@
 Peers are timed where they are installed.
 """
 
-import importlib.util
-
 from tape import Tensor
-from tests.bench.timing import in_turn, report
+from tests.bench.timing import in_turn, installed, report
 
 LENGTH = 5000
 CHAINS = {
@@ -51,11 +49,12 @@ def autograd_chain(f):
 
 
 def main():
+    peers = installed("torch", "autograd")
     for name, f in CHAINS.items():
         candidates = {"tape": lambda f=f: tape_chain(f)}
-        if importlib.util.find_spec("torch"):
+        if "torch" in peers:
             candidates["torch"] = lambda f=f: torch_chain(f)
-        if importlib.util.find_spec("autograd") and name != "tanh":
+        if "autograd" in peers and name != "tanh":
             candidates["autograd"] = lambda f=f: autograd_chain(f)
         operations = LENGTH * (2 if "+ 0.001" in name else 1)
         report(name, in_turn(candidates), 1e6 / operations, "us/op")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import time
 from typing import Callable
+
+
+def installed(*peers: str) -> list[str]:
+    """Those of the libraries that are installed; says which are not."""
+    missing = [name for name in peers if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"not installed, and so not compared with: {', '.join(missing)}\n")
+    return [name for name in peers if name not in missing]
 
 
 def in_turn(candidates: dict[str, Callable], rounds: int = 15) -> dict[str, list[float]]:
@@ -22,10 +31,10 @@ def in_turn(candidates: dict[str, Callable], rounds: int = 15) -> dict[str, list
 
 def report(title: str, seconds: dict[str, list[float]], scale: float, unit: str) -> None:
     """Median and best of each, and the median of its ratio to the first, round by round."""
-    first = next(iter(seconds.values()))
-    print(f"{title}\n  {'':<24}{'median':>10}{'best':>10} {unit:<8}{'ratio':>8}")
+    (reference, first), *_ = seconds.items()
+    print(f"{title}, {unit}\n  {'':<24}{'median':>10}{'best':>10}   over {reference}")
     for name, values in seconds.items():
         ratio = statistics.median(b / a for a, b in zip(first, values))
-        print(f"  {name:<24}{statistics.median(values) * scale:>10.2f}{min(values) * scale:>10.2f} "
-              f"{unit:<8}{ratio:>8.2f}")
+        print(f"  {name:<24}{statistics.median(values) * scale:>10.2f}{min(values) * scale:>10.2f}"
+              f"{ratio:>{8 + len(reference)}.2f}")
     print()

@@ -45,7 +45,7 @@ def show(nodes: Node | Iterable[Node], style: str = "text", limit: int = 200) ->
     if style == "mermaid":
         return _mermaid(shown, number, left_out)
     rows = [(str(number[node]), node.op.name, _abbreviated([str(number[x]) for x in node.inputs]),
-             _attributes(node), node.name) for node in shown]
+             _shortened(_attributes(node), 60), _shortened(node.name, 40)) for node in shown]
     text = table(("node", "operator", "inputs", "attributes", "name"), rows, numeric=(0,))
     more = f", the first {left_out} not shown" if left_out else ""
     return f"{text}\n{len(order)} nodes{more}"
@@ -56,8 +56,11 @@ def _abbreviated(names: list[str]) -> str:
 
 
 def _attributes(node: Node) -> str:
-    text = ", ".join(f"{name}={_value(value)}" for name, value in node.attrs.items())
-    return text if len(text) <= 60 else text[:57] + "..."
+    return ", ".join(f"{name}={_value(value)}" for name, value in node.attrs.items())
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most - 3] + "..."
 
 
 def _value(value: Any) -> str:
@@ -71,7 +74,7 @@ def _mermaid(shown: list[Node], number: dict[Node, int], left_out: int) -> str:
     for node in shown:
         left, right = ("([", "])") if isinstance(node, Variable) else ("[", "]")
         text = node.name if isinstance(node.op, Constant) or isinstance(node, Variable) else (
-            f"{node.op.name} {_attributes(node)}".rstrip())
+            f"{node.op.name} {_shortened(_attributes(node), 60)}".rstrip())
         lines.append(f'    n{number[node]}{left}"{_escaped(text)}"{right}')
     drawn = set(shown)
     for node in shown:

@@ -41,6 +41,8 @@ def write_text(o: argparse.Namespace) -> None:
         path = o.checkpoint or newest()
         checkpoint = nn.load_checkpoint(path)
         tokenizer, info = checkpoint.tokenizer, checkpoint.info
+        if not isinstance(checkpoint.model, nn.GPT):
+            raise ValueError(f"{path} holds a {type(checkpoint.model).__name__}, which writes no text")
         if tokenizer is None:
             raise ValueError(f"{path} has no tokenizer, so its tokens cannot be written as text")
         prompt = info.get("prompt", tokenizer.vocabulary[0]) if o.prompt is None else o.prompt

@@ -223,13 +223,14 @@ def validation_loss(model: nn.GPT, ids: np.ndarray) -> float:
 # --- python train.py images ---
 
 NOT_STATIC = "; not with --engine static"
-TAPE_DEFAULTS = {"patch_size": None, "n_layer": 2, "n_head": 4, "weight_decay": 0.05}
+TAPE_DEFAULTS = {"patch_size": None, "n_layer": 2, "n_head": 4, "weight_decay": 0.05,
+                 "out": Path("checkpoints/images.npz")}
 
 
 def images_parser() -> Parser:
     parser = Parser("train.py images", "Classify images: with a Vision Transformer (patches, pre-norm, "
                     "AdamW), or with --engine static by one layer of attention over the rows of an "
-                    "image, trained by plain SGD. Tests on the images kept back, and saves nothing.",
+                    "image, trained by plain SGD.",
                     OTHER_JOBS)
     add_engine(parser)
     parser.add_argument("--data", metavar="DIR", help="folder with the four files of MNIST or a data "
@@ -246,6 +247,8 @@ def images_parser() -> Parser:
     parser.add_argument("--n-head", type=COUNT, help="attention heads (default: 4)" + NOT_STATIC)
     parser.add_argument("--weight-decay", type=number(float, 0), help="of matrices (default: 0.05)"
                         + NOT_STATIC)
+    parser.add_argument("--out", type=file_path, help="checkpoint to write (default: "
+                        "checkpoints/images.npz)" + NOT_STATIC)
     parser.add_argument("--seed", type=SEED, default=0, help="of weights and batches")
     return parser
 
@@ -256,8 +259,8 @@ def train_images(o: argparse.Namespace) -> None:
         if getattr(o, name) is None:
             setattr(o, name, default)
         elif o.engine == "static":
-            raise UsageError(f"--{name.replace('_', '-')} is not for --engine static, whose model has "
-                             f"one layer, one head and no patches, and whose SGD has no weight decay")
+            raise UsageError(f"--{name.replace('_', '-')} is not for --engine static: that is one "
+                             f"layer with one head on the rows, plain SGD, and nothing is saved")
     try:
         with user_input():
             data = load_digits() if o.data is None else load_idx(o.data)
@@ -270,8 +273,7 @@ def train_images(o: argparse.Namespace) -> None:
     progress = Progress(o.epochs, len(data.train_images), "images", "epoch")
     shown = max(1, o.epochs // 10)
     train = static_epochs if o.engine == "static" else tape_epochs
-    epochs = train(o, data.standardised(), progress)
-    for epoch, (loss, predicted) in enumerate(epochs, 1):
+    for epoch, (loss, predicted) in enumerate(train(o, data, progress), 1):
         check_finite("loss", loss, epoch, "epoch")
         right = predicted == data.test_labels
         if epoch % shown == 0 or epoch == o.epochs:
@@ -279,16 +281,20 @@ def train_images(o: argparse.Namespace) -> None:
     print(f"\n{right.sum():,} of {len(right):,} test images right: {right.mean():.2%}. By label:")
     by_label = {label: right[data.test_labels == label].mean() for label in np.unique(data.test_labels)}
     print("  " + "  ".join(f"{label}: {share:.0%}" for label, share in by_label.items()))
+    if o.engine == "tape":
+        print(f"\nsaved {o.out}, for nn.load_checkpoint and nn.predict")
 
 
 def tape_epochs(o: argparse.Namespace, data: ImageData,
                 progress: Progress) -> Iterator[tuple[float, np.ndarray]]:
     """Train a Vision Transformer: after each epoch its mean loss, and the labels of the test images."""
     height, width = shape = data.train_images.shape[1:]
+    mean, std = data.mean_and_std
     with user_input(o):
         model = nn.VisionTransformer(nn.VisionConfig(
-            shape, o.patch_size or max(height // 4, 1), data.classes, o.n_layer, o.n_head, o.n_embd),
-            rng=np.random.default_rng((o.seed, INIT)))
+            shape, o.patch_size or max(height // 4, 1), data.classes, o.n_layer, o.n_head, o.n_embd,
+            mean=mean, std=std), rng=np.random.default_rng((o.seed, INIT)))
+    check_writable(o.out)
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=1.0)
     print_images_start(data, model.parameter_count(), f"{model.patches.count} patches", o.engine)
     count, peak = len(data.train_images), o.lr or 0.002
@@ -304,12 +310,14 @@ def tape_epochs(o: argparse.Namespace, data: ImageData,
             _, loss = model(data.train_images[batch], data.train_labels[batch])
             update(model, optimizer, loss, step, grad_clip=1.0)
             total += loss.item() * len(batch)
+        save(o.out, model, None, {"job": "images", "epoch": epoch, "loss": total / count})
         yield total / count, predict(model, data.test_images)
 
 
 def static_epochs(o: argparse.Namespace, data: ImageData,
                   progress: Progress) -> Iterator[tuple[float, np.ndarray]]:
     """Train the static classifier; yields what `tape_epochs` does."""
+    data = data.standardised()
     height, width = data.train_images.shape[1:]
     model = Classifier(height, width, o.n_embd, data.classes, o.batch_size)
     weights = initial_weights(np.random.default_rng((o.seed, INIT)), width, o.n_embd, data.classes)
@@ -365,7 +373,7 @@ def print_start(model: nn.GPT, tokens: int, data: str) -> None:
           f"{math.log(model.config.vocab_size):.3f} nats per token\n", flush=True)
 
 
-def save(path: Path, model: nn.GPT, tokenizer: nn.Tokenizer, info: dict) -> None:
+def save(path: Path, model: Any, tokenizer: nn.Tokenizer | None, info: dict) -> None:
     with user_input():
         nn.save_checkpoint(path, model, tokenizer, info)
 

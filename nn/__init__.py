@@ -18,7 +18,7 @@ from nn.sampling import generate, sample
 from nn.schedule import warmup_cosine
 from nn.text import CharTokenizer, Tokenizer, WordTokenizer
 from nn.transformer import FeedForward, TransformerBlock
-from nn.vision import PatchEmbedding, VisionConfig, VisionTransformer
+from nn.vision import PatchEmbedding, VisionConfig, VisionTransformer, predict
 from tape import cross_entropy
 
 __all__ = [
@@ -28,5 +28,5 @@ __all__ = [
     "Sequential", "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
     "VisionTransformer", "WordTokenizer", "causal_mask", "clip_grad_norm", "cross_entropy",
     "decay_groups", "evaluating", "generate", "load_checkpoint", "newest_checkpoint",
-    "padding_mask", "sample", "save_checkpoint", "warmup_cosine",
+    "padding_mask", "predict", "sample", "save_checkpoint", "warmup_cosine",
 ]

@@ -1,4 +1,4 @@
-"""A model in one file: its weights, its configuration and its tokenizer.
+"""A model in one file: its weights, its configuration and, of a GPT, its tokenizer.
 
 The file is a NumPy ``.npz`` without pickle (loading one runs no code from it): an array for each
 parameter, and a text in JSON for the rest.
@@ -18,10 +18,13 @@ import numpy as np
 
 from nn.gpt import GPT, GPTConfig
 from nn.text import Tokenizer, tokenizer_from_dict
+from nn.vision import VisionConfig, VisionTransformer
 
 FORMAT = "tape checkpoint 1"
 _HEADER = "checkpoint.json"
 _WEIGHT = "weight:"
+_KINDS: dict[str, tuple[type, type]] = {
+    "GPT": (GPTConfig, GPT), "VisionTransformer": (VisionConfig, VisionTransformer)}
 
 
 class CheckpointError(ValueError):
@@ -32,20 +35,20 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """What `load_checkpoint` found: the model, in evaluation mode, and what belongs to it."""
 
-    model: GPT
+    model: Any
     tokenizer: Tokenizer | None
     info: dict = field(default_factory=dict)
 
 
-def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = None,
-                    info: dict | None = None) -> Path:
+def save_checkpoint(path: str | Path, model: GPT | VisionTransformer,
+                    tokenizer: Tokenizer | None = None, info: dict | None = None) -> Path:
     """Write a checkpoint; an older file of that name is replaced only by a complete new one.
 
     Parameters
     ----------
     path : str or Path
         Missing folders are made.
-    model : GPT
+    model : GPT or VisionTransformer
     tokenizer : Tokenizer, optional
     info : dict, optional
         Anything that JSON can hold: step, loss, a prompt to try.
@@ -55,8 +58,13 @@ def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = 
     Path
     """
     path = Path(path)
+    kind = next((name for name, (_, cls) in _KINDS.items() if isinstance(model, cls)), None)
+    if kind is None:
+        raise TypeError(f"save_checkpoint: the model must be a {' or a '.join(_KINDS)}, got "
+                        f"{type(model).__name__}. Of any other, np.savez(path, **model.state_dict()) "
+                        f"keeps the weights")
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"format": FORMAT, "config": asdict(model.config), "info": info or {},
+    header = {"format": FORMAT, "model": kind, "config": asdict(model.config), "info": info or {},
               "tokenizer": tokenizer.to_dict() if tokenizer else None}
     arrays = {_WEIGHT + name: np.ascontiguousarray(array)
               for name, array in model.state_dict().items()}
@@ -91,7 +99,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     CheckpointError
         The file is something else, is damaged, or does not fit together.
     """
-    path = Path(path)
+    return _assemble(Path(path), *_read(Path(path)))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the weights in a file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is a folder; name a file in it" if path.is_dir() else
                                 f"there is no checkpoint at {path}")
@@ -108,7 +120,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
-    return _assemble(path, header, weights)
+    return header, weights
 
 
 def _assemble(path: Path, header: dict[str, Any], weights: dict[str, np.ndarray]) -> Checkpoint:
@@ -116,7 +128,11 @@ def _assemble(path: Path, header: dict[str, Any], weights: dict[str, np.ndarray]
     if found != FORMAT:
         raise CheckpointError(f"{path} has the format {found!r}; this version reads {FORMAT!r}")
     try:
-        config = GPTConfig(**header["config"])
+        kind = header.get("model", "GPT")           # files of the first version say nothing
+        if kind not in _KINDS:
+            raise ValueError(f"there is no model {kind!r} here; known: {', '.join(_KINDS)}")
+        make_config, make_model = _KINDS[kind]
+        config = make_config(**header["config"])
         state = header["tokenizer"]
         tokenizer = None if state is None else tokenizer_from_dict(state)
         if tokenizer is not None and len(tokenizer) != config.vocab_size:
@@ -126,7 +142,7 @@ def _assemble(path: Path, header: dict[str, Any], weights: dict[str, np.ndarray]
             raise TypeError("info must be a dict, and its prompt a text")
         if any(array.dtype.kind != "f" for array in weights.values()):
             raise TypeError("weights must be floating-point arrays")
-        model = GPT(config, rng=0)
+        model = make_model(config, rng=0)
         model.load_state_dict(weights)
     except (TypeError, KeyError, ValueError, AttributeError, MemoryError) as error:
         raise CheckpointError(f"{path} does not fit together: {error}") from error
@@ -134,8 +150,10 @@ def _assemble(path: Path, header: dict[str, Any], weights: dict[str, np.ndarray]
     return Checkpoint(model, tokenizer, info)
 
 
-def newest_checkpoint(folder: str | Path) -> Path:
-    """The checkpoint in `folder` that was written last.
+def newest_checkpoint(folder: str | Path, kind: str = "GPT") -> Path:
+    """The checkpoint in `folder` that was written last, of this kind of model.
+
+    A file that cannot be read counts as one of the kind, so that its damage is not passed over.
 
     Raises
     ------
@@ -143,6 +161,12 @@ def newest_checkpoint(folder: str | Path) -> Path:
         There is none.
     """
     found = sorted(Path(folder).glob("*.npz"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(f"there is no checkpoint in {folder}{os.sep}")
-    return found[-1]
+    for path in reversed(found):
+        try:
+            header, _ = _read(path)
+        except CheckpointError:
+            return path
+        if not isinstance(header, dict) or header.get("model", "GPT") == kind:
+            return path
+    raise FileNotFoundError(f"there is no checkpoint in {folder}{os.sep}" + (
+        f" of a {kind}" if found else ""))

@@ -26,12 +26,16 @@ class ImageData(NamedTuple):
         """How many labels there are."""
         return int(self.train_labels.max()) + 1
 
+    @property
+    def mean_and_std(self) -> tuple[float, float]:
+        """Of the pixels to train on; the second is not zero even where they are all the same."""
+        return float(self.train_images.mean()), max(float(self.train_images.std()), 1e-8)
+
     def standardised(self) -> ImageData:
         """Shifted and scaled so that the pixels to train on have mean 0 and variance 1."""
-        mean, std = self.train_images.mean(), self.train_images.std()
-        scale = np.float32(1 / max(float(std), 1e-8))
-        return self._replace(train_images=(self.train_images - mean) * scale,
-                             test_images=(self.test_images - mean) * scale)
+        mean, std = self.mean_and_std
+        return self._replace(train_images=(self.train_images - mean) * (1 / std),
+                             test_images=(self.test_images - mean) * (1 / std))
 
 
 def read_idx(path: str | Path, ndim: int) -> np.ndarray:

@@ -63,6 +63,7 @@ class VisionConfig:
     classes : how many labels.
     n_layer, n_head, n_embd : blocks, heads in each, width.
     dropout : probability, while training.
+    mean, std : of the pixels to train on; the model shifts and scales images by them.
     """
 
     image_shape: tuple[int, int]
@@ -72,12 +73,17 @@ class VisionConfig:
     n_head: int = 4
     n_embd: int = 64
     dropout: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
 
     def __post_init__(self) -> None:
         check_sizes(self, "patch_size", "classes", "n_layer", "n_head", "n_embd")
         if len(np.shape(self.image_shape)) != 1 or len(self.image_shape) != 2:
             raise ValueError(f"VisionConfig: image_shape must be (height, width), got "
                              f"{self.image_shape!r}")
+        object.__setattr__(self, "image_shape", tuple(self.image_shape))       # a list in a file
+        if not self.std > 0:
+            raise ValueError(f"VisionConfig: std must be positive, got {self.std!r}")
 
 
 class VisionTransformer(Module):
@@ -106,6 +112,10 @@ class VisionTransformer(Module):
         self.head = Linear(c.n_embd, c.classes, rng=rng)
 
     def forward(self, images: Any, labels: Any = None) -> tuple[Tensor, Tensor | None]:
+        if not isinstance(images, Tensor):
+            images = np.asarray(images)
+            images = images if images.dtype.kind == "f" else images.astype(np.float32)
+        images = (images - self.config.mean) * (1 / self.config.std)
         x = self.positions(self.patches(images))                 # (B, N, C)
         for block in self.blocks:
             x = block(x)

@@ -249,3 +249,55 @@ def test_newest_checkpoint(tmp_path):
         nn.save_checkpoint(tmp_path / name, nn.GPT(CONFIG, rng=0))
         os.utime(tmp_path / name, (i, i))
     assert nn.newest_checkpoint(tmp_path).name == "a.npz"
+    save_vision_model(tmp_path / "c.npz")
+    os.utime(tmp_path / "c.npz", (9, 9))
+    assert nn.newest_checkpoint(tmp_path).name == "a.npz"
+    assert nn.newest_checkpoint(tmp_path, "VisionTransformer").name == "c.npz"
+    (tmp_path / "damaged.npz").write_bytes(b"PK")
+    assert nn.newest_checkpoint(tmp_path).name == "damaged.npz"
+    os.remove(tmp_path / "a.npz"), os.remove(tmp_path / "b.npz"), os.remove(tmp_path / "damaged.npz")
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}/ of a GPT"):
+        nn.newest_checkpoint(tmp_path)
+
+
+def save_vision_model(path):
+    config = nn.VisionConfig((4, 4), 2, 3, n_layer=1, n_head=2, n_embd=8, mean=0.25, std=0.5)
+    return nn.save_checkpoint(path, nn.VisionTransformer(config, rng=0), info={"epoch": 3}), config
+
+
+def test_a_vision_transformer_comes_back_whole(tmp_path):
+    path, config = save_vision_model(tmp_path / "v.npz")
+    found = nn.load_checkpoint(path)
+    assert found.model.config == config and found.tokenizer is None and found.info == {"epoch": 3}
+    images = np.random.default_rng(0).random((5, 4, 4), np.float32)
+    twin = nn.VisionTransformer(config, rng=0)
+    np.testing.assert_array_equal(found.model(images)[0].data, twin(images)[0].data)
+    np.testing.assert_array_equal(nn.predict(found.model, images), nn.predict(twin, images))
+    for same in ((images > 0.5).astype(int), (images > 0.5).tolist()):
+        assert twin(same)[0].dtype == np.float32
+
+
+def test_models_of_another_kind(tmp_path):
+    class MyGPT(nn.GPT):
+        pass
+    assert type(nn.load_checkpoint(nn.save_checkpoint(
+        tmp_path / "a.npz", MyGPT(CONFIG, rng=0))).model) is nn.GPT
+    with pytest.raises(TypeError, match="must be a GPT or a VisionTransformer, got Linear. .*savez"):
+        nn.save_checkpoint(tmp_path / "a.npz", nn.Linear(2, 3))
+
+
+def test_a_file_of_the_first_version_holds_a_gpt(tmp_path):
+    path = nn.save_checkpoint(tmp_path / "a.npz", nn.GPT(CONFIG, rng=0))
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays["checkpoint.json"].tobytes())
+    for model, ends in ((None, nn.GPT), ("RNN", None)):
+        header.pop("model", None)
+        changed = header | ({"model": model} if model else {})
+        arrays["checkpoint.json"] = np.frombuffer(json.dumps(changed).encode(), np.uint8)
+        np.savez(path, **arrays)
+        if ends:
+            assert type(nn.load_checkpoint(path).model) is ends
+        else:
+            with pytest.raises(nn.CheckpointError, match="no model 'RNN' here; known: GPT, Vision"):
+                nn.load_checkpoint(path)

@@ -6,17 +6,18 @@ import re
 import numpy as np
 import pytest
 
+import generate
 import nn
 import train
 from nn import static_vision, vision
-from nn.images import ImageData
+from nn.images import ImageData, load_idx
 from tests.test_images import folder as folder_of_images
 from tests.test_scripts import Recorder, refused
 
 images_folder = folder_of_images
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A fresh current folder."""
     monkeypatch.chdir(tmp_path)
@@ -72,6 +73,13 @@ def test_images_of_a_folder_by_both_engines(images_folder, capsys):
     assert "pixels to train on, 30 to test on\n" in out
     assert "ln 3 = 1.099 nats,\nand an accuracy of 33%" in out and accuracy(out) > 90
     assert len(re.findall(r"^epoch +\d+/20   loss", out, re.MULTILINE)) == 10
+    assert "saved checkpoints/images.npz" in out
+    found = nn.load_checkpoint("checkpoints/images.npz")
+    images = load_idx(images_folder)
+    right = nn.predict(found.model, images.test_images) == images.test_labels
+    assert f"{right.mean():.2%}" in out and found.info["epoch"] == 20
+    assert "VisionTransformer, which writes no text" in refused(
+        capsys, generate.main, "--checkpoint", "checkpoints/images.npz")
     assert train.main(["images", "--engine", "static", *data]) == 0
     out = capsys.readouterr().out
     assert "an image is a sequence of 8 rows; engine static" in out and accuracy(out) > 90
@@ -146,7 +154,8 @@ def test_what_is_tested_on_is_never_trained_on(images_folder, monkeypatch, capsy
     (["images", "--engine", "static", "--patch-size", "2"], "--patch-size is not for --engine static"),
     (["images", "--data", "nowhere"], "there is no folder nowhere"),
     (["images", "--data", train.__file__], "train.py is a file; give the folder that holds"),
-    (["images", "--out", "x.npz"], "--out is a flag of sentences and text, not of train.py images"),
+    (["images", "--out", "x/", "--data", "x"], "--out: must name a file, got the folder 'x/'"),
+    (["images", "--engine", "static", "--out", "x.npz"], "--out is not for --engine static"),
     (["images", "--data", "."], "has no file train-images-idx3-ubyte"),
     (["images", "--epochs", "0"], "--epochs: must be an integer >= 1"),
     (["imgaes"], "unknown job 'imgaes'; did you mean 'images'?"),

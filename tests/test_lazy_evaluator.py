@@ -27,7 +27,7 @@ def test_results_come_in_the_order_asked_for():
 def test_all_variables_that_are_missing_are_named():
     x, y, z, unused = variables("xyzu")
     node = x * y + z
-    with pytest.raises(ValueError, match="not fed: x, z"):
+    with pytest.raises(ValueError, match="not fed: x, z$"):
         run(node, {y: X, unused: X})
     with pytest.raises(ValueError, match="variable x was not fed"):
         x.op.compute(x, [])

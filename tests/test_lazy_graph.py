@@ -165,6 +165,7 @@ def test_comparisons_make_nodes():
         value = run(node, feed)
         assert value.dtype == bool
         np.testing.assert_array_equal(value, expected)
+    assert x and x + y          # as any object is: programs ask whether there is a node
     assert str(ad.where(x > 2, x, y)) == "where((x>2), x, y)" and (x == y) is False and x == x
     twin = pickle.loads(pickle.dumps([x, x > 2]))
     np.testing.assert_array_equal(run(twin[1], {twin[0]: X}), X > 2)

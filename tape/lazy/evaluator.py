@@ -64,8 +64,8 @@ class Evaluator:
         plan = self._plan_for(input_values)
         missing = [node.name for node in plan.feeds if node not in input_values]
         if missing:
-            raise ValueError(f"run: not fed: {', '.join(missing)}. Give an array for each Variable "
-                             f"that {', '.join(n.name for n in self.eval_nodes[:3])} depends on.")
+            raise ValueError(f"run: each Variable that is needed must be fed an array; not fed: "
+                             f"{', '.join(missing)}")
         values = plan.start.copy()
         for node, slot in plan.feeds.items():
             values[slot] = _as_fed(node, input_values[node])

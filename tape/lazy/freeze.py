@@ -37,6 +37,8 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
         Nothing was recorded, or an input plays no part in it.
     RuntimeError
         The tape was released.
+    TypeError
+        The output is no Tensor, or the inputs are not several.
 
     Notes
     -----
@@ -60,7 +62,9 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
     >>> ad.Evaluator([node, slope]).run({feed["w"]: w.data, feed["x"]: 10 * x})
     [array(110., dtype=float32), array([30., 40.], dtype=float32)]
     """
-    if not isinstance(output, Tensor) or output._record is None:
+    if not isinstance(output, Tensor):
+        raise TypeError(f"from_tape: the output must be a Tensor, got {type(output).__name__}")
+    if output._record is None:
         raise ValueError("from_tape: the output must be the result of recorded operations: some input "
                          "of it with requires_grad=True, and not under no_grad")
     if isinstance(inputs, (Tensor, np.ndarray)):

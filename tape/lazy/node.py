@@ -203,8 +203,11 @@ class Node:
     __contains__ = None
 
     def __bool__(self) -> bool:
-        raise TypeError(f"bool: {self.name} is neither true nor false before it is computed. "
-                        f"where(condition, x, y) chooses when the graph runs")
+        """A node is something, and so true; but ``if x > y:`` would never ask for the values."""
+        if getattr(self.op, "operator", None) in arithmetic.COMPARISONS.values():
+            raise TypeError(f"bool: {self.name} is neither true nor false before it is computed. "
+                            f"where(condition, x, y) chooses when the graph runs")
+        return True
 
     __tape_apply__: Callable   # set in tape/lazy/kinds.py
 

@@ -71,8 +71,14 @@ def transformer(X: ad.Node, nodes: Sequence[ad.Node], model_dim: int, seq_length
 
 
 def softmax_loss(Z: ad.Node, y_one_hot: ad.Node, batch_size: int) -> ad.Node:
-    """Mean cross-entropy -sum(y * log softmax(Z)) / B of logits Z (B, C); each row of y has one 1."""
-    return ad.sum_op(ad.mul(y_one_hot, ad.log_softmax(Z, dim=-1)), dim=(0, 1)) / -batch_size
+    """Mean cross-entropy -sum(y * log softmax(Z)) / B of logits Z, (B, C) or (B, 1, C).
+
+    Each row of y (B, C) has one 1. Both are laid out in a line before they are multiplied, so that
+    labels that are not one-hot are refused instead of being broadcast.
+    """
+    log_p = ad.log_softmax(ad.reshape(Z, (batch_size, -1)), dim=-1)                  # (B, C)
+    chosen = ad.mul(ad.reshape(y_one_hot, (-1,)), ad.reshape(log_p, (-1,)))          # (B C,)
+    return ad.sum_op(chosen, dim=0) / -batch_size
 
 
 def sgd_epoch(f_run_model: Callable, X: np.ndarray, y: np.ndarray,
@@ -97,6 +103,8 @@ def sgd_epoch(f_run_model: Callable, X: np.ndarray, y: np.ndarray,
     list of array, float
         The weights after the epoch, and the mean loss of its batches.
     """
+    if len(X) != len(y):
+        raise ValueError(f"sgd_epoch: X and y must have as many rows, got {len(X)} and {len(y)}")
     if not 1 <= batch_size <= len(X):
         raise ValueError(f"sgd_epoch: batch_size must be between 1 and the {len(X)} examples, got "
                          f"{batch_size}")
@@ -104,9 +112,17 @@ def sgd_epoch(f_run_model: Callable, X: np.ndarray, y: np.ndarray,
     for start in range(0, len(X) - batch_size + 1, batch_size):
         batch = slice(start, start + batch_size)
         _, loss, *slopes = f_run_model(X[batch], y[batch], weights)
-        weights = [w - np.float32(lr) * slope for w, slope in zip(weights, slopes)]
+        weights = _stepped(weights, slopes, lr)
         losses.append(float(loss))
     return weights, float(np.mean(losses))
+
+
+def _stepped(weights: list[np.ndarray], slopes: list[np.ndarray], lr: float) -> list[np.ndarray]:
+    """The weights after a step downhill, each in its own dtype."""
+    if [np.shape(w) for w in weights] != [np.shape(slope) for slope in slopes]:
+        raise ValueError(f"sgd_epoch: f_run_model must return a gradient of the shape of each weight, "
+                         f"{[np.shape(w) for w in weights]}; got {[np.shape(s) for s in slopes]}")
+    return [w - (lr * slope).astype(w.dtype) for w, slope in zip(weights, slopes)]
 
 
 class Classifier:

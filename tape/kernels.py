@@ -46,7 +46,7 @@ def broadcasts_to(shape, larger):
 
 def _floating(x):
     x = np.asarray(x)
-    return x if x.dtype.kind == "f" else x.astype(np.float32)
+    return x if x.dtype.kind == "f" else x.astype(np.float64)       # as np.exp does
 
 
 def softmax(x, axis=-1):
@@ -123,6 +123,7 @@ def _dot_rows(a, b):
 
 def gelu(x):
     """x * s with s = 1 / (1 + exp(-2u)), which is (1 + tanh(u)) / 2, and exp is faster than tanh."""
+    x = _floating(x)[()]
     s = x * x             # becomes -2u = x (-2a - 2ab x^2), with a = sqrt(2/pi) and b = 0.044715
     s *= -2 * GELU_CUBIC * SQRT_2_OVER_PI
     s -= 2 * SQRT_2_OVER_PI

@@ -201,7 +201,8 @@ def test_a_long_tape_and_a_tape_that_is_walked_afterwards():
     (lambda: ad.from_tape(3.0, []), TypeError, "the output must be a Tensor, got float"),
     (lambda: ad.from_tape(leaf([1.0]) * 2, {"w": leaf([2.0])}), ValueError, "not on the tape .*: w. "),
     (lambda: ad.from_tape(leaf([1.0]) * 2, [np.ones(3)]), ValueError, "not on the tape .*: input0"),
-    (lambda: ad.from_tape(leaf([1.0]) * 2, np.ones(3)), TypeError, "dict or a list .*got one ndarray"),
+    (lambda: ad.from_tape(leaf([1.0]) * 2, np.ones(3)), TypeError, "dict or a list .*got ndarray"),
+    (lambda: ad.from_tape(leaf([1.0]) * 2, None), TypeError, "dict or a list .*got NoneType"),
     (lambda: ad.from_tape(leaf([1.0]) * 2, {0: leaf([1.0])}), TypeError, "must be a text")])
 def test_what_cannot_be_frozen(freeze, error, message):
     with pytest.raises(error, match=message):

@@ -92,6 +92,30 @@ def test_numbers_can_be_fed():
     assert run(x * y, {x: 2.5, y: X.astype(np.float32)}).dtype == np.float32
 
 
+def test_fed_numbers_take_the_dtype_of_the_arrays_beside_them():
+    x, y = variables()
+    squared = run(x * x, {x: 0.1})
+    assert squared.dtype == np.float64 and squared == 0.1 * 0.1
+    for dtype in (np.float32, np.float64):
+        value = run(x * y, {x: 0.1, y: np.ones(2, dtype)})
+        assert value.dtype == dtype and value[0] == dtype(0.1)
+
+
+def test_a_number_less_a_mask():
+    x = ad.Variable("x")
+    assert run(1 - x, {x: np.array([True, False])}).tolist() == [0, 1]
+    assert run(-x + 1.0, {x: np.array([True, False])}).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("op", [ad.gelu, ad.softmax, ad.log_softmax, ad.tanh, ad.exp,
+                                lambda x: ad.layernorm(x, 3), lambda x: ad.matmul_softmax(x, x)])
+def test_integers_become_floats_as_in_numpy(op):
+    x, array = ad.Variable("x"), np.array([[1, 2, 3], [0, 5, 1], [2, 2, 2]])
+    value = run(op(x), {x: array})
+    assert value.dtype == np.float64
+    np.testing.assert_array_equal(value, run(op(x), {x: array.astype(float)}))
+
+
 def test_an_inner_node_can_be_fed():
     x, y = variables()
     inner = x * y
@@ -192,6 +216,18 @@ def test_an_evaluator_can_be_copied_and_pickled():
                        if isinstance(node, ad.Variable)), key=str)
         for got, wanted in zip(twin.run({a: X, b: np.array([1, 0])}), expected):
             np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_deep_graph_can_be_copied_and_its_evaluator_pickled():
+    x = y = ad.Variable("x")
+    for _ in range(20_000):
+        y = y * 0.5 + x
+    (slope,) = ad.gradients(y, [x])
+    twin_x, twin = copy.deepcopy([x, y])
+    assert twin_x is not x and run(twin, {twin_x: np.array(1.0)}) == 2
+    evaluator = pickle.loads(pickle.dumps(ad.Evaluator([y, slope])))
+    (variable,) = [node for node in ad.topological_sort(evaluator.eval_nodes) if not node.inputs]
+    assert evaluator.run({variable: np.array(1.0)}) == [2, 2]
 
 
 def test_what_is_not_needed_is_not_computed_and_nothing_runs_before_run():
@@ -314,6 +350,16 @@ def test_compute_of_a_users_op_must_return_an_array():
     x = ad.Variable("x")
     with pytest.raises(TypeError, match="operator Lists: compute must return an array, got list"):
         run(Lists()(x) + Lists()(x), {x: X})
+
+
+@pytest.mark.parametrize("error", [KeyError, IndexError, ZeroDivisionError, ValueError])
+def test_an_error_in_a_users_op_is_located(error):
+    class Fails(Counted):
+        def compute(self, node, input_values):
+            raise error("no such thing")
+    x = ad.Variable("x")
+    with pytest.raises(error, match=r"node Fails\(x\), operator Fails: .*no such thing"):
+        run(Fails()(x), {x: X})
 
 
 def test_a_users_op_may_name_itself_and_return_a_view():

@@ -223,6 +223,10 @@ def test_topological_sort_puts_inputs_before_users():
     a.inputs[0] = unrelated
     with pytest.raises(ValueError, match="made after it"):
         ad.topological_sort(c)
+    d = x + y
+    d.inputs[1] = d
+    with pytest.raises(ValueError, match="its input .* is itself"):
+        ad.Evaluator([d])
 
 
 def test_a_chain_of_100_000_nodes():
@@ -359,5 +363,6 @@ def test_show_has_a_limit():
         y = y + x
     text = ad.show(y, limit=5)
     assert len(text.splitlines()) == 7 and text.endswith("1001 nodes, the first 996 not shown")
+    assert ad.show(y, limit=0).endswith("1001 nodes, the first 1001 not shown")
     mermaid = ad.show(y, style="mermaid", limit=5)
     assert "996 earlier nodes" in mermaid and len(mermaid.splitlines()) < 20

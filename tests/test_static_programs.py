@@ -146,6 +146,32 @@ def test_the_loss_of_known_logits():
     assert value == pytest.approx(by_hand)
 
 
+def test_the_loss_has_no_place_for_labels_of_another_shape():
+    z, y = ad.Variable("Z"), ad.Variable("y")
+    loss = ad.Evaluator([softmax_loss(z, y, 2)])
+    Z, one_hot = RNG.standard_normal((2, 3)), np.eye(3)[[1, 2]]
+    (plain,), (with_axis,) = loss.run({z: Z, y: one_hot}), loss.run({z: Z[:, None], y: one_hot})
+    assert plain == with_axis and plain.shape == ()
+    for fed in ({z: Z, y: np.array([1, 0, 0])}, {z: Z, y: np.array([1, 2])},
+                {z: Z[:1], y: one_hot}, {z: np.ones((3, 3)), y: np.eye(3)}):
+        with pytest.raises(ValueError, match="run: node "):
+            loss.run(fed)
+
+
+def test_sgd_epoch_refuses_what_it_would_cut_or_stretch():
+    weights = [np.zeros((1, 3), np.float32), np.zeros(2, np.float32)]
+
+    def epoch(slopes, y=np.zeros(4)):
+        return sgd_epoch(lambda *_: [0, 0.0, *slopes], np.zeros((4, 1)), y, weights, 2, 0.1)
+    with pytest.raises(ValueError, match="X and y must have as many rows, got 4 and 3"):
+        epoch([], y=np.zeros(3))
+    for slopes in ([np.ones((1, 3))], [np.ones((2, 1, 3)), np.ones(2)]):
+        with pytest.raises(ValueError, match="a gradient of the shape of each weight"):
+            epoch(slopes)
+    (first, second), _ = epoch([np.ones((1, 3)), np.ones(2)])        # float64 gradients
+    assert first.dtype == second.dtype == np.float32
+
+
 def test_sgd_epoch_steps_once_for_each_full_batch():
     calls = []
 

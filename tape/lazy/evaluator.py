@@ -7,7 +7,7 @@ from typing import Any, Iterable, Mapping
 import numpy as np
 
 from tape.lazy.gradients import topological_sort
-from tape.lazy.node import Node, Variable, as_nodes
+from tape.lazy.node import Node, Variable, as_nodes, rebuilt
 from tape.lazy.planner import Plan, make_plan
 from tape.tensor import Tensor
 
@@ -67,8 +67,9 @@ class Evaluator:
             raise ValueError(f"run: each Variable that is needed must be fed an array; not fed: "
                              f"{', '.join(missing)}")
         values = plan.start.copy()
-        for node, slot in plan.feeds.items():
-            values[slot] = _as_fed(node, input_values[node])
+        fed = _settled([_as_fed(node, input_values[node]) for node in plan.feeds])
+        for slot, value in zip(plan.feeds.values(), fed):
+            values[slot] = value
         given = [value for value in values if isinstance(value, np.ndarray)]
         with np.errstate(all="ignore"):           # infinities and NaN are values, as in backward()
             try:
@@ -76,12 +77,20 @@ class Evaluator:
                     values[target] = function(*[values[i] for i in sources])
                     for i in dead:
                         values[i] = None
-            except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 raise _located(error, node, [values[i] for i in sources]) from error
         return _owned([values[slot] for slot in plan.outputs], given)
 
     def __reduce__(self) -> tuple:
-        return Evaluator, (self.eval_nodes,)        # a plan is made of functions; its twin plans anew
+        # The graph as a list, since pickle would go through a deep one by recursion. The plan, which
+        # is made of functions, is made anew.
+        order = topological_sort(self.eval_nodes)
+        place = {node: i for i, node in enumerate(order)}
+        rows = []
+        for node in order:
+            cls, inputs, *rest = node.__reduce__()[1]
+            rows.append((cls, [place[x] for x in inputs], *rest))
+        return _from_rows, (rows, [place[node] for node in self.eval_nodes])
 
     def _plan_for(self, input_values: Mapping[Node, Any]) -> Plan:
         """The plan for feeding these nodes; a new one only where other inner nodes are fed."""
@@ -99,11 +108,25 @@ class Evaluator:
         return self._plans[inner]
 
 
-def _as_fed(node: Node, value: Any) -> np.ndarray:
+def _from_rows(rows: list[tuple], outputs: list[int]) -> Evaluator:
+    nodes: list[Node] = []
+    for cls, inputs, *rest in rows:
+        nodes.append(rebuilt(cls, [nodes[i] for i in inputs], *rest))
+    return Evaluator([nodes[i] for i in outputs])
+
+
+def _settled(fed: list) -> list[np.ndarray]:
+    """Python's floats are weak: they take the dtype of the arrays of floats that are fed with them."""
+    floats = [x.dtype for x in fed if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
+    weak = np.result_type(*floats) if floats else np.float64
+    return [np.asarray(x, weak) if type(x) is float else x for x in fed]
+
+
+def _as_fed(node: Node, value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return np.asarray(value)         # of a subclass too: a matrix has another idea of x * y
-    if isinstance(value, float) and not isinstance(value, np.generic):
-        return np.asarray(value, np.float32)         # as a Tensor made of it is
+    if type(value) is float:
+        return value                                 # see `_settled`
     if isinstance(value, (int, np.bool_, np.integer, np.floating)):
         return np.asarray(value)
     hint = "; feed its .data" if isinstance(value, Tensor) else "; np.array(...) makes one"
@@ -116,7 +139,9 @@ def _located(error: Exception, node: Node, values: list) -> Exception:
     shapes = ", ".join(str(np.shape(value)) for value in values[:8] if hasattr(value, "dtype"))
     text = str(error).rstrip().removeprefix(f"{node.op.name}: ")
     # Some of NumPy's own kinds of error cannot be made from a text.
-    kind = next(k for k in (ValueError, IndexError, TypeError, ArithmeticError) if isinstance(error, k))
+    kinds = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, ArithmeticError,
+             LookupError)
+    kind = next(kind for kind in kinds if isinstance(error, kind))
     return kind(f"run: node {node.name}, operator {node.op.name}: {text} "
                 f"(inputs of shape {shapes})")
 

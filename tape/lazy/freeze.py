@@ -67,8 +67,8 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
     if output._record is None:
         raise ValueError("from_tape: the output must be the result of recorded operations: some input "
                          "of it with requires_grad=True, and not under no_grad")
-    if isinstance(inputs, (Tensor, np.ndarray)):
-        raise TypeError(f"from_tape: inputs must be a dict or a list of tensors and arrays, got one "
+    if isinstance(inputs, (Tensor, np.ndarray)) or not isinstance(inputs, (Mapping, Sequence)):
+        raise TypeError(f"from_tape: inputs must be a dict or a list of tensors and arrays, got "
                         f"{type(inputs).__name__}")
     named = dict(inputs) if isinstance(inputs, Mapping) else {
         f"input{i}": value for i, value in enumerate(inputs)}

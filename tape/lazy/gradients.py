@@ -6,29 +6,12 @@ from typing import Collection, Iterable, Sequence
 
 from tape import ops
 from tape.lazy.node import Node, as_nodes
+from tape.lazy.order import sort_from
 
 
 def topological_sort(nodes: Node | Iterable[Node]) -> list[Node]:
     """All nodes that `nodes` depend on, and they themselves, each once and inputs before users."""
     return sort_from(as_nodes(nodes, "topological_sort"))
-
-
-def sort_from(nodes: Iterable[Node], stop: Collection[Node] = ()) -> list[Node]:
-    """`topological_sort` that does not look behind the nodes in `stop`. No recursion."""
-    found = set(nodes)
-    stack = list(found)
-    while stack:
-        node = stack.pop()
-        if node in stop:
-            continue
-        for parent in node.inputs:
-            if parent not in found:
-                if parent._position > node._position:
-                    raise ValueError(f"{node.name}: its input {parent.name} was made after it. The "
-                                     f"inputs of a node cannot be exchanged; make a new node.")
-                found.add(parent)
-                stack.append(parent)
-    return sorted(found, key=lambda node: node._position)
 
 
 def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:

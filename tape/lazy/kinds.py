@@ -150,6 +150,8 @@ def _copied_by(node: Node) -> Node | None:
 def forward_of(operator: Primitive) -> Callable:
     """The forward on arrays, where integers take the dtype of floats beside them, as on the tape."""
     mixes = operator.differentiable and (operator.variadic or sum(map(bool, operator.rules)) > 1)
+    if operator is ops.neg:               # of booleans too, for 1 - mask is the sum of -mask and 1
+        return lambda x: -(x + 0 if getattr(x, "dtype", None) == bool else x)
     if isinstance(operator, Fused) or not mixes:
         return operator.on_arrays if operator.residuals else operator.forward
     forward = operator.forward

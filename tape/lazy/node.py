@@ -7,6 +7,7 @@ operators), so the very rules that differentiate Tensors build, on Nodes, the gr
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 from typing import Any, Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Callable, Iterable, Sequence
 import numpy as np
 
 from tape import border, ops
+from tape.lazy.order import sort_from
 from tape.ops import arithmetic
 from tape.primitive import NUMPY_FUNCTIONS
 from tape.tensor import Tensor
@@ -170,11 +172,19 @@ class Node:
         return self.name
 
     def __copy__(self) -> Node:
-        return _rebuilt(*self.__reduce__()[1])
+        return rebuilt(*self.__reduce__()[1])
+
+    def __deepcopy__(self, memo: dict) -> Node:
+        for node in sort_from([self]):         # inputs first, so that a deep graph needs no recursion
+            if id(node) not in memo:
+                cls, inputs, *rest = node.__reduce__()[1]
+                twins = [memo[id(x)] for x in inputs]
+                memo[id(node)] = rebuilt(cls, twins, *copy.deepcopy(rest, memo))
+        return memo[id(self)]
 
     def __reduce__(self) -> tuple:
         fields = {name: value for name, value in vars(self).items() if name not in _FIELDS}
-        return _rebuilt, (type(self), self.inputs, self.op, self.attrs, self.name, fields)
+        return rebuilt, (type(self), self.inputs, self.op, self.attrs, self.name, fields)
 
     # --- Python's operators: tape's own, which meet a Node here and so make a Node ---
 
@@ -237,7 +247,8 @@ def _ours(function: Callable) -> Callable:
 _FIELDS = {"inputs", "op", "attrs", "name", "_position"}       # others are a user's
 
 
-def _rebuilt(cls: type, inputs: list, op: Op, attrs: dict, name: str, fields: dict) -> Node:
+def rebuilt(cls: type, inputs: list, op: Op, attrs: dict, name: str, fields: dict) -> Node:
+    """A node from what its ``__reduce__`` gave."""
     node: Node = object.__new__(cls)
     Node.__init__(node, inputs, op, attrs, name)
     vars(node).update(fields)

@@ -40,7 +40,7 @@ def show(nodes: Node | Iterable[Node], style: str = "text", limit: int = 200) ->
         raise ValueError(f"show: style must be 'text' or 'mermaid', got {style!r}")
     order = topological_sort(nodes)
     number = {node: i for i, node in enumerate(order)}
-    shown = order[-limit:]
+    shown = order[max(len(order) - limit, 0):]
     left_out = len(order) - len(shown)
     if style == "mermaid":
         return _mermaid(shown, number, left_out)

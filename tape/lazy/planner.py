@@ -9,9 +9,9 @@ from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 
 from tape.lazy.composites import Composite, KernelGradient, or_zeros
-from tape.lazy.gradients import sort_from
 from tape.lazy.kinds import TapeOp, WithNumber, forward_of
 from tape.lazy.node import Constant, Node, Op, Variable
+from tape.lazy.order import sort_from
 from tape.plan import stand_in
 from tape.primitive import IDENTITY, Fused, Primitive
 

@@ -209,6 +209,12 @@ def test_what_cannot_be_frozen(freeze, error, message):
         freeze()
 
 
+def test_inputs_may_be_any_collection():
+    x, y = leaf([1.0]), leaf([2.0])
+    node, variables = ad.from_tape(x * y, (t for t in (x, y)))
+    assert ad.Evaluator([node]).run(dict(zip(variables, (np.ones(1), np.ones(1)))))[0] == 1
+
+
 def test_a_released_tape_says_how_to_keep_it():
     x = leaf([1.0])
     y = (x * x).sum()

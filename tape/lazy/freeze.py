@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from tape.lazy.kinds import op_of
 from tape.tensor import Tensor
 
 
-def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tuple[Node, Any]:
+def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any]) -> tuple[Node, Any]:
     """Freeze what was recorded behind `output` into a graph whose `inputs` can be fed anew.
 
     Parameters
@@ -67,7 +67,7 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Sequence[Any]) -> tupl
     if output._record is None:
         raise ValueError("from_tape: the output must be the result of recorded operations: some input "
                          "of it with requires_grad=True, and not under no_grad")
-    if isinstance(inputs, (Tensor, np.ndarray)) or not isinstance(inputs, (Mapping, Sequence)):
+    if isinstance(inputs, (Tensor, np.ndarray)) or not isinstance(inputs, Iterable):
         raise TypeError(f"from_tape: inputs must be a dict or a list of tensors and arrays, got "
                         f"{type(inputs).__name__}")
     named = dict(inputs) if isinstance(inputs, Mapping) else {

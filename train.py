@@ -400,7 +400,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"unknown job {job!r}" + (f"; did you mean {near[0]!r}?" if near else
                                                        f"; known: {', '.join(JOBS)}"))
         parser, train = JOBS[job]
-        others = {name: make() for name, (make, _) in JOBS.items() if name != job}
+        others = {name: other for name, (other, _) in JOBS.items() if name != job}
         options = parser().parse(arguments, others)
         keep_freed_memory()
         with np.errstate(all="ignore"):        # `update` looks at every loss, and says more

@@ -10,9 +10,10 @@ import json
 import os
 import time
 import zipfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -99,11 +100,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     CheckpointError
         The file is something else, is damaged, or does not fit together.
     """
-    return _assemble(Path(path), *_read(Path(path)))
+    path = Path(path)
+    with _opened(path) as (header, archive):
+        weights = {name[len(_WEIGHT):]: archive[name] for name in archive.files
+                   if name.startswith(_WEIGHT)}
+    return _assemble(path, header, weights)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header and the weights in a file."""
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[dict[str, Any], Any]]:
+    """The header in a file, and the archive, which reads an array when it is asked for."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is a folder; name a file in it" if path.is_dir() else
                                 f"there is no checkpoint at {path}")
@@ -113,14 +119,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             if _HEADER not in archive.files:
                 raise CheckpointError(f"{path} is not a checkpoint written by this project")
-            header = json.loads(archive[_HEADER].tobytes().decode("utf-8"))
-            weights = {name[len(_WEIGHT):]: archive[name] for name in archive.files
-                       if name.startswith(_WEIGHT)}
+            yield json.loads(archive[_HEADER].tobytes().decode("utf-8")), archive
     except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
-    return header, weights
 
 
 def _assemble(path: Path, header: dict[str, Any], weights: dict[str, np.ndarray]) -> Checkpoint:
@@ -163,10 +166,11 @@ def newest_checkpoint(folder: str | Path, kind: str = "GPT") -> Path:
     found = sorted(Path(folder).glob("*.npz"), key=lambda path: path.stat().st_mtime)
     for path in reversed(found):
         try:
-            header, _ = _read(path)
+            with _opened(path) as (header, _):
+                wanted = not isinstance(header, dict) or header.get("model", "GPT") == kind
         except CheckpointError:
-            return path
-        if not isinstance(header, dict) or header.get("model", "GPT") == kind:
+            wanted = True
+        if wanted:
             return path
     raise FileNotFoundError(f"there is no checkpoint in {folder}{os.sep}" + (
         f" of a {kind}" if found else ""))

@@ -7,10 +7,10 @@ import ctypes
 import difflib
 import math
 import os
-import sys
-import time
 import re
+import sys
 import textwrap
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, NoReturn, Sequence
@@ -54,16 +54,16 @@ class Parser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
     def parse(self, arguments: Sequence[str],
-              jobs: Mapping[str, Parser] | None = None) -> argparse.Namespace:
+              jobs: Mapping[str, Callable[[], Parser]] | None = None) -> argparse.Namespace:
         """Like ``parse_args``; `jobs` are the script's other jobs, where a flag may belong."""
         options, unknown = self.parse_known_args(arguments)
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}; {self._advice(unknown[0], jobs or {})}")
         return options
 
-    def _advice(self, argument: str, jobs: Mapping[str, Parser]) -> str:
+    def _advice(self, argument: str, jobs: Mapping[str, Callable[[], Parser]]) -> str:
         flag = argument.split("=")[0]
-        owners = [job for job, parser in jobs.items() if flag in parser.flags]
+        owners = [job for job, parser in jobs.items() if flag in parser().flags]
         near = difflib.get_close_matches(flag, self.flags, 1, cutoff=0.6)
         if argument in jobs:
             return f"the job comes first: {self.prog.split()[0]} {argument} ..."

@@ -24,7 +24,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from tape.kernels import broadcasts_to, unbroadcast
+from tape.kernels import broadcasts_to, has_nan, unbroadcast
 from tape.modes import lines
 
 _next_position = itertools.count().__next__
@@ -243,10 +243,8 @@ def _zero_where_zero(g, contribution):
     Taken literally, 0 * inf and 0 * NaN are NaN, and where(x > 0, sqrt(x), x) would have a NaN
     gradient through the branch that it did not take. So where there is a NaN, it is looked into.
     """
-    # Found in one pass, at the speed of memory: a sum of squares is NaN only if one of them is.
-    array = np.asarray(getattr(contribution, "_data", contribution))
-    length = np.vdot(array, array)
-    return contribution if length == length else np.where(np.equal(g, 0), 0, contribution)
+    undefined = has_nan(np.asarray(getattr(contribution, "_data", contribution)))
+    return np.where(np.equal(g, 0), 0, contribution) if undefined else contribution
 
 
 def _fitting(contribution, record: Record, index: int, lift):

@@ -31,11 +31,15 @@ def unbroadcast(g, shape):
     return g.reshape(shape) if extra else g
 
 
+def has_nan(x):
+    """Found in one pass, at the speed of memory: a sum of squares is NaN only if one of them is."""
+    length = np.vdot(x, x)
+    return length != length
+
+
 def zero_where_undefined(gradient, cotangent):
     """0 where the cotangent is exactly 0, if the gradient has a NaN anywhere; see `engine._pull`."""
-    # Found in one pass, at the speed of memory: a sum of squares is NaN only if one of them is.
-    length = np.vdot(gradient, gradient)
-    return gradient if length == length else np.where(np.equal(cotangent, 0), 0, gradient)
+    return np.where(np.equal(cotangent, 0), 0, gradient) if has_nan(gradient) else gradient
 
 
 def broadcasts_to(shape, larger):
@@ -138,6 +142,7 @@ def gelu(x):
 
 def gelu_backward(g, x, s):
     """g * s * [1 + x (1 - s) * 2 du/dx]; derived in `tape.gelu`."""
+    x = _floating(x)
     slope = x * x
     slope *= 6 * GELU_CUBIC * SQRT_2_OVER_PI
     slope += 2 * SQRT_2_OVER_PI                                 # 2 du/dx
@@ -145,7 +150,7 @@ def gelu_backward(g, x, s):
     slope *= 1 - s
     slope += 1
     slope *= s
-    if np.isnan(np.vdot(slope, slope)):         # x^2 overflowed: far out, the slope is 0 or 1
+    if has_nan(slope):                          # x^2 overflowed: far out, the slope is 0 or 1
         slope = np.where(np.isnan(slope) & ~np.isnan(x), np.greater(x, 0), slope)
         slope = np.where(np.equal(g, 0), 0, slope).astype(x.dtype)
     slope *= g

@@ -59,10 +59,16 @@ def with_name(error: Exception, operator: Primitive, arrays: list) -> Exception:
     prefix = "" if text.startswith(operator.name + ":") else operator.name + ": "
     shapes = ", ".join(str(np.shape(a)) for a in arrays[:8])
     message = f"{prefix}{text.rstrip()} (inputs of shape {shapes})"
+    return retold(error, message)
+
+
+def retold(error: Exception, message: str) -> Exception:
+    """An error of the same kind that says this; some of NumPy's own cannot be made from a text."""
     try:
         return type(error)(message)
-    except TypeError:            # some of NumPy's own kinds cannot be made from a text
-        return TypeError(message)
+    except TypeError:
+        kinds = (ValueError, TypeError, LookupError, ArithmeticError, Exception)
+        return next(kind for kind in kinds if isinstance(error, kind))(message)
 
 
 def as_result(operator: Primitive, out: Any) -> Any:

@@ -114,6 +114,8 @@ def test_integers_become_floats_as_in_numpy(op):
     value = run(op(x), {x: array})
     assert value.dtype == np.float64
     np.testing.assert_array_equal(value, run(op(x), {x: array.astype(float)}))
+    (slope,) = ad.gradients(op(x), [x])
+    np.testing.assert_array_equal(run(slope, {x: array}), run(slope, {x: array.astype(float)}))
 
 
 def test_an_inner_node_can_be_fed():

@@ -20,9 +20,6 @@ from tape.primitive import IDENTITY, Fused
 class Composite(BuiltIn):
     """Several of tape's operators under one name. Its gradient is pulled back through them."""
 
-    def compute(self, node: Node, input_values: list) -> Any:
-        raise NotImplementedError
-
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
         """What it is made of, as a graph on these inputs."""
         raise NotImplementedError
@@ -50,15 +47,12 @@ class KernelGradient(Composite):
     def __init__(self, operator: Fused):
         self.operator = operator
         self.name = f"{operator.name}_gradient"
+        self.takes = operator.defaults
         # What the forward kernel leaves, `made` below, is its residuals or its result, not both.
         assert not (operator.residuals and "out" in operator.needs[0])
 
     def __call__(self, output_grad: Node, node: Node, i: int) -> Node:
         return Node([output_grad, *node.inputs], self, {**node.attrs, "input": i})
-
-    def attributes(self, attrs: dict) -> dict:
-        """Those of the fused operator."""
-        return {name: value for name, value in attrs.items() if name in self.operator.defaults}
 
     def compute(self, node: Node, input_values: list) -> Any:
         g, *inputs = input_values
@@ -107,8 +101,8 @@ class Named(Composite):
         self.function = function
         self.name = function.__name__
         self.__signature__ = self.signature = inspect.signature(function)
-        self.needs = without_default({name: p.default for name, p in self.signature.parameters.items()
-                                      if not name.startswith("node_")})
+        self.takes = {name: p.default for name, p in self.signature.parameters.items()
+                      if not name.startswith("node_")}
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
@@ -130,13 +124,10 @@ class Named(Composite):
         return Node(inputs, self, attrs)
 
     def compute(self, node: Node, input_values: list) -> Any:
-        return self.function(*input_values, **self._attributes(node.attrs))
+        return self.function(*input_values, **self.attributes(node.attrs))
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
-        return self.function(*inputs, **self._attributes(attrs))
-
-    def _attributes(self, attrs: dict) -> dict:
-        return {name: value for name, value in attrs.items() if name in self.signature.parameters}
+        return self.function(*inputs, **self.attributes(attrs))
 
 
 _OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim"}
@@ -144,12 +135,7 @@ _OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 def _check_dim(op: Named, name: str, value: Any) -> None:
     several = value if isinstance(value, tuple) else (value,)
-    optional = value is None and op.signature.parameters[name].default is None
+    optional = value is None and op.takes[name] is None
     if not optional and not all(isinstance(dim, (int, np.integer)) for dim in several):
         raise TypeError(f"{op.name}: {name} must be an integer, or several where the operator takes "
                         f"them; got {value!r}")
-
-
-def without_default(defaults: dict[str, Any]) -> tuple[str, ...]:
-    """The names of the parameters that a call must give."""
-    return tuple(name for name, value in defaults.items() if value is inspect.Parameter.empty)

@@ -9,6 +9,7 @@ import numpy as np
 from tape.lazy.gradients import topological_sort
 from tape.lazy.node import Node, Variable, as_nodes, rebuilt
 from tape.lazy.planner import Plan, make_plan
+from tape.operands import retold
 from tape.tensor import Tensor
 
 
@@ -138,12 +139,8 @@ def _located(error: Exception, node: Node, values: list) -> Exception:
     """The error that an operator raised, with the node, the operator and the shapes."""
     shapes = ", ".join(str(np.shape(value)) for value in values[:8] if hasattr(value, "dtype"))
     text = str(error).rstrip().removeprefix(f"{node.op.name}: ")
-    # Some of NumPy's own kinds of error cannot be made from a text.
-    kinds = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, ArithmeticError,
-             LookupError)
-    kind = next(kind for kind in kinds if isinstance(error, kind))
-    return kind(f"run: node {node.name}, operator {node.op.name}: {text} "
-                f"(inputs of shape {shapes})")
+    return retold(error, f"run: node {node.name}, operator {node.op.name}: {text} "
+                         f"(inputs of shape {shapes})")
 
 
 def _owned(values: list, given: list[np.ndarray]) -> list[np.ndarray]:

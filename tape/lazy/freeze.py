@@ -76,7 +76,7 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any]) -> tupl
     given = _Given(named, variables)
     made: dict[Any, Node] = {}
     for record in _records(output._record, given):
-        variable = given.find_record(record)
+        variable = given.find(record)
         made[record] = variable if variable is not None else Node(
             _operands(record, made, given), op_of(record.plan.operator), record.attributes)
     unused = [name for name in named if name not in given.used]
@@ -102,16 +102,8 @@ class _Given:
                                  f"cannot tell them apart. Run the model on a copy of one of them.")
 
     def find(self, value: Any) -> Variable | None:
-        """The variable for an operand as it was given to an operator, if it is an input."""
+        """The variable for a record, or for an operand as it was given, if that is an input."""
         name = self._names.get(_memory_key(value))
-        if name is None:
-            return None
-        self.used.add(name)
-        return self.variables[name]
-
-    def find_record(self, record: Record) -> Variable | None:
-        """The variable for an intermediate result, if it is an input."""
-        name = self._names.get(record)
         if name is None:
             return None
         self.used.add(name)
@@ -132,7 +124,7 @@ def _records(last: Record, given: _Given) -> list[Record]:
     found, stack = {last}, [last]
     while stack:
         record = stack.pop()
-        if given.find_record(record) is not None:
+        if given.find(record) is not None:
             continue
         if record.saved is None:
             raise RuntimeError(f"from_tape: the tape was already released at {record.name}. Freeze it "

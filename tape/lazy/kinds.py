@@ -12,15 +12,15 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape import ops
-from tape.lazy.composites import kernel_gradient, without_default
-from tape.lazy.node import BuiltIn, Node, as_node, constant, is_none, is_number
+from tape.lazy.composites import kernel_gradient
+from tape.lazy.node import (
+    REQUIRED, BuiltIn, Node, as_node, as_python, constant, is_comparison, is_none, is_number)
 from tape.ops import arithmetic, reductions
 from tape.primitive import Fused, Primitive
 
 _SYMBOLS = {ops.add: "+", ops.sub: "-", ops.mul: "*", ops.div: "/", ops.neg: "-", ops.matmul: "@",
             arithmetic.less: "<", arithmetic.less_equal: "<=", arithmetic.greater: ">",
             arithmetic.greater_equal: ">="}
-_COMPARISONS = set(arithmetic.COMPARISONS.values())
 
 
 def op_of(operator: Primitive, name: str = "") -> TapeOp:
@@ -40,7 +40,7 @@ class TapeOp(BuiltIn):
         self.operator = operator
         self.name = name or operator.name
         self.symbol = _SYMBOLS.get(operator, "")
-        self.needs = without_default(operator.defaults)
+        self.takes = operator.defaults
         self.__doc__ = operator.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
@@ -50,8 +50,7 @@ class TapeOp(BuiltIn):
             if isinstance(value, Node):
                 raise TypeError(f"{self.name}: {key} must be known when the graph is built, got the "
                                 f"node {value.name}")
-            if isinstance(value, np.generic):
-                attributes[key] = value.item()        # weak, as a number is
+            attributes[key] = as_python(value)
         return _node(self, inputs, attributes)
 
     def operands(self, node: Node) -> list:
@@ -60,10 +59,6 @@ class TapeOp(BuiltIn):
 
     def compute(self, node: Node, input_values: list) -> Any:
         return forward_of(self.operator)(*input_values, **self.attributes(node.attrs))
-
-    def attributes(self, attrs: dict) -> dict:
-        """The operator's own among a node's attributes, where a user may have put others."""
-        return {name: value for name, value in attrs.items() if name in self.operator.defaults}
 
     def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
              out: Node | None = None) -> dict[int, Node]:
@@ -135,7 +130,7 @@ def _zero_wherever(part: Node, g: Node) -> bool:
     if part.op is WITH_NUMBER[ops.mul]:
         return bool(np.isfinite(part.attrs["constant"]))
     return part.op is op_of(ops.neg) or part.op is op_of(ops.mul) and all(
-        getattr(x.op, "operator", None) in _COMPARISONS for x in others)
+        map(is_comparison, others))
 
 
 def _copied_by(node: Node) -> Node | None:
@@ -175,13 +170,13 @@ class WithNumber(TapeOp):
 
     def __init__(self, operator: Primitive, name: str):
         super().__init__(operator, name)
-        self.needs = ("constant",)
+        self.takes = {"constant": REQUIRED}
 
     def __call__(self, node_A: Any, const_val: Any) -> Node:
         if not is_number(const_val):
             raise TypeError(f"{self.name}: const_val must be a number, got "
                             f"{type(const_val).__name__}")
-        return Node([as_node(node_A)], self, {"constant": _item(const_val)})
+        return Node([as_node(node_A)], self, {"constant": as_python(const_val)})
 
     def operands(self, node: Node) -> list:
         return [*node.inputs, node.attrs["constant"]]
@@ -209,16 +204,12 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict) -> Node:
     if operator in WITH_NUMBER and is_number(inputs[1]):
         return WITH_NUMBER[operator](*inputs)
     if operator is ops.sub and is_number(inputs[1]):
-        return inputs[0] + -_item(inputs[1])
+        return inputs[0] + -as_python(inputs[1])
     if operator is ops.sub and is_number(inputs[0]):
         return -inputs[1] + inputs[0]
     if operator in (ops.add, ops.mul) and is_number(inputs[0]):
         return WITH_NUMBER[operator](inputs[1], inputs[0])
     return _node(op_of(operator), inputs, attributes)
-
-
-def _item(number: Any) -> Any:
-    return number.item() if isinstance(number, np.generic) else number
 
 
 Node.__tape_apply__ = staticmethod(apply)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import itertools
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from tape.tensor import Tensor
 
 _next_position = itertools.count().__next__
 LONGEST_NAME = 60
+REQUIRED = inspect.Parameter.empty         # the default of an attribute that must be given
 _VALUE = {"shape", "dtype", "ndim", "size", "data", "grad", "T", "numpy", "item", "tolist"}
 
 
@@ -34,7 +36,7 @@ class Op:
 
     symbol = ""
     name = ""                  # what errors, names of nodes and `show` call it
-    needs: tuple[str, ...] = ()        # the attributes that a node of this kind cannot do without
+    takes: Mapping[str, Any] = {}      # the attributes of a node of this kind, with their defaults
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,6 +97,10 @@ class BuiltIn(Op):
              out: Node | None = None) -> dict[int, Node]:
         return {}
 
+    def attributes(self, attrs: dict) -> dict:
+        """What is ours among a node's attributes, where a user may have put others."""
+        return {name: value for name, value in attrs.items() if name in self.takes}
+
     def __copy__(self) -> BuiltIn:
         return self
 
@@ -140,7 +146,8 @@ class Node:
         self.inputs = as_nodes(inputs, f"Node of {op.name}")
         self.op = op
         self.attrs = dict(attrs or {})
-        missing = [name for name in op.needs if name not in self.attrs]
+        missing = [name for name, default in op.takes.items()
+                   if default is REQUIRED and name not in self.attrs]
         if missing:
             raise ValueError(f"Node of {op.name}: attrs must have {', '.join(missing)}; got "
                              f"{self.attrs}")
@@ -214,7 +221,7 @@ class Node:
 
     def __bool__(self) -> bool:
         """A node is something, and so true; but ``if x > y:`` would never ask for the values."""
-        if getattr(self.op, "operator", None) in arithmetic.COMPARISONS.values():
+        if is_comparison(self):
             raise TypeError(f"bool: {self.name} is neither true nor false before it is computed. "
                             f"where(condition, x, y) chooses when the graph runs")
         return True
@@ -287,7 +294,7 @@ class Constant(BuiltIn):
     """A number or an array that stands in the program; ``node.value``."""
 
     name = "constant"
-    needs = ("value",)
+    takes = {"value": REQUIRED}
 
     def __call__(self, value: Any) -> Node:
         return Node([], self, {"value": value})
@@ -314,6 +321,16 @@ def is_number(value: Any) -> bool:
         isinstance(value, np.generic) and value.dtype.kind in "biuf")
 
 
+def as_python(value: Any) -> Any:
+    """A NumPy scalar as a Python number, which is weak; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def is_comparison(node: Node) -> bool:
+    """Whether a node says where something holds."""
+    return getattr(node.op, "operator", None) in arithmetic.COMPARISONS.values()
+
+
 def as_nodes(nodes: Any, caller: str) -> list[Node]:
     """A node or several as a list, checked; `caller` is who asks for it."""
     if isinstance(nodes, Node):
@@ -332,7 +349,7 @@ def as_node(value: Any) -> Node:
     if isinstance(value, Node):
         return value
     if is_number(value):
-        return constant(value.item() if isinstance(value, np.generic) else value)
+        return constant(as_python(value))
     if isinstance(value, Tensor):
         if value.requires_grad:
             raise TypeError("lazy: a tensor that requires a gradient cannot be an operand of a node, "

@@ -10,7 +10,7 @@ import numpy as np
 from tape import ops
 from tape.lazy.composites import Composite, Named
 from tape.lazy.kinds import WITH_NUMBER, op_of
-from tape.lazy.node import Node, as_node, constant, placeholder
+from tape.lazy.node import REQUIRED, Node, as_node, constant, placeholder
 from tape.ops import arithmetic, reductions, shapes
 from tape.primitive import derivative
 
@@ -147,7 +147,7 @@ class Concat(Composite):
     """``concat([a, b, ...], dim=0)``, or with the nodes one by one: joined along `dim`."""
 
     name = "concat"
-    needs = ("dim",)
+    takes = {"dim": REQUIRED}
 
     def __call__(self, *nodes: Any, dim: int = 0) -> Node:
         if nodes and isinstance(nodes[0], (list, tuple)):

@@ -5,6 +5,7 @@
     grad, no_grad, enable_grad          gradients as a function; recording off and on
     primitive                           a new operator from a forward and its derivative
     gradcheck                           derivatives against differences
+    strict                              check all that the tape keeps for changes
     show, record_lines                  the tape as a table
     tape.lazy                           the static graph over the same operators
 """
@@ -12,7 +13,7 @@
 from typing import Any
 
 from tape.draw import show
-from tape.modes import enable_grad, no_grad, record_lines
+from tape.modes import enable_grad, no_grad, record_lines, strict
 from tape.ops import (
     abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div,
     dot, dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p,
@@ -25,6 +26,7 @@ from tape.transforms import grad
 
 __all__ = [
     "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
+    "strict",
     "abs", "add", "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
     "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",
     "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max",

@@ -24,8 +24,8 @@ from typing import Any, Callable
 
 import numpy as np
 
-from tape.kernels import broadcasts_to, has_nan, unbroadcast
-from tape.modes import lines
+from tape import saved
+from tape.kernels import HALF, broadcasts_to, sum_dtype, unbroadcast, zero_where_undefined
 
 _next_position = itertools.count().__next__
 _DTYPES = {kind: np.dtype(kind) for kind in set(np.sctypeDict.values())}
@@ -47,23 +47,20 @@ class Record:
     shape, dtype : of the result; the gradient that arrives here has both.
     kind : the result's type: np.ndarray, or a NumPy scalar type, which implies shape and dtype.
     position : grows with every operation, so a record's parents always have smaller ones.
-    constants : for each input whose parent is None, the number or (operand, its array). With
-        `attributes` it is the part of the call that no parent makes; see `tape.lazy.from_tape`.
-    attributes : the call's attributes (axis, ...).
-    guards : leaf Tensors whose array is kept, with the version it had; see `Tensor.data`.
+    guards : what kept arrays were, where something else can write to them; see ``tape/saved.py``.
+    call : while tracing, the operands that no parent makes and the attributes (axis, ...), which
+        with `parents` are the whole call; see `tape.lazy.from_tape`. Otherwise None.
     line : "file:line" where it was recorded, where `record_lines` was on.
     retained : weak reference to the Tensor that called ``retain_grad()``.
     """
 
     __slots__ = ("plan", "parents", "saved", "shape", "dtype", "kind", "position",
-                 "constants", "attributes", "guards", "line", "retained", "__weakref__")
+                 "guards", "call", "line", "retained", "__weakref__")
 
-    def __init__(self, plan, parents, saved, out, constants, attributes):
+    def __init__(self, plan, parents, saved, out, modes):
         self.plan = plan
         self.parents = parents
         self.saved = saved
-        self.constants = constants
-        self.attributes = attributes
         self.kind = kind = type(out)
         if kind is np.ndarray:
             self.shape = out.shape
@@ -73,7 +70,8 @@ class Record:
             self.dtype = _DTYPES[kind]
         self.position = _next_position()
         self.guards: tuple | None = None
-        self.line = caller_line() if lines.get() else None
+        self.call: Any = None
+        self.line = caller_line() if modes.lines else None
         self.retained: Callable | None = None
 
     @property
@@ -85,8 +83,8 @@ class Record:
         """Let go of what the rules needed, and of the tape behind."""
         self.saved = None
         self.parents = ()
-        self.constants = None
         self.guards = None
+        self.call = None
 
     def __repr__(self) -> str:
         place = f", {self.line}" if self.line else ""
@@ -123,9 +121,8 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
         Gradients keyed like `roots`. Each is an array that nothing else refers to (or a Tensor,
         with `lift`).
     """
-    gradients = dict(roots)
-    owned: set = set()           # keys whose gradient is an array made by this walk alone
-    kept = {}
+    cotangents = Cotangents(roots, lift)
+    kept, retained = {}, []
     with np.errstate(all="ignore"):      # infinite derivatives are values; see also _pull
         order, useful = _in_walking_order(roots, targets)
         for record in order:
@@ -133,36 +130,88 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
             # after it on the tape, so by the time the walk is here all of them have contributed,
             # and g is complete. In b = a + a; c = b + b a walk that went depth first would pull
             # b's gradient back twice, the second time with the first half counted again.
-            g = gradients.pop(record, None)
+            g = cotangents.take(record)
             if g is None:        # no path from the roots ended here
                 continue
             if targets is not None and record in targets:
                 kept[record] = g
-            tensor = record.retained() if record.retained is not None else None
-            if tensor is not None and targets is None:      # grad() touches no .grad
-                tensor._add_grad(np.array(getattr(g, "_data", g)))
-            for parent, contribution in _pull(record, g, lift, useful):
-                previous = gradients.get(parent)
-                # A rule may return g itself, a view, or an array the tape keeps, so the first
-                # contribution is only stored. The second makes a fresh sum, which is ours, and
-                # later ones go in place.
-                if previous is None:
-                    gradients[parent] = contribution
-                elif parent in owned:
-                    np.add(previous, contribution, out=previous)
-                else:
-                    gradients[parent] = total = previous + contribution
-                    if type(total) is np.ndarray:
-                        owned.add(parent)
+            elif record.retained is not None and targets is None:      # grad() touches no .grad
+                retained.append((record.retained, np.array(g)))
+            if record.guards is not None:
+                saved.check(record)
+            if type(g) is np.ndarray:
+                g = _read_only(g)
+            _pull(record, g, lift, useful, cotangents)
             if not retain:
                 record.release()
-    if targets is None:
-        kept = gradients
-    else:
-        kept.update((key, g) for key, g in gradients.items() if key in targets)
+    for tensor, g in retained:           # only now: a walk that fails leaves no gradient behind
+        if tensor() is not None:
+            tensor()._add_grad(g)
+    kept.update((key, cotangents.take(key)) for key in cotangents.keys(targets))
     if lift is None:
-        kept = {key: g if key in owned else np.array(g) for key, g in kept.items()}
+        kept = {key: g if key in cotangents.owned else np.array(g) for key, g in kept.items()}
     return kept
+
+
+class Cotangents:
+    """The gradients on their way back, by Record or leaf Tensor: sums of contributions.
+
+    A rule may return its g itself, a view, or an array that the tape keeps. So the first
+    contribution is only stored, the second makes a fresh sum, which is `owned`, and later ones are
+    added to that in place. Contributions to a float16 value are added up in float32.
+    """
+
+    def __init__(self, roots: dict, lift: Callable | None):
+        self.sums = dict(roots)
+        self.lift = lift
+        self.owned: set = set()          # keys whose sum is an array that was made here
+        self.scattered: dict = {}        # key -> (operator, g, args) of the picks still to be undone
+
+    def add(self, key, contribution) -> None:
+        """Add what one use of a value contributes to its gradient."""
+        previous = self.sums.get(key)
+        if previous is None:
+            self.sums[key] = contribution
+        elif key in self.owned:
+            np.add(previous, contribution, out=previous)
+        else:
+            self.sums[key] = total = previous + contribution
+            if type(total) is np.ndarray:
+                self.owned.add(key)
+
+    def scatter(self, key, operator, g, args) -> None:
+        """The same for an operator that picks elements, at the cost of what it picked.
+
+        Its rule would make an array of zeros as large as the value for each pick, and n picks of an
+        array of n rows would cost n^2. So g is added in place; Tensors, which have no places to
+        write to, are collected, and undone by one operator.
+        """
+        if self.lift is not None:
+            self.scattered.setdefault(key, []).append((operator, g, args))
+            return
+        if key not in self.owned:
+            previous = self.sums.get(key)
+            dtype = sum_dtype(key.dtype)
+            self.sums[key] = (np.zeros(key.shape, dtype) if previous is None
+                              else np.array(previous, dtype, order="C"))
+            self.owned.add(key)
+        operator.scatter(self.sums[key], g, *args)
+
+    def take(self, key) -> Any:
+        """The whole gradient of a value, in its dtype, which is done with; None if there is none."""
+        if self.scattered and key in self.scattered:
+            picks = self.scattered.pop(key)
+            self.add(key, picks[0][0].undo_picks(picks, key.shape, key.dtype))
+        g = self.sums.pop(key, None)
+        if key.dtype is HALF and g is not None:
+            self.owned.discard(key)
+            g = g.astype(HALF)
+        return g
+
+    def keys(self, targets: set | None) -> list:
+        """What is still here: of the targets, or of all."""
+        found = dict.fromkeys((*self.sums, *self.scattered))
+        return [key for key in found if targets is None or key in targets]
 
 
 def _in_walking_order(roots, targets) -> tuple[list[Record], set | None]:
@@ -209,42 +258,41 @@ def _released(record: Record) -> str:
         f"tape twice, call the first backward(retain_graph=True).")
 
 
-def _pull(record: Record, g, lift, useful) -> list[tuple[Any, Any]]:
-    """What one record contributes to the gradient of each parent: (parent, gradient)."""
+def _read_only(g: np.ndarray):
+    """g as a rule is given it. Others may hold the same array, so a rule must not write to it."""
+    if not g.ndim:
+        return g[()]
+    g = g.view()
+    g.flags.writeable = False
+    return g
+
+
+def _pull(record: Record, g, lift, useful, cotangents: Cotangents) -> None:
+    """Add what one record contributes to the gradient of each of its parents."""
     plan, parents = record.plan, record.parents
-    if record.guards is not None:
-        check_guards(record)
     if plan.joint:
-        pulled = plan.operator.pull_all(record, g, lift)
-        return [(parents[i], _fitting(contribution, record, i, lift))
-                for i, contribution in enumerate(pulled) if parents[i] is not None]
-    saved = record.saved if lift is None else plan.lifted(record, lift)
-    contributions = []
-    for index, rule, args in zip(plan.indices, plan.rules, saved):
+        for i, contribution in enumerate(plan.operator.pull_all(record, g, lift)):
+            if parents[i] is not None and contribution is not None:
+                cotangents.add(parents[i], _fitting(contribution, record, i, lift))
+        return
+    args_of_rules = record.saved if lift is None else plan.lifted(record, lift)
+    for index, rule, args in zip(plan.indices, plan.rules, args_of_rules):
         parent = parents[index]
         if useful and parent not in useful:
+            continue
+        if plan.operator.scatter is not None:
+            cotangents.scatter(parent, plan.operator, g, args)
             continue
         contribution = rule(g, *args)
         kind = parent.kind if type(parent) is Record else type(parent._data)
         # A scalar of the right type fits by its type alone, and takes the short way below.
-        if type(contribution) is not kind or kind is np.ndarray:
+        if type(contribution) is not kind or kind is np.ndarray or kind is np.float16:
             if plan.elementwise and contribution is not g and hasattr(contribution, "dtype"):
-                contribution = _zero_where_zero(g, contribution)
+                contribution = zero_where_undefined(contribution, g)
             contribution = _fitting(contribution, record, index, lift)
         elif contribution != contribution and plan.elementwise and g == 0:
             contribution = kind(0)     # the same for scalars, which also fit already
-        contributions.append((parent, contribution))
-    return contributions
-
-
-def _zero_where_zero(g, contribution):
-    """A cotangent that is exactly zero gives an exactly zero gradient, whatever the derivative.
-
-    Taken literally, 0 * inf and 0 * NaN are NaN, and where(x > 0, sqrt(x), x) would have a NaN
-    gradient through the branch that it did not take. So where there is a NaN, it is looked into.
-    """
-    undefined = has_nan(np.asarray(getattr(contribution, "_data", contribution)))
-    return np.where(np.equal(g, 0), 0, contribution) if undefined else contribution
+        cotangents.add(parent, contribution)
 
 
 def _fitting(contribution, record: Record, index: int, lift):
@@ -267,17 +315,5 @@ def _fitting(contribution, record: Record, index: int, lift):
                 f"which that input's shape {shape} broadcasts; it returned shape {given}. The rule "
                 f"stands at {record.plan.describe(index)}")
         contribution = unbroadcast(contribution, shape)
-    if contribution.dtype != parent.dtype:
-        contribution = contribution.astype(parent.dtype)
-    return contribution
-
-
-def check_guards(record: Record) -> None:
-    """Refuse a record whose kept inputs were changed in place since."""
-    for tensor, version in record.guards or ():
-        if tensor._version != version:
-            place = f" (recorded at {record.line})" if record.line else ""
-            raise RuntimeError(
-                f"{record.name}{place}: an input of shape {tensor.shape} was changed in place after "
-                f"this operation recorded it, so its gradient would be wrong. Call backward() before "
-                f"the update, or give the tensor a new array: t.data = t.data + change.")
+    dtype = sum_dtype(parent.dtype)
+    return contribution if contribution.dtype == dtype else contribution.astype(dtype)

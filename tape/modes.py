@@ -1,4 +1,4 @@
-"""Whether operations are recorded, and whether with their lines: `no_grad` and its like.
+"""How operations are recorded: whether at all, and with what besides. `no_grad` and its like.
 
 A mode holds for a ``with`` block, a function, a generator or a coroutine, in the current thread or
 asyncio task alone.
@@ -10,37 +10,48 @@ import functools
 import inspect
 import os
 from contextvars import ContextVar
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
-# Context variables, not globals: each thread and each asyncio task has its own value.
-recording: ContextVar[bool] = ContextVar("recording", default=True)
-lines: ContextVar[bool] = ContextVar(
-    "lines", default=os.environ.get("TAPE_RECORD_LINES", "0") not in ("", "0"))
+
+class Modes(NamedTuple):
+    """What an operation asks about before it leaves a record."""
+
+    recording: bool = True     # no_grad, enable_grad
+    lines: bool = False        # record_lines
+    strict: bool = False       # strict
+    tracing: bool = False      # tape.lazy.tracing
+
+
+# A context variable, not a global: each thread and each asyncio task has its own value. One for all
+# modes, since it is read at every operation.
+modes: ContextVar[Modes] = ContextVar(
+    "modes", default=Modes(lines=os.environ.get("TAPE_RECORD_LINES", "0") not in ("", "0")))
 
 _outside: ContextVar[tuple] = ContextVar("outside", default=())    # of each mode entered
 
 
 class _Mode:
-    """Sets a context variable for the length of a ``with`` block or of a function's run.
+    """Sets one of the `Modes` for the length of a ``with`` block or of a function's run.
 
     On a generator function the mode holds while its body runs and is put back at every ``yield``,
     so two generators that take turns, or a caller between two items, never see each other's mode.
     """
 
-    def __init__(self, variable: ContextVar[bool], value: bool):
-        self.variable, self.value = variable, value
+    def __init__(self, name: str, value: bool):
+        self.name, self.value = name, value
 
     # What to go back to is kept in the context too, not in this object: one object may be entered
     # twice, or by two threads at once.
 
     def __enter__(self) -> None:
-        _outside.set((*_outside.get(), self.variable.get()))
-        self.variable.set(self.value)
+        before = modes.get()
+        _outside.set((*_outside.get(), getattr(before, self.name)))
+        modes.set(before._replace(**{self.name: self.value}))
 
     def __exit__(self, *_: Any) -> None:
         *rest, before = _outside.get()
         _outside.set(tuple(rest))
-        self.variable.set(before)
+        modes.set(modes.get()._replace(**{self.name: before}))
 
     def __call__(self, function: Callable) -> Callable:
         wrapper: Callable
@@ -93,9 +104,10 @@ def _resumed_in(mode: _Mode, generator):
             resume, payload = generator.throw, error
 
 
-def _mode(variable: ContextVar[bool], value: bool, function: Callable | None):
-    mode = _Mode(variable, value)
-    return mode if function is None else mode(function)
+def mode(name: str, value: bool, function: Callable | None) -> Any:
+    """One of the `Modes` as a context manager, or as a decorator that was given its function."""
+    manager = _Mode(name, value)
+    return manager if function is None else manager(function)
 
 
 def no_grad(function: Callable | None = None):
@@ -104,12 +116,12 @@ def no_grad(function: Callable | None = None):
     The mode belongs to the current thread (or asyncio task). Decorated generators hold it only
     while their own body runs.
     """
-    return _mode(recording, False, function)
+    return mode("recording", False, function)
 
 
 def enable_grad(function: Callable | None = None):
     """Record again inside a `no_grad` block; used like `no_grad`."""
-    return _mode(recording, True, function)
+    return mode("recording", True, function)
 
 
 def record_lines(function: Callable | None = None):
@@ -119,4 +131,16 @@ def record_lines(function: Callable | None = None):
     default: finding the line costs about a microsecond an operation. Setting the environment
     variable ``TAPE_RECORD_LINES=1`` turns it on for a whole run without touching the code.
     """
-    return _mode(lines, True, function)
+    return mode("lines", True, function)
+
+
+def strict(function: Callable | None = None):
+    """Check every array that the tape keeps, not only those that can be reached; like `no_grad`.
+
+    The tape notices a change of a leaf, whose array can be written to, and keeps copies of the
+    caller's arrays. What it cannot see is an operator of a user's that writes to an array after it
+    returned it. In this mode a checksum of each kept array is taken when it is kept and compared
+    before it is used: ``backward()`` then names the operator and which of its arrays was changed. It
+    costs two readings of all that the tape keeps.
+    """
+    return mode("strict", True, function)

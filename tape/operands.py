@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 import numpy as np
 
@@ -25,8 +25,8 @@ def as_new_array(data: Any, dtype: Any) -> np.ndarray:
     return array if array.ndim else array[()]
 
 
-def as_constant(operator: Primitive, value: Any, bit: int, inputs: Sequence) -> Any:
-    """An operand that is neither a Tensor nor a Python number."""
+def as_constant(operator: Primitive, value: Any, bit: int) -> Any:
+    """An operand that is neither a Tensor nor a Python number. An array may be the caller's own."""
     if isinstance(value, np.generic) and bit:
         return value.item()       # np.sqrt(64) in float32 code must not turn it into float64
     if value is None and operator.composed is not None:
@@ -34,23 +34,21 @@ def as_constant(operator: Primitive, value: Any, bit: int, inputs: Sequence) -> 
     if hasattr(type(value), "__tape_apply__"):
         raise TypeError(f"{operator.name}: a node of a static graph cannot stand beside a tensor; give "
                         f"it the tensor's .data, or write the graph with nodes alone")
-    array = np.array(value) if operator.keeps_inputs else np.asarray(value)
-    # A copy, where the tape keeps it: the caller may change theirs later.
+    array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{operator.name}: operands must be tensors, arrays or real numbers; got "
                         f"{type(value).__name__}")
-    if array.dtype.kind == "f" and not isinstance(value, (list, tuple)):
-        return array
-    return with_floats(operator, array, bit, inputs)
-
-
-def with_floats(operator: Primitive, array: np.ndarray, bit: int, inputs: Sequence) -> np.ndarray:
-    """Integers (and Python's numbers in lists) take the dtype of the float tensor beside them."""
-    if bit and operator.floats:
-        for x in inputs:
-            if plain(x) is not x and x.dtype.kind == "f":
-                return array.astype(x.dtype)
     return array
+
+
+def with_floats(operator: Primitive, inputs: Sequence, arrays: list) -> None:
+    """Integers, and Python's numbers in lists, take the dtype of the float tensor beside them."""
+    floats = next((x.dtype for x in inputs if hasattr(type(x), "_data") and x.dtype.kind == "f"), None)
+    if floats is not None:
+        for i, (value, array, bit) in enumerate(zip(inputs, arrays, operator.bits)):
+            if bit and hasattr(array, "dtype") and (
+                    array.dtype.kind != "f" or isinstance(value, (list, tuple))):
+                arrays[i] = array.astype(floats)
 
 
 def with_name(error: Exception, operator: Primitive, arrays: list) -> Exception:
@@ -80,4 +78,12 @@ def as_result(operator: Primitive, out: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """The array of a Tensor; anything else as it is."""
-    return value._data if hasattr(type(value), "__tape_apply__") else value
+    return value._data if hasattr(type(value), "_data") else value
+
+
+def unshared(out: np.ndarray, writable: Iterable[np.ndarray]) -> np.ndarray:
+    """A result, copied if it may share memory with one of the arrays that others can write to."""
+    for array in writable:
+        if np.may_share_memory(out, array):
+            return out.copy(order="K")
+    return out

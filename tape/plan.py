@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class Plan:
         pick     lambda v: ((v[1],), (v[2], v[1]))
         kept     [1]                               the inputs among them: y
 
+    An operator with ``*arrays`` has the tuple of them in the place of x and y, and a fused one keeps
+    all its inputs; `kept` is then None.
+
     Attributes
     ----------
     indices, rules : of the inputs that want a gradient.
@@ -47,7 +50,7 @@ class Plan:
     """
 
     __slots__ = ("operator", "joint", "elementwise", "indices", "rules", "sources", "pick", "likes",
-                 "kept", "looks_further")
+                 "kept", "names", "looks_further")
 
     def __init__(self, operator: Primitive, indices: list[int]):
         self.operator = operator
@@ -66,8 +69,19 @@ class Plan:
         self.pick = _picker(self.sources, tail)
         self.looks_further = any(s > len(operator.inputs) for source in self.sources
                                  for s in source) or bool(tail) or operator.variadic
-        self.kept = sorted({s for source in self.sources for s in source
-                            if s < len(operator.inputs)})
+        self.kept = None if tail or operator.variadic else sorted(
+            {s for source in self.sources for s in source if s < len(operator.inputs)})
+        self.names = [[layout[s] for s in source] for source in self.sources]
+        self.names += [list(operator.inputs)] if tail else []
+
+    def named(self, saved: Iterable) -> list[tuple[str, Any]]:
+        """The single values in what a record saved, each with a name for it."""
+        found = []
+        for names, args in zip(self.names, saved):
+            for name, value in zip(names, args):
+                if not name.startswith("like_"):
+                    found += [(name, v) for v in (value if isinstance(value, tuple) else (value,))]
+        return found
 
     def describe(self, index: int) -> str:
         """Where the rule for one input stands in the source."""

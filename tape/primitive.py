@@ -36,12 +36,14 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape.engine import walk
+from tape.kernels import sum_dtype
 from tape.plan import Plan
 
 # NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
 NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
 
-# Python's operators do what these ufuncs do, ten times as fast on NumPy scalars.
+# Python's operators do what these ufuncs do, ten times as fast, where an operand is NumPy's: on lists
+# they do something else.
 _SAME_BUT_FASTER: dict[Callable, Callable] = {
     np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
 
@@ -53,6 +55,10 @@ class Primitive:
     ----------
     name : what errors, `tape.show` and the gradient checker call it.
     forward : arrays -> array.
+    on_numpy : the same for operands of which one at least is NumPy's, where that is faster.
+    fresh : whether the forward always makes a new array, rather than a view of an input.
+    scatter : for an operator that picks elements of its input x: ``scatter(total, g, *args)`` adds to
+        `total`, in place, what the rule of x returns for the same arguments.
     rules : a derivative rule (or None) for each input; a joint operator has one rule that returns
         the gradients of all its inputs.
     """
@@ -61,41 +67,46 @@ class Primitive:
     composed: Callable | None = None
 
     def __init__(self, forward: Callable, rules: tuple, *, name: str | None = None,
-                 doc: str | None = None, joint: bool = False, elementwise: bool = False):
+                 doc: str | None = None, joint: bool = False, elementwise: bool = False,
+                 scatter: Callable | None = None):
         self.name = name or forward.__name__
         self.elementwise = elementwise or (isinstance(forward, np.ufunc) and not forward.signature)
         self._read_signature(forward)
         self.__doc__ = doc or forward.__doc__
         self.__name__ = self.__qualname__ = self.name
         self.__wrapped__ = forward
-        self.forward = _SAME_BUT_FASTER.get(forward, forward)
+        self.forward = forward
+        self.on_numpy = _SAME_BUT_FASTER.get(forward, forward)
+        self.fresh = isinstance(forward, np.ufunc)
+        self.scatter = scatter
         if isinstance(forward, np.ufunc):
             NUMPY_FUNCTIONS.setdefault(forward, self)      # a user's own exp leaves np.exp alone
-        self.joint = joint
+        self.joint = joint or self.variadic      # *arrays: one rule for however many there are
         self.rules = rules
-        if not joint and len(rules) != len(self.inputs):
+        if len(rules) != (1 if self.joint else len(self.inputs)):
             raise TypeError(
-                f"{self.name}: one rule for each input (None where there is no derivative): inputs "
-                f"are {self.inputs}, got {len(rules)} rules")
-        self.layout = (*self.inputs, "out", *self.defaults)
+                f"{self.name}: one rule for each input (None where there is no derivative), or one "
+                f"for all of *arrays: inputs are {self.inputs}, got {len(rules)} rules")
+        self.layout = (*self.inputs, "out", *self.defaults, *self.residuals)
         self.needs = [self._read_rule(rule) for rule in rules]
+        x, like = self.inputs[0], "like_" + self.inputs[0]
+        if self.variadic and rules[0] and not {x, like} & {*self.needs[0]}:
+            raise TypeError(f"{self.name}: the rule of an operator on *{x} returns a list with a "
+                            f"gradient for each; it must take {x} or {like}: lambda g, {like}: [...]")
         self._settle()
 
     def _settle(self) -> None:
         """What follows from the rules, worked out once.
 
         `bits` says which inputs have a rule, `plans` has a `Plan` for each set of them that wants a
-        gradient, `keeps_inputs` is whether any rule asks for one, and `floats` whether integers
-        beside float operands become floats.
+        gradient, and `mixes` is whether integers beside float operands become floats.
         """
         self.differentiable = any(self.rules)
         # Bits of the inputs that have a rule: the key of `plans` is the sum of those that want it.
-        self.bits = (itertools.repeat(1) if self.joint
+        self.bits = (itertools.repeat(1 if self.rules[0] else 0) if self.joint
                      else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
         self.plans: dict[int, Plan] = {}
-        named = {name for needs in self.needs for name in needs}
-        self.keeps_inputs = not named.isdisjoint(self.inputs)
-        self.floats = self.variadic or not self.joint
+        self.mixes = self.variadic or not self.joint
 
     def _read_signature(self, forward: Callable) -> None:
         """Inputs are the parameters before ``/`` (or ``*arrays``); the others are attributes."""
@@ -171,6 +182,10 @@ class Primitive:
                 attributes[name] = np.array(value)
         return inputs, attributes
 
+    def input_name(self, i: int) -> str:
+        """What to call input number `i` in an error."""
+        return f"input {i}" if self.variadic else f"input {self.inputs[i]}"
+
     def describe(self) -> str:
         """The signature, for messages: ``sum(x, axis=None, keepdims=False)``."""
         empty = inspect.Parameter.empty
@@ -180,10 +195,15 @@ class Primitive:
 
     def __call__(self, *args, **kwargs):
         inputs, attributes = self.bind(args, kwargs)
+        lists = False
         for value in inputs:
-            apply = getattr(type(value), "__tape_apply__", None)
+            kind = type(value)
+            apply = getattr(kind, "__tape_apply__", None)
             if apply is not None:
                 return apply(self, inputs, attributes)
+            lists = lists or kind is list or kind is tuple
+        if lists:
+            inputs = tuple(np.asarray(x) if type(x) in (list, tuple) else x for x in inputs)
         return self.on_arrays(*inputs, **attributes)
 
     def on_arrays(self, *arrays, **attributes):
@@ -194,7 +214,30 @@ class Primitive:
         """The gradients of all inputs of a joint operator; see `Plan.joint`."""
         rule: Any = self.rules[0]
         (args,) = record.saved if lift is None else record.plan.lifted(record, lift)
-        return rule(g, *args)
+        return self.one_each(rule(g, *args), len(record.parents))
+
+    def one_each(self, gradients: Any, count: int) -> Sequence:
+        """What a joint rule returned, checked: a gradient (or None) for each input."""
+        if not isinstance(gradients, (list, tuple)) or len(gradients) != count:
+            length = f" of {len(gradients)}" if isinstance(gradients, (list, tuple)) else ""
+            raise TypeError(f"{self.name}: the derivative rule of an operator on *arrays must return a "
+                            f"list with a gradient for each of them, here {count}; got "
+                            f"{type(gradients).__name__}{length}")
+        return gradients
+
+    def undo_picks(self, picks: list[tuple], shape: tuple, dtype: Any) -> Any:
+        """The gradient of a value of this shape from which several operators picked elements.
+
+        `picks` has (operator, g, arguments of its rule) for each.
+        """
+        operators, pieces, args = zip(*picks)
+        return PICKED(*pieces, operators=operators, args=args, shape=shape, dtype=dtype)
+
+    def pick_again(self, g: Any, args: tuple) -> Any:
+        """This operator on g, with all else as it was when its rule was given `args`."""
+        named = dict(zip(self.needs[0], args))
+        return self(g, *(named[name] for name in self.inputs[1:]),
+                    **{name: named[name] for name in self.defaults})
 
     def __repr__(self) -> str:
         return f"<operator {self.describe()}>"
@@ -222,6 +265,21 @@ def _operator_at(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def _sum_of_scattered(*pieces, operators, args, shape, dtype):
+    total = np.zeros(shape, sum_dtype(np.dtype(dtype)))
+    for operator, piece, rest in zip(operators, pieces, args):
+        operator.scatter(total, piece, *rest)
+    return total.astype(dtype, copy=False)
+
+
+def _pick_all_again(g, like_pieces, operators, args):
+    return [operator.pick_again(g, rest) for operator, rest in zip(operators, args)]
+
+
+# Picking is linear, L = sum_i <g_i, pick_i(x)>, so the gradient of x is the sum of the g_i put back to
+# their places, and the gradient of each g_i is what pick_i picks.
+PICKED = Primitive(_sum_of_scattered, (_pick_all_again,), name="scatter_add")
+
 IDENTITY = Primitive(lambda x, /: x, (lambda g: g,), name="identity", elementwise=True)
 
 
@@ -242,14 +300,9 @@ class Fused(Primitive):
         _, *names = inspect.signature(backward).parameters
         known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
         self.residuals = tuple(name for name in names if name not in known)
-        super().__init__(composed, (), joint=True)
-        self.forward = forward
-        self.rules = (backward,)
-        self.layout += self.residuals
-        self.needs = [self._read_rule(backward)]
-        self._settle()
-        self.keeps_inputs = True
-        self.floats = False
+        super().__init__(composed, (backward,), joint=True)
+        self.forward = self.on_numpy = forward
+        self.mixes = False
 
     def on_arrays(self, *arrays, **attributes):
         out = self.forward(*arrays, **attributes)
@@ -287,7 +340,8 @@ def primitive(forward: Callable, *rules: Callable | None, name: str | None = Non
         parameters without a default are the inputs.
     *rules : callable or None
         One per input, in order; see the head of this file. None: no derivative (a condition, an
-        index). A rule returns a gradient of the shape of ``out`` or of its input.
+        index). A rule returns a gradient of the shape of ``out`` or of its input. A forward with
+        ``*arrays`` has one rule, which returns a list with a gradient for each of them.
     name, doc : str, optional
         Default to the forward's own.
     elementwise : bool
@@ -311,11 +365,11 @@ def primitive(forward: Callable, *rules: Callable | None, name: str | None = Non
     return Primitive(forward, rules, name=name, doc=doc, elementwise=elementwise)
 
 
-def derivative(*rules: Callable | None, numpy: Callable | None = None,
-               elementwise: bool = False) -> Callable[[Callable], Primitive]:
+def derivative(*rules: Callable | None, numpy: Callable | None = None, elementwise: bool = False,
+               scatter: Callable | None = None) -> Callable[[Callable], Primitive]:
     """`primitive` as a decorator of the forward; `numpy` is the NumPy function it stands in for."""
     def define(forward: Callable) -> Primitive:
-        operator = Primitive(forward, rules, elementwise=elementwise)
+        operator = Primitive(forward, rules, elementwise=elementwise, scatter=scatter)
         if numpy is not None:
             NUMPY_FUNCTIONS[numpy] = operator
         return operator

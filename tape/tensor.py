@@ -17,11 +17,12 @@ import numpy as np
 from tape import border
 from tape.engine import Record, walk
 from tape.methods import Methods
-from tape.modes import recording
+from tape.modes import modes
 from tape.operands import (
-    as_constant, as_new_array, as_result, with_floats, with_name)
+    as_constant, as_new_array, as_result, unshared, with_floats, with_name)
 from tape.plan import Plan, stand_in
 from tape.primitive import Primitive
+from tape.saved import Guard, guarded, guards_of
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
 _SCALARS = frozenset(np.sctypeDict.values())
@@ -57,36 +58,34 @@ class Tensor(Methods):
     array([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_version", "__weakref__")
+    __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_writable", "__weakref__")
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None):
         self._data = as_new_array(data, dtype)
         self._grad: np.ndarray | None = None
         self._record: Record | None = None
-        self._version: int | None = 0
+        self._writable = True
         self._requires_grad = False
         self.requires_grad = requires_grad
 
     # --- the array, its gradient, its place on the tape ---
 
-    # _version counts in-place changes of an array made by hand; None: computed, and so read-only.
-    # A result without axes is kept as a NumPy scalar, on which arithmetic is ten times as fast as on
-    # an array, until somebody asks for the array.
+    # _writable: made by hand, rather than computed. A value without axes is kept as a NumPy scalar, on
+    # which arithmetic is ten times as fast as on an array, until somebody asks for the array.
 
     @property
     def data(self) -> np.ndarray:
         """The array. Read-only where it was computed: the tape relies on it.
 
-        That of a tensor made by hand can be changed, as an optimiser does. Assigning to ``t.data``
-        (``t.data -= step`` included) is noticed, and a tape that still needs the old values
-        refuses to go on; writing into the array (``t.data[0] = 1``) is not noticed, so do that
-        only between a ``backward()`` and the next forward. No result shares memory with it.
+        That of a tensor made by hand can be changed, as an optimiser does: ``t.data -= step``,
+        ``t.data[0] = 1``, ``np.add(t.data, 1, out=t.data)``. A tape that still needs the old values
+        notices, and refuses to go on. No result shares memory with it.
         """
-        if type(self._data) is not np.ndarray:
-            self._data = np.asarray(self._data)
-        if self._version is not None:
+        if self._writable:
+            if type(self._data) is not _ndarray:
+                self._data = np.asarray(self._data)
             return self._data
-        view = self._data.view()
+        view = np.asarray(self._data).view()
         view.flags.writeable = False
         return view
 
@@ -99,10 +98,8 @@ class Tensor(Methods):
         if array.shape != self.shape:
             raise ValueError(f"data: the new array must have shape {self.shape}, got {array.shape}. "
                              f"For another shape make a new Tensor.")
-        if array is self._data and self._version is not None:     # t.data -= step, in place
-            self._version += 1
-        else:
-            self._data, self._version = np.array(array), 0
+        if array is not self._data:           # it is in t.data -= step, which was done in place
+            self._data, self._writable = np.array(array), True
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -139,8 +136,8 @@ class Tensor(Methods):
             raise TypeError(f"requires_grad: only floating-point tensors have gradients, got dtype "
                             f"{self.dtype}. Make it of floats: 1.0 rather than 1, or "
                             f"array.astype(np.float32).")
-        if self._version is None:         # computed: from here on it is a leaf like any other
-            self._data, self._version = np.array(self._data), 0
+        if not self._writable:            # computed: from here on it is a leaf like any other
+            self._data, self._writable = np.array(self._data), True
         self._requires_grad = bool(value)
 
     @property
@@ -213,7 +210,7 @@ class Tensor(Methods):
     def detach(self) -> Tensor:
         """A copy that takes no part in any tape."""
         copy = _make(np.array(self._data))
-        copy._version = 0
+        copy._writable = True
         return copy
 
     def numpy(self) -> np.ndarray:
@@ -270,7 +267,7 @@ class Tensor(Methods):
         if self._requires_grad:
             raise TypeError("array: turning a tensor into a plain array loses its gradient, so it "
                             "must be asked for: t.numpy(). To join tensors use tape.stack([...]).")
-        return np.array(self._data, dtype=dtype, copy=copy)
+        return np.array(self.data, dtype=dtype, copy=copy)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
@@ -308,49 +305,56 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = NO_ATTRIBUTE
     """Run an operator on `inputs`, of which some are Tensors, and record it if one wants that."""
     arrays: list = []
     parents: list = []
-    constants: list | None = None        # what parents do not make, for `tape.lazy.from_tape`
     wanted = 0            # the bits of the inputs whose gradient is wanted
+    mixed = False         # whether there is an operand whose dtype may yield to that of the others
     for value, bit in zip(inputs, operator.bits):
         if type(value) in _PYTHON_NUMBERS:
             arrays.append(value)          # Python numbers are weak: they take the others' dtype
-            constant = value
         elif isinstance(value, Tensor):
-            arrays.append(value._data)
+            array = value._data
+            if type(array) is _ndarray and not array.ndim:
+                array = array[()]         # a scalar, as every other value without axes
+            arrays.append(array)
             if value._requires_grad and bit:
                 wanted |= bit
                 parents.append(value._record or value)
                 continue
-            if value.dtype.kind != "f":
-                arrays[-1] = with_floats(operator, value._data, bit, inputs)
-            constant = (value, arrays[-1])
+            mixed = mixed or array.dtype.kind != "f"
         else:
-            arrays.append(as_constant(operator, value, bit, inputs))
-            constant = (value, arrays[-1])
+            arrays.append(as_constant(operator, value, bit))
+            mixed = True
         parents.append(None)
-        constants = [constant] if constants is None else [*constants, constant]
+    if mixed and operator.mixes:
+        with_floats(operator, inputs, arrays)
     try:
-        out = operator.forward(*arrays, **attributes) if attributes else operator.forward(*arrays)
+        out = operator.on_numpy(*arrays, **attributes) if attributes else operator.on_numpy(*arrays)
     except (ValueError, TypeError, IndexError) as error:
         raise with_name(error, operator, arrays) from error
     residuals = None
     if operator.residuals:
         out, residuals = out
     if type(out) is _ndarray:
-        if out.base is not None:
-            out = _unshared(out, inputs)
+        if not out.ndim:
+            out = out[()]
+        elif not operator.fresh:
+            out = unshared(out, [array for value, array in zip(inputs, arrays)
+                                 if type(array) is _ndarray and getattr(value, "_writable", True)])
     elif type(out) not in _SCALARS:
         out = as_result(operator, out)
-    if not wanted or not recording.get():
+    mode = modes.get()
+    if not wanted or not mode.recording:
         return _make(out)
     plan = operator.plans.get(wanted) or operator.plan(wanted)
-    if plan.looks_further:
-        arrays = _more_values(plan, arrays, out, attributes, residuals)
-    else:
-        arrays.append(out)
-    record = Record(plan, parents, plan.pick(arrays), out, constants, attributes)
-    for i in plan.kept:
-        if type(arrays[i]) is _ndarray:          # a scalar cannot be changed in place
-            _guard(record, inputs[i])
+    guards = _protect(plan, inputs, arrays)
+    row = _more_values(plan, arrays, out, attributes, residuals) if plan.looks_further else [
+        *arrays, out]
+    record = Record(plan, parents, plan.pick(row), out, mode)
+    if guards is not None:
+        record.guards = guards
+    if mode.strict:
+        record.guards = guards_of(plan.named(record.saved))
+    if mode.tracing:
+        record.call = _call(inputs, arrays, parents), attributes
     return _make(out, record)
 
 
@@ -372,20 +376,31 @@ def _more_values(plan: Plan, arrays: list, out: Any, attributes: dict,
     return values
 
 
-def _unshared(out: np.ndarray, inputs: Sequence) -> np.ndarray:
-    """A result that is a view of an array made by hand, which may change, becomes a copy of it."""
-    owner: Any = out
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    shared = any(isinstance(x, Tensor) and x._data is owner and x._version is not None
-                 for x in inputs)
-    return out.copy(order="K") if shared else out
+def _protect(plan: Plan, inputs: Sequence, arrays: list) -> tuple[Guard, ...] | None:
+    """See to it that what the record keeps of its inputs stays what it is, or that a change shows.
+
+    Constants are copied, in `arrays`. A leaf's own array gets a guard.
+    """
+    guards = None
+    for i in range(len(arrays)) if plan.kept is None else plan.kept:
+        array = arrays[i]
+        if type(array) is _ndarray:              # a scalar cannot be changed in place
+            value = inputs[i]
+            if not isinstance(value, Tensor):
+                arrays[i] = array.copy(order="K")
+            elif value._data is array and value._writable:
+                guards = (*(guards or ()), guarded(plan.operator.input_name(i), array))
+    return guards
 
 
-def _guard(record: Record, source: Any) -> None:
-    """Remember the version of an array that the record keeps, if `Tensor.data` can change it."""
-    if isinstance(source, Tensor) and source._version is not None:
-        record.guards = (*(record.guards or ()), (source, source._version))
+def _call(inputs: Sequence, arrays: list, parents: list) -> list:
+    """What `tape.lazy.from_tape` needs of the operands that no record made: number, or operand and
+    its array as it is now."""
+    return [None if type(parent) is Record
+            else value if type(value) in _PYTHON_NUMBERS
+            else (value, array if isinstance(value, Tensor) and not value._writable
+                  else np.array(array)[()] if isinstance(array, (_ndarray, np.generic)) else array)
+            for value, array, parent in zip(inputs, arrays, parents)]
 
 
 def _make(data: Any, record: Record | None = None) -> Tensor:
@@ -395,7 +410,7 @@ def _make(data: Any, record: Record | None = None) -> Tensor:
     tensor._grad = None
     tensor._record = record
     tensor._requires_grad = record is not None
-    tensor._version = None
+    tensor._writable = False
     return tensor
 
 

@@ -12,6 +12,13 @@ from tape.catalogue import CASES
 RNG = np.random.default_rng(5)
 
 
+@pytest.fixture(autouse=True)
+def _traced():
+    """What runs in these tests is to be frozen."""
+    with ad.tracing():
+        yield
+
+
 def leaf(values, dtype=np.float64):
     return Tensor(np.array(values, dtype), requires_grad=True)
 

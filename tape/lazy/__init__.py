@@ -5,7 +5,7 @@
     gradients                                   the graph of the gradient, from tape's own rules
     Evaluator                                   a plan for computing nodes from arrays
     topological_sort, show                      a graph in order, and as a picture
-    from_tape                                   the graph of what an eager run recorded
+    trace, tracing, from_tape                   the graph of what an eager run recorded
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from tape import ops
 from tape.lazy.evaluator import Evaluator
-from tape.lazy.freeze import from_tape
+from tape.lazy.freeze import from_tape, trace, tracing
 from tape.lazy.gradients import gradients, topological_sort
 from tape.lazy.node import Node, Op, Variable, placeholder
 from tape.lazy.operators import (
@@ -27,7 +27,8 @@ from tape.lazy.picture import show
 
 __all__ = [
     "Evaluator", "Node", "Op", "Variable", "from_tape", "gradients", "placeholder", "show",
-    "topological_sort", "add", "add_by_const", "broadcast", "concat", "cross_entropy", "div",
+    "topological_sort", "trace", "tracing",
+    "add", "add_by_const", "broadcast", "concat", "cross_entropy", "div",
     "div_by_const", "embedding", "exp", "expand_as", "expand_as_3d", "gelu", "greater", "layernorm",
     "log", "log_softmax", "matmul", "matmul_layernorm", "matmul_softmax", "mean", "mul",
     "mul_by_const", "neg", "ones_like", "power", "relu", "reshape", "softmax", "sqrt", "sub",

@@ -5,8 +5,8 @@ There are no derivatives here: a `Composite` is pulled back through the operator
 
 from __future__ import annotations
 
-import functools
 import inspect
+import weakref
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -89,9 +89,15 @@ def or_zeros(gradient: Any, x: Any) -> Any:
     return np.zeros_like(x) if gradient is None else gradient
 
 
-@functools.lru_cache(maxsize=None)
 def kernel_gradient(operator: Fused) -> KernelGradient:
-    return KernelGradient(operator)
+    """The one `KernelGradient` of an operator."""
+    op = _KERNEL_GRADIENTS.get(id(operator))
+    if op is None:
+        op = _KERNEL_GRADIENTS[id(operator)] = KernelGradient(operator)
+    return op
+
+
+_KERNEL_GRADIENTS: weakref.WeakValueDictionary[int, KernelGradient] = weakref.WeakValueDictionary()
 
 
 class Named(Composite):

@@ -1,19 +1,98 @@
-"""`from_tape`: the static graph of what an eager run recorded."""
+"""`trace` and `from_tape`: the static graph of what an eager run recorded."""
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 
 import numpy as np
 
-from tape.engine import Record, check_guards
-from tape.lazy.node import Node, Variable, constant
+from tape import saved
+from tape.engine import Record
 from tape.lazy.kinds import op_of
+from tape.lazy.node import Node, Variable, constant
+from tape.modes import enable_grad, mode
 from tape.tensor import Tensor
 
 
+def tracing(function: Callable | None = None) -> Any:
+    """Record whole calls, so that `from_tape` can freeze them; used like `tape.no_grad`.
+
+    An ordinary tape keeps what derivatives need and nothing else. In this mode it also keeps each
+    call's other operands, copied where they may change, and its attributes.
+    """
+    return mode("tracing", True, function)
+
+
+def trace(function: Callable, inputs: Mapping[str, Any] | Iterable[Any],
+          parameters: Mapping[str, Tensor] | None = None) -> tuple[Any, Any]:
+    """Run `function` once on `inputs`, and freeze what it did into a graph that can be fed anew.
+
+    Parameters
+    ----------
+    function : callable
+        Takes `inputs`, by name if they are a dict; returns a Tensor or several. It is given arrays of
+        floats as Tensors that are recorded, and other arrays (ids, targets, masks) as they are.
+    inputs : dict of str to (Tensor or array), or a sequence of them
+        What becomes a Variable.
+    parameters : dict of str to Tensor, optional
+        Tensors that the function uses by itself and that are to be Variables too, such as
+        ``dict(model.named_parameters())``. All others become constants, with their present values.
+
+    Returns
+    -------
+    nodes : Node or list of Node
+        What computes the results of the function.
+    variables : dict of str to Variable, or list of Variable
+        As `inputs` was given; those of the parameters behind them.
+
+    Raises
+    ------
+    ValueError
+        A result does not depend on any input, or an input plays no part.
+    TypeError
+        The function returned something other than Tensors.
+
+    Notes
+    -----
+    The graph is the list of operators that ran. What the program took from its data outside of them
+    is part of it: Python's branches and loops, shapes, comparisons (``t > 0`` is an array), dropout
+    masks, and what plain NumPy made of the arrays that are not of floats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tape.lazy as ad
+    >>> node, (x,) = ad.trace(lambda x: (x * x).sum(), [np.array([1.0, 2.0])])
+    >>> (slope,) = ad.gradients(node, [x])
+    >>> ad.Evaluator([node, slope]).run({x: np.array([3.0, 4.0])})
+    [array(25.), array([6., 8.])]
+    """
+    named = _named(inputs, "trace")
+    given = {name: _recorded(name, value) for name, value in named.items()}
+    with tracing(), enable_grad():
+        if isinstance(inputs, Mapping):
+            result = function(**given)
+        else:
+            result = function(*given.values())
+    outputs = list(result) if isinstance(result, (list, tuple)) else [result]
+    nodes, variables = _freeze(outputs, {**given, **(parameters or {})}, "trace")
+    return (nodes if isinstance(result, (list, tuple)) else nodes[0],
+            variables if isinstance(inputs, Mapping) else list(variables.values()))
+
+
+def _recorded(name: str, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value if value.requires_grad or value.dtype.kind != "f" else Tensor(
+            value, requires_grad=True)
+    if not isinstance(value, (np.ndarray, np.generic)):
+        raise TypeError(f"trace: inputs must be Tensors or arrays; {name} is a {type(value).__name__}. "
+                        f"What is no array is part of the program: let the function close over it.")
+    array = np.array(value)
+    return Tensor(array, requires_grad=True) if array.dtype.kind == "f" else array
+
+
 def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any]) -> tuple[Node, Any]:
-    """Freeze what was recorded behind `output` into a graph whose `inputs` can be fed anew.
+    """Freeze what was recorded behind `output`, inside ``with tracing():``, into a graph.
 
     Parameters
     ----------
@@ -36,16 +115,15 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any]) -> tupl
     ValueError
         Nothing was recorded, or an input plays no part in it.
     RuntimeError
-        The tape was released.
+        The run was not traced, or the tape was released.
     TypeError
         The output is no Tensor, or the inputs are not several.
 
     Notes
     -----
-    The graph is the list of operators that ran. What the program took from its data outside of
-    them is part of it: Python's branches and loops, shapes, indices, comparisons (``t > 0`` is an
-    array), dropout masks, and whatever ran on tensors none of which required a gradient. Leaves that
-    are not among `inputs` become constants, with the values that they have now.
+    What the graph is, and what is part of it, is said at `trace`. Here, operations on tensors none of
+    which required a gradient are part of the program too. Operands that are not among `inputs` become
+    constants, with the values that they had in the run.
 
     The tape of a gradient (``grad(..., create_graph=True)``) can be frozen too, but there the rules
     themselves compare: the masks of relu, max, where and clip and the targets of cross_entropy are
@@ -57,35 +135,48 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any]) -> tupl
     >>> import tape.lazy as ad
     >>> w = tape.Tensor([1.0, 2.0], requires_grad=True)
     >>> x = np.array([3.0, 4.0], np.float32)
-    >>> node, feed = ad.from_tape((w * x).sum(), {"w": w, "x": x})
+    >>> with ad.tracing():
+    ...     out = (w * x).sum()
+    >>> node, feed = ad.from_tape(out, {"w": w, "x": x})
     >>> (slope,) = ad.gradients(node, [feed["w"]])
     >>> ad.Evaluator([node, slope]).run({feed["w"]: w.data, feed["x"]: 10 * x})
     [array(110., dtype=float32), array([30., 40.], dtype=float32)]
     """
-    if not isinstance(output, Tensor):
-        raise TypeError(f"from_tape: the output must be a Tensor, got {type(output).__name__}")
-    if output._record is None:
-        raise ValueError("from_tape: the output must be the result of recorded operations: some input "
-                         "of it with requires_grad=True, and not under no_grad")
+    (node,), variables = _freeze([output], _named(inputs, "from_tape"), "from_tape")
+    return node, variables if isinstance(inputs, Mapping) else list(variables.values())
+
+
+def _named(inputs: Any, caller: str) -> dict[str, Any]:
     if isinstance(inputs, (Tensor, np.ndarray)) or not isinstance(inputs, Iterable):
-        raise TypeError(f"from_tape: inputs must be a dict or a list of tensors and arrays, got "
+        raise TypeError(f"{caller}: inputs must be a dict or a list of tensors and arrays, got "
                         f"{type(inputs).__name__}")
-    named = dict(inputs) if isinstance(inputs, Mapping) else {
+    return dict(inputs) if isinstance(inputs, Mapping) else {
         f"input{i}": value for i, value in enumerate(inputs)}
+
+
+def _freeze(outputs: list, named: dict[str, Any],
+            caller: str) -> tuple[list[Node], dict[str, Variable]]:
+    """The nodes of some recorded results, and the variables for the inputs that are named."""
+    for output in outputs:
+        if not isinstance(output, Tensor):
+            raise TypeError(f"{caller}: the output must be a Tensor, got {type(output).__name__}")
+        if output._record is None:
+            raise ValueError(f"{caller}: the output must be the result of recorded operations: some "
+                             f"input of it with requires_grad=True, and not under no_grad")
     variables = {name: Variable(name) for name in named}
     given = _Given(named, variables)
     made: dict[Any, Node] = {}
-    for record in _records(output._record, given):
+    for record in _records([output._record for output in outputs], given):
         variable = given.find(record)
         made[record] = variable if variable is not None else Node(
-            _operands(record, made, given), op_of(record.plan.operator), record.attributes)
+            _operands(record, made, given), op_of(record.plan.operator), record.call[1])
     unused = [name for name in named if name not in given.used]
     if unused:
-        raise ValueError(f"from_tape: not on the tape of this output: {', '.join(unused)}. Give the "
+        raise ValueError(f"{caller}: not on the tape of this output: {', '.join(unused)}. Give the "
                          f"very tensor or array that was an operand, not a copy or a slice of it. Data "
                          f"on which operations run before it meets a parameter is on the tape if it "
                          f"is a Tensor with requires_grad=True.")
-    return made[output._record], variables if isinstance(inputs, Mapping) else list(variables.values())
+    return [made[output._record] for output in outputs], variables
 
 
 class _Given:
@@ -119,9 +210,9 @@ def _memory_key(value: Any) -> Any:
     return value if isinstance(value, Record) else id(value)
 
 
-def _records(last: Record, given: _Given) -> list[Record]:
-    """The records behind one, oldest first; not behind those that are inputs. No recursion."""
-    found, stack = {last}, [last]
+def _records(last: list[Record], given: _Given) -> list[Record]:
+    """The records behind some, oldest first; not behind those that are inputs. No recursion."""
+    found, stack = set(last), list(last)
     while stack:
         record = stack.pop()
         if given.find(record) is not None:
@@ -129,6 +220,10 @@ def _records(last: Record, given: _Given) -> list[Record]:
         if record.saved is None:
             raise RuntimeError(f"from_tape: the tape was already released at {record.name}. Freeze it "
                                f"before backward(), or call backward(retain_graph=True).")
+        if record.call is None:
+            raise RuntimeError(f"from_tape: {record.name} was not traced, so its other operands are "
+                               f"not known. Run it inside `with tape.lazy.tracing():`, or use "
+                               f"tape.lazy.trace(function, inputs).")
         for parent in (*record.parents, *_recorded_constants(record)):
             if type(parent) is Record and parent not in found:
                 found.add(parent)
@@ -138,37 +233,34 @@ def _records(last: Record, given: _Given) -> list[Record]:
 
 def _recorded_constants(record: Record) -> list[Record]:
     """Operands without a derivative (a condition, say) that were themselves recorded."""
-    return [constant[0]._record for constant in record.constants or ()
-            if type(constant) is tuple and isinstance(constant[0], Tensor) and constant[0]._record]
+    return [operand[0]._record for operand in record.call[0]
+            if type(operand) is tuple and isinstance(operand[0], Tensor) and operand[0]._record]
 
 
 def _operands(record: Record, made: dict[Any, Node], given: _Given) -> list[Node]:
-    check_guards(record)
-    constants = iter(record.constants or ())
+    saved.check(record)
     operands = []
-    for parent in record.parents:
+    for parent, operand in zip(record.parents, record.call[0]):
         if type(parent) is Record:
             operands.append(made[parent])
-        elif parent is not None:
-            operands.append(_leaf(parent, parent._data, made, given))
+        elif type(operand) is tuple:
+            operands.append(_leaf(operand[0], operand[1], made, given))
         else:
-            number_or_pair: Any = next(constants)
-            if type(number_or_pair) is tuple:
-                value, array = number_or_pair
-                operands.append(_leaf(value, array, made, given))
-            else:
-                operands.append(constant(number_or_pair))
+            operands.append(constant(operand))
     return operands
 
 
 def _leaf(value: Any, array: Any, made: dict[Any, Node], given: _Given) -> Node:
-    """An operand that was no result: a variable, or the constant that it is from now on."""
+    """An operand that was no result: a variable, or the constant that it was in the run."""
     if isinstance(value, Tensor) and value._record is not None:
         return made[value._record]
     variable = given.find(value)
     if variable is not None:
         return variable
-    key = id(array)           # of the array that was used: what `value` holds may have changed since
+    if not hasattr(array, "dtype"):           # a number, or an optional input that was not given
+        return constant(array)
+    array = np.asarray(array)
+    key = (_memory_key(value), array.dtype, array.shape, saved.checksum(array))
     if key not in made:
-        made[key] = constant(np.array(array) if isinstance(array, (np.ndarray, np.generic)) else array)
+        made[key] = constant(array)
     return made[key]

@@ -6,7 +6,7 @@ There are no derivatives here: a `TapeOp` runs, on Nodes, the rules that stand b
 
 from __future__ import annotations
 
-import functools
+import weakref
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -25,12 +25,14 @@ _SYMBOLS = {ops.add: "+", ops.sub: "-", ops.mul: "*", ops.div: "/", ops.neg: "-"
 
 def op_of(operator: Primitive, name: str = "") -> TapeOp:
     """The one `TapeOp` of an operator; its first use may give it another name."""
-    if operator not in _TAPE_OPS:
-        _TAPE_OPS[operator] = TapeOp(operator, name)
-    return _TAPE_OPS[operator]
+    op = _TAPE_OPS.get(id(operator))
+    if op is None:
+        op = _TAPE_OPS[id(operator)] = TapeOp(operator, name)
+    return op
 
 
-_TAPE_OPS: dict[Primitive, TapeOp] = {}
+# By the id of an operator, which its TapeOp keeps alive. A user's own is freed with its last node.
+_TAPE_OPS: weakref.WeakValueDictionary[int, TapeOp] = weakref.WeakValueDictionary()
 
 
 class TapeOp(BuiltIn):
@@ -41,6 +43,7 @@ class TapeOp(BuiltIn):
         self.name = name or operator.name
         self.symbol = _SYMBOLS.get(operator, "")
         self.takes = operator.defaults
+        self.forward = _forward_of(operator)
         self.__doc__ = operator.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
@@ -58,7 +61,7 @@ class TapeOp(BuiltIn):
         return node.inputs
 
     def compute(self, node: Node, input_values: list) -> Any:
-        return forward_of(self.operator)(*input_values, **self.attributes(node.attrs))
+        return self.forward(*input_values, **self.attributes(node.attrs))
 
     def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
              out: Node | None = None) -> dict[int, Node]:
@@ -110,10 +113,9 @@ def _fitting(op: TapeOp, part: Any, node: Node, i: int, output_grad: Node) -> No
     part, x, elementwise = as_node(part), node.inputs[i], op.operator.elementwise
     if elementwise and not _zero_wherever(part, output_grad):
         part = arithmetic.zero_where_undefined(part, output_grad)
-    if elementwise and all(other is x for other in node.inputs):
-        return part                 # no other input broadcasts or widens it, so it fits as it is
-    if _copied_by(part) is x:
-        return part                 # such as reshape_like(g, x), which made it fit
+    alone = all(other is x for other in node.inputs)      # no other broadcasts or widens the result
+    if alone and (elementwise and part is output_grad or _copied_by(part) is x):
+        return part
     return reductions.sum_to_like(part, x)
 
 
@@ -134,15 +136,14 @@ def _zero_wherever(part: Node, g: Node) -> bool:
 
 
 def _copied_by(node: Node) -> Node | None:
-    """The `like` operand of a node, whose shape and dtype its value has."""
+    """The `like` operand of a node, whose shape its value has."""
     operator = getattr(node.op, "operator", None)
     if operator is None or "like" not in operator.inputs or operator.variadic:
         return None
     return node.inputs[operator.inputs.index("like")]
 
 
-@functools.lru_cache(maxsize=None)
-def forward_of(operator: Primitive) -> Callable:
+def _forward_of(operator: Primitive) -> Callable:
     """The forward on arrays, where integers take the dtype of floats beside them, as on the tape."""
     mixes = operator.differentiable and (operator.variadic or sum(map(bool, operator.rules)) > 1)
     if operator is ops.neg:               # of booleans too, for 1 - mask is the sum of -mask and 1
@@ -181,8 +182,16 @@ class WithNumber(TapeOp):
     def operands(self, node: Node) -> list:
         return [*node.inputs, node.attrs["constant"]]
 
+    def call(self, attrs: dict) -> tuple[Primitive, Any]:
+        """The operator to run, and its second operand."""
+        number = attrs["constant"]
+        if self.operator is ops.add and number < 0:
+            return ops.sub, -number       # the same, and defined for integers without a sign too
+        return self.operator, number
+
     def compute(self, node: Node, input_values: list) -> Any:
-        return self.operator.forward(*input_values, node.attrs["constant"])
+        operator, number = self.call(node.attrs)
+        return operator.forward(*input_values, number)
 
     def formula(self, names: list[str], attrs: dict) -> str:
         value = attrs["constant"]

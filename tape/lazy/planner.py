@@ -9,9 +9,10 @@ from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 
 from tape.lazy.composites import Composite, KernelGradient, or_zeros
-from tape.lazy.kinds import TapeOp, WithNumber, forward_of
+from tape.lazy.kinds import TapeOp, WithNumber, op_of
 from tape.lazy.node import Constant, Node, Op, Variable
 from tape.lazy.order import sort_from
+from tape.operands import unshared
 from tape.plan import stand_in
 from tape.primitive import IDENTITY, Fused, Primitive
 
@@ -44,6 +45,7 @@ def make_plan(outputs: Sequence[Node], fed: frozenset[Node] = frozenset()) -> Pl
     for node in sort_from(outputs, stop=fed):
         if isinstance(node, Variable) or node in fed:
             planner.slots[node] = planner.feeds[node] = planner.slot()
+            planner.given.add(planner.slots[node])
         else:
             planner.slots[node] = planner.lower(node, [planner.slots[x] for x in node.inputs])
     slots = [planner.slots[node] for node in outputs]
@@ -63,6 +65,7 @@ class _Planner:
         self.start: list[Any] = []
         self.feeds: dict[Node, int] = {}
         self.slots: dict[Node, int] = {}
+        self.given: set[int] = set()                 # slots of what is fed or constant
         self._calls: list[tuple] = []                # (order, function, sources, target, node)
         self._made: dict[int, float] = {}            # slot -> order of the call that makes it
         self._known: dict[Any, int] = {}
@@ -108,8 +111,8 @@ class _Planner:
         """Write down the calls of a node whose inputs are in the slots `inputs`."""
         op = node.op
         if isinstance(op, WithNumber):
-            inputs = [*inputs, self._constant(node.attrs["constant"])]
-            return self._operator(node, op.operator, inputs, {})
+            operator, number = op.call(node.attrs)
+            return self._operator(node, operator, [*inputs, self._constant(number)], {})
         if isinstance(op, TapeOp):
             return self._operator(node, op.operator, inputs, op.attributes(node.attrs))
         if isinstance(op, KernelGradient):
@@ -131,8 +134,10 @@ class _Planner:
             names = operator.inputs * len(inputs) if operator.variadic else operator.inputs
             inputs = [self._stand_in(node, slot) if name == "like" else slot
                       for name, slot in zip(names, inputs)]
-        return self.call(node, _bound(forward_of(operator), attributes), inputs,
-                         (operator, self._key(attributes)))
+        function = _bound(op_of(operator).forward, attributes)
+        if not operator.fresh and not self.given.isdisjoint(inputs):
+            function = functools.partial(_unshared, function)
+        return self.call(node, function, inputs, (operator, self._key(attributes)))
 
     def _composite(self, node: Node, op: Composite, inputs: list[int]) -> int:
         """A composite is planned as what it is made of, so that its parts can be shared too."""
@@ -179,6 +184,7 @@ class _Planner:
         key = ("constant", self._key(value))
         if key not in self._known:
             self._known[key] = self.slot(value)
+            self.given.add(self._known[key])
         return self._known[key]
 
     def _key(self, value: Any) -> Any:
@@ -198,6 +204,16 @@ def _computed(op: Op, node: Node, *values: Any) -> Any:
     if not isinstance(out, (np.ndarray, np.generic, int, float)):
         raise TypeError(f"compute must return an array, got {type(out).__name__}")
     return out
+
+
+def _unshared(function: Callable, *values: Any) -> Any:
+    """A call whose result shares no memory with what is given, as on the tape.
+
+    So it has the layout of the eager result too, on which the last digits of sums depend.
+    """
+    out = function(*values)
+    return unshared(out, [x for x in values if isinstance(x, np.ndarray)]) if (
+        isinstance(out, np.ndarray)) else out
 
 
 def _bound(function: Callable, attributes: dict) -> Callable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
+from tape.ops import reductions
 from tape.ops.arithmetic import mul
 from tape.primitive import derivative, fused, primitive
 
@@ -28,7 +29,7 @@ def relu(x, /):
     return np.maximum(x, 0)
 
 
-@derivative(lambda g, out, axis: out * (g - np.sum(g * out, axis=axis, keepdims=True)))
+@derivative(lambda g, out, axis: out * (g - reductions.sum(g * out, axis, True)))
 def softmax(x, /, axis=-1):
     """exp(x_i) / sum_j exp(x_j) along `axis`: positive numbers that sum to 1.
 
@@ -50,7 +51,7 @@ def softmax(x, /, axis=-1):
     return kernels.softmax(x, axis=axis)
 
 
-@derivative(lambda g, out, axis: g - np.exp(out) * np.sum(g, axis=axis, keepdims=True))
+@derivative(lambda g, out, axis: g - np.exp(out) * reductions.sum(g, axis, True))
 def log_softmax(x, /, axis=-1):
     """log softmax(x) = x - logsumexp(x), without overflow.
 

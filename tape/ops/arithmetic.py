@@ -38,15 +38,15 @@ neg = primitive(np.negative, lambda g: -g, name="neg", doc="-x, elementwise.")
 def _power_rule(g, x, exponent):
     # The exponent is known, so the derivative of a constant is exactly 0: in the third derivative
     # of x^2 at 0 there is no 0 * x^(-1).
-    return g * (exponent * x ** (exponent - 1)) if exponent != 0 else np.zeros_like(g)
+    if exponent == 0:
+        return np.zeros_like(g)
+    return g * (exponent * (x if exponent == 2 else power(x, exponent - 1)))
 
 
 @derivative(_power_rule, elementwise=True)
 def power_number(x, /, exponent):
     """x to the power of a number, elementwise: d/dx x^n = n x^(n-1)."""
-    if exponent == 3:
-        return x * x * x        # NumPy's general power takes forty times as long
-    return x ** exponent
+    return kernels.power(x, exponent)
 
 
 power_number.name = "power"
@@ -57,10 +57,17 @@ def _power_slope_y(g, out, x):
     return g * np.where(zero, 0, out * np.log(np.where(zero, 1, x)))
 
 
+def _power_slope_x(g, x, y):
+    # At x = y = 0 the factor y is to win, 0 * 0^(-1) = 0. Elsewhere the exponent must stay y - 1 at
+    # y = 0 too, for the derivative of y x^(y-1) by y, which is 1/x there.
+    both = np.logical_and(np.equal(x, 0), np.equal(y, 0))
+    return g * y * power_elementwise(x, np.where(both, 1, y - 1))
+
+
 # d/dx x^y = y x^(y-1), and 0 at y = 0; d/dy x^y = x^y log x, and 0 at x = 0 (its limit for y > 0).
 power_elementwise = primitive(
     np.power,
-    lambda g, x, y: g * y * x ** np.where(np.equal(y, 0), 1, y - 1),
+    _power_slope_x,
     _power_slope_y,
     name="power", doc="x to the power of y, elementwise, where y is an array or tensor.")
 
@@ -171,7 +178,8 @@ def astype(x, dtype):
 def zero_where_undefined(x, cotangent, /):
     """A gradient x, with 0 where it is NaN though the cotangent that it was made from is exactly 0.
 
-    This is what the engine does with the gradients of elementwise operators, as an operator.
+    This is what the engine does with the gradients of elementwise operators, as an operator; see
+    `kernels.zero_where_undefined`.
     """
     return kernels.zero_where_undefined(x, cotangent)
 

@@ -10,7 +10,14 @@ from tape import kernels
 from tape.primitive import NUMPY_FUNCTIONS, derivative, implements
 
 
-@derivative(lambda g, axis, keepdims: np.sum(g, axis=axis, keepdims=keepdims), None)
+@derivative(lambda g, like_x, axis, keepdims: broadcast_like(g, like_x, axis, keepdims),
+            numpy=np.sum)
+def sum(x, /, axis=None, keepdims=False):
+    """Sum over `axis` (an int, a tuple, or None for all). Each element's derivative is 1."""
+    return kernels.reduce_sum(x, axis, keepdims)
+
+
+@derivative(lambda g, axis, keepdims: sum(g, axis, keepdims), None)
 def broadcast_like(g, like, /, axis=None, keepdims=False):
     """Undo the shape of a reduction: put back the reduced axes, at the lengths that `like` has."""
     if not keepdims and axis is not None:
@@ -37,30 +44,24 @@ def sum_to_like(x, like, /):
 
 @derivative(None)
 def count(like, /, axis=None):
-    """How many elements a reduction over `axis` takes together."""
-    if axis is None:
-        return like.size
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    return int(np.prod([like.shape[a] for a in axes]))
+    """How many elements a reduction over `axis` takes together: a number to divide a gradient by.
 
-
-@derivative(lambda g, like_x, axis, keepdims: broadcast_like(g, like_x, axis, keepdims),
-            numpy=np.sum)
-def sum(x, /, axis=None, keepdims=False):
-    """Sum over `axis` (an int, a tuple, or None for all). Each element's derivative is 1."""
-    return np.sum(x, axis=axis, keepdims=keepdims)
+    For float16, which ends at 65,504, an array in float32, so that the quotient is one too.
+    """
+    n = kernels.length(like, axis)
+    return np.asarray(n, kernels.SINGLE) if like.dtype == kernels.HALF else n
 
 
 @derivative(lambda g, like_x, axis, keepdims:
             broadcast_like(g / count(like_x, axis), like_x, axis, keepdims), numpy=np.mean)
 def mean(x, /, axis=None, keepdims=False):
     """Mean over `axis`: with n elements to a mean, each one's derivative is 1/n."""
-    return np.mean(x, axis=axis, keepdims=keepdims)
+    return kernels.reduce_mean(x, axis, keepdims)
 
 
 @derivative(lambda g, x, like_x, axis, ddof, keepdims:
             broadcast_like(2 * g / (count(like_x, axis) - ddof), like_x, axis, keepdims)
-            * (x - np.mean(x, axis=axis, keepdims=True)), numpy=np.var)
+            * (x - mean(x, axis, True)), numpy=np.var)
 def var(x, /, axis=None, ddof=0, keepdims=False):
     """Variance over `axis`: the sum of (x - mean)^2 divided by n - ddof.
 
@@ -73,7 +74,7 @@ def var(x, /, axis=None, ddof=0, keepdims=False):
 def _share_among_winners(g, out, x, axis, keepdims):
     """Elements that tie for the extreme share its gradient equally, so that it sums to g."""
     winners = np.equal(x, broadcast_like(out, x, axis, keepdims))
-    ties = np.sum(winners, axis=axis, keepdims=keepdims)
+    ties = sum(winners, axis, keepdims)
     return np.where(winners, broadcast_like(g / ties, x, axis, keepdims), 0)
 
 
@@ -105,17 +106,26 @@ def logsumexp(x, /, axis=None, keepdims=False):
     return kernels.logsumexp(x, axis=axis, keepdims=keepdims)
 
 
-@derivative(lambda g, out, x, axis, keepdims: broadcast_like(
-    g / np.where(np.equal(out, 0), 1, out), x, axis, keepdims) * x)
+def _over(g, out):
+    """g / out, and 0 where out is 0: also for the derivatives, so not 0 / 1."""
+    zero = np.equal(out, 0)
+    return np.where(zero, 0, g / np.where(zero, 1, out))
+
+
+@derivative(lambda g, out, x, axis, keepdims:
+            broadcast_like(_over(g, out), x, axis, keepdims) * x)
 def norm(x, /, axis=None, keepdims=False):
-    """Euclidean length over `axis`: d|x|/dx_i = x_i / |x|, and 0 where |x| = 0."""
-    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))
+    """Euclidean length over `axis`: d|x|/dx_i = x_i / |x|.
+
+    At |x| = 0 there is no derivative, since the length grows in every direction; 0 is taken, and so
+    for the derivatives of higher order.
+    """
+    return kernels.norm(x, axis=axis, keepdims=keepdims)
 
 
 @derivative(lambda g, out, x, like_x, axis, ddof, keepdims:
-            broadcast_like(g / (np.where(np.equal(out, 0), 1, out) * (count(like_x, axis) - ddof)),
-                           like_x, axis, keepdims)
-            * (x - np.mean(x, axis=axis, keepdims=True)), numpy=np.std)
+            broadcast_like(_over(g, out) / (count(like_x, axis) - ddof), like_x, axis, keepdims)
+            * (x - mean(x, axis, True)), numpy=np.std)
 def std(x, /, axis=None, ddof=0, keepdims=False):
     """Standard deviation over `axis`: the square root of `var`.
 

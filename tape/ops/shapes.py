@@ -76,7 +76,12 @@ def joints(*like, axis):
     return np.cumsum([0, *(x.shape[axis] for x in like)])
 
 
-@derivative(lambda g, like_x, bounds, axis, i: paste_like(g, like_x, bounds, axis, i), None)
+def _add_piece(total, g, like, bounds, axis, i):
+    total[_along(axis, like, bounds, i)] += g
+
+
+@derivative(lambda g, like_x, bounds, axis, i: paste_like(g, like_x, bounds, axis, i), None,
+            scatter=_add_piece)
 def cut(x, bounds, /, axis, i):
     """Piece i of x along `axis`, from ``bounds[i]`` to ``bounds[i + 1]``."""
     return x[_along(axis, x, bounds, i)]
@@ -161,6 +166,18 @@ def unpad_like(x, like, /, pad_width):
 # --- picking ---
 
 
+def _add_at(total, g, like, index):
+    """total[index] += g, where an element that is picked k times gets k terms."""
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
+        rows = np.reshape(g, (index.size, math.prod(total.shape[1:])))
+        ids = index.astype(np.intp) % max(len(total), 1)
+        kernels.add_rows(total, rows, ids)
+    elif _has_integer_array(index):
+        np.add.at(total, index, g)
+    else:                       # slices and masks reach each element once
+        total[index] += g
+
+
 def _has_integer_array(index) -> bool:
     return any(isinstance(i, np.ndarray) and i.dtype.kind in "iu"
                for i in (index if isinstance(index, tuple) else (index,)))
@@ -172,19 +189,12 @@ def scatter_like(g, like, /, index):
 
     Picking an element k times copies it k times, so its gradient is the sum of k terms.
     """
-    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
-        rows = np.reshape(g, (index.size, math.prod(like.shape[1:])))
-        ids = index.astype(np.intp) % max(len(like), 1)
-        return kernels.scatter_rows(rows, ids, len(like)).reshape(like.shape)
-    out = np.zeros(like.shape, g.dtype)
-    if _has_integer_array(index):
-        np.add.at(out, index, g)
-    else:                       # slices and masks reach each element once
-        out[index] = g
-    return out
+    total = np.zeros(like.shape, kernels.sum_dtype(g.dtype))
+    _add_at(total, g, like, index)
+    return total.astype(g.dtype, copy=False)
 
 
-@derivative(lambda g, like_x, index: scatter_like(g, like_x, index))
+@derivative(lambda g, like_x, index: scatter_like(g, like_x, index), scatter=_add_at)
 def _getitem(x, /, index):
     return x[index]
 
@@ -200,33 +210,73 @@ def getitem(x, index):
 
 
 def _as_index(index):
-    if isinstance(index, (list, np.ndarray)) or hasattr(index, "__tape_apply__"):
-        index = getattr(index, "_data", index)
-        array = np.array(index)           # a copy: the caller may change theirs later
-        return array if array.size or array.dtype.kind in "biu" else array.astype(int)
-    return index
+    """One part of an index; a sequence of any kind is an array there, for NumPy and for us."""
+    if index is None or index is Ellipsis or isinstance(index, (slice, int, np.integer)):
+        return index
+    array = np.array(getattr(index, "_data", index))       # a copy: the caller may change theirs later
+    return array if array.size or array.dtype.kind in "biu" else array.astype(int)
+
+
+def _add_section(total, g, like, sections, axis, i):
+    total[_section_index(like, sections, axis, i)] += g
+
+
+@derivative(lambda g, like_x, sections, axis, i: section_gradient(g, like_x, sections, axis, i),
+            scatter=_add_section)
+def _section(x, /, sections, axis, i):
+    """Piece i of x, cut along `axis` into that many equal ones, or before each given index."""
+    return x[_section_index(x, sections, axis, i)]
+
+
+_section.name = "split"
+
+
+@derivative(lambda g, sections, axis, i: _section(g, sections, axis, i), None)
+def section_gradient(g, like, /, sections, axis, i):
+    """Zeros of the shape of `like` with g in the place of piece i."""
+    out = np.zeros(like.shape, g.dtype)
+    _add_section(out, g, like, sections, axis, i)
+    return out
+
+
+def _section_index(x, sections, axis, i):
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"split: axis must be in [{-x.ndim}, {x.ndim}), got {axis}")
+    length = x.shape[axis]
+    if not isinstance(sections, tuple):
+        if length % sections:
+            raise ValueError(f"split: axis {axis} of length {length} cannot be cut into {sections} "
+                             f"equal pieces")
+        size = length // sections
+        piece = slice(i * size, (i + 1) * size)
+    else:
+        piece = slice(sections[i - 1] if i else 0, sections[i] if i < len(sections) else length)
+    return (*(slice(None),) * (axis % x.ndim), piece)
 
 
 @implements(np.split)
 def split(x, sections, axis=0):
     """A list of pieces of x along `axis`: that many equal ones, or cut before each given index."""
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"split: axis must be in [{-x.ndim}, {x.ndim}), got {axis}")
-    length = x.shape[axis]
     if isinstance(sections, (int, np.integer)):
-        if length % sections:
-            raise ValueError(f"split: axis {axis} of length {length} cannot be cut into {sections} "
-                             f"equal pieces")
-        sections = range(length // sections, length, length // sections)
-    bounds = [0, *sections, length]
-    before = (slice(None),) * (axis % x.ndim)
-    return [getitem(x, (*before, slice(a, b))) for a, b in zip(bounds, bounds[1:])]
+        if sections < 1:
+            raise ValueError(f"split: the number of pieces must be positive, got {sections}")
+        return [_section(x, int(sections), axis, i) for i in range(sections)]
+    bounds = tuple(int(i) for i in sections)
+    return [_section(x, bounds, axis, i) for i in range(len(bounds) + 1)]
 
 
-@derivative(lambda g, ids, like_weight: embedding_gradient(g, ids, like_weight), None)
+def _add_looked_up(total, g, ids, like):
+    kernels.add_rows(total, g, np.asarray(ids))
+
+
+@derivative(lambda g, ids, like_weight: embedding_gradient(g, ids, like_weight), None,
+            scatter=_add_looked_up)
 def _embedding(weight, ids, /):
     """Rows of a table: weight (V, D), ids (...) integers in [0, V) -> (..., D)."""
     ids = np.asarray(ids)
+    if np.ndim(weight) != 2:
+        raise ValueError(f"embedding: the table must have two axes, (V, D); got shape "
+                         f"{np.shape(weight)}")
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, got dtype {ids.dtype}")
     # NumPy would wrap a negative id around silently.

@@ -12,6 +12,7 @@
 
 from typing import Any
 
+from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.draw import show
 from tape.modes import enable_grad, no_grad, record_lines, strict
 from tape.ops import (

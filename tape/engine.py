@@ -141,7 +141,12 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
                 saved.check(record)
             if type(g) is np.ndarray:
                 g = _read_only(g)
-            _pull(record, g, lift, useful, cotangents)
+            try:
+                _pull(record, g, lift, useful, cotangents)
+            except ValueError as error:
+                if "read-only" in str(error):
+                    raise _written_to(record) from error
+                raise
             if not retain:
                 record.release()
     for tensor, g in retained:           # only now: a walk that fails leaves no gradient behind
@@ -265,6 +270,13 @@ def _read_only(g: np.ndarray):
     g = g.view()
     g.flags.writeable = False
     return g
+
+
+def _written_to(record: Record) -> ValueError:
+    places = {record.plan.describe(i) for i in record.plan.indices}
+    return ValueError(f"{record.name}: a derivative rule must not write to its cotangent g, which "
+                      f"others are given too (g *= 2 does so). Write g = g * 2. The rules stand at "
+                      f"{', '.join(sorted(places))}")
 
 
 def _pull(record: Record, g, lift, useful, cotangents: Cotangents) -> None:

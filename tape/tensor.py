@@ -1,32 +1,24 @@
 """`Tensor`: an array that remembers how it was made.
 
-This file is the class itself, how it behaves in Python and how an operator runs on it (`apply`).
-What the operators compute is in ``tape/ops``, and ``tape/methods.py`` makes methods of them; how
-gradients find their way back is in ``tape/engine.py``; how NumPy's own functions reach our operators
-is in ``tape/border.py``.
+This file is the class itself and how it behaves in Python. How an operator runs on it is in
+``tape/dispatch.py``; what the operators compute is in ``tape/ops``, and ``tape/methods.py`` makes
+methods of them; how gradients find their way back is in ``tape/engine.py``; how NumPy's own functions
+reach our operators is in ``tape/border.py``.
 """
 
 from __future__ import annotations
 
 import warnings
 import weakref
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator
 
 import numpy as np
 
 from tape import border
 from tape.engine import Record, walk
 from tape.methods import Methods
-from tape.modes import modes
-from tape.operands import (
-    as_constant, as_new_array, as_result, unshared, with_floats, with_name)
-from tape.plan import Plan, stand_in
-from tape.primitive import Primitive
-from tape.saved import Guard, guarded, guards_of
+from tape.operands import as_new_array
 
-_PYTHON_NUMBERS = frozenset({int, float, bool})
-_SCALARS = frozenset(np.sctypeDict.values())
-NO_ATTRIBUTES: dict = {}
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
 
 
@@ -209,7 +201,7 @@ class Tensor(Methods):
 
     def detach(self) -> Tensor:
         """A copy that takes no part in any tape."""
-        copy = _make(np.array(self._data))
+        copy = from_array(np.array(self._data))
         copy._writable = True
         return copy
 
@@ -301,109 +293,7 @@ class Tensor(Methods):
         return border.call_function(function, args, kwargs)
 
 
-def apply(operator: Primitive, inputs: Sequence, attributes: dict = NO_ATTRIBUTES) -> Any:
-    """Run an operator on `inputs`, of which some are Tensors, and record it if one wants that."""
-    arrays: list = []
-    parents: list = []
-    wanted = 0            # the bits of the inputs whose gradient is wanted
-    mixed = False         # whether there is an operand whose dtype may yield to that of the others
-    for value, bit in zip(inputs, operator.bits):
-        if type(value) in _PYTHON_NUMBERS:
-            arrays.append(value)          # Python numbers are weak: they take the others' dtype
-        elif isinstance(value, Tensor):
-            array = value._data
-            if type(array) is _ndarray and not array.ndim:
-                array = array[()]         # a scalar, as every other value without axes
-            arrays.append(array)
-            if value._requires_grad and bit:
-                wanted |= bit
-                parents.append(value._record or value)
-                continue
-            mixed = mixed or array.dtype.kind != "f"
-        else:
-            arrays.append(as_constant(operator, value, bit))
-            mixed = True
-        parents.append(None)
-    if mixed and operator.mixes:
-        with_floats(operator, inputs, arrays)
-    try:
-        out = operator.on_numpy(*arrays, **attributes) if attributes else operator.on_numpy(*arrays)
-    except (ValueError, TypeError, IndexError) as error:
-        raise with_name(error, operator, arrays) from error
-    residuals = None
-    if operator.residuals:
-        out, residuals = out
-    if type(out) is _ndarray:
-        if not out.ndim:
-            out = out[()]
-        elif not operator.fresh:
-            out = unshared(out, [array for value, array in zip(inputs, arrays)
-                                 if type(array) is _ndarray and getattr(value, "_writable", True)])
-    elif type(out) not in _SCALARS:
-        out = as_result(operator, out)
-    mode = modes.get()
-    if not wanted or not mode.recording:
-        return _make(out)
-    plan = operator.plans.get(wanted) or operator.plan(wanted)
-    guards = _protect(plan, inputs, arrays)
-    row = _more_values(plan, arrays, out, attributes, residuals) if plan.looks_further else [
-        *arrays, out]
-    record = Record(plan, parents, plan.pick(row), out, mode)
-    if guards is not None:
-        record.guards = guards
-    if mode.strict:
-        record.guards = guards_of(plan.named(record.saved))
-    if mode.tracing:
-        record.call = _call(inputs, arrays, parents), attributes
-    return _make(out, record)
-
-
-# How an operator that is given a Tensor finds its way here; see `Primitive.__call__`.
-Tensor.__tape_apply__ = staticmethod(apply)
-
-
-def _more_values(plan: Plan, arrays: list, out: Any, attributes: dict,
-                 residuals: dict | None) -> list:
-    """The row of values that a plan picks from, where it wants more than inputs and result."""
-    operator = plan.operator
-    values = [tuple(arrays), out] if operator.variadic else [*arrays, out]
-    values += attributes.values()
-    values += [residuals[name] for name in operator.residuals] if residuals else ()
-    values += [tuple(map(stand_in, v)) if operator.variadic else stand_in(v)
-               for v in [values[i] for i in plan.likes]]
-    if operator.composed is not None:        # higher derivatives run the composed definition again
-        values += [tuple(arrays), attributes]
-    return values
-
-
-def _protect(plan: Plan, inputs: Sequence, arrays: list) -> tuple[Guard, ...] | None:
-    """See to it that what the record keeps of its inputs stays what it is, or that a change shows.
-
-    Constants are copied, in `arrays`. A leaf's own array gets a guard.
-    """
-    guards = None
-    for i in range(len(arrays)) if plan.kept is None else plan.kept:
-        array = arrays[i]
-        if type(array) is _ndarray:              # a scalar cannot be changed in place
-            value = inputs[i]
-            if not isinstance(value, Tensor):
-                arrays[i] = array.copy(order="K")
-            elif value._data is array and value._writable:
-                guards = (*(guards or ()), guarded(plan.operator.input_name(i), array))
-    return guards
-
-
-def _call(inputs: Sequence, arrays: list, parents: list) -> list:
-    """What `tape.lazy.from_tape` needs of the operands that no record made: number, or operand and
-    its array as it is now."""
-    return [None if type(parent) is Record
-            else value if type(value) in _PYTHON_NUMBERS
-            else (value, array if isinstance(value, Tensor) and not value._writable
-                  else np.array(array)[()] if isinstance(array, (_ndarray, np.generic)) else array)
-            for value, array, parent in zip(inputs, arrays, parents)]
-
-
-def _make(data: Any, record: Record | None = None) -> Tensor:
+def from_array(data: Any, record: Record | None = None) -> Tensor:
     """A Tensor around an array that is not copied."""
     tensor = _new(Tensor)
     tensor._data = data
@@ -417,7 +307,7 @@ def _make(data: Any, record: Record | None = None) -> Tensor:
 def lift(array: Any, owner: Any) -> Tensor:
     """Put a saved array back on the tape, as the Tensor it came from; see `engine.walk`."""
     if not isinstance(owner, Tensor):
-        return _make(array, owner)
+        return from_array(array, owner)
     if owner._data is not array and not (
             owner.ndim == 0 and np.array_equal(owner._data, array, equal_nan=True)):
         raise RuntimeError(f"grad: a leaf of shape {owner.shape} was given a new array after it was "

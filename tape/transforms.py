@@ -8,6 +8,7 @@ import numpy as np
 
 from tape.engine import walk
 from tape.modes import enable_grad
+from tape.operands import plain
 from tape.tensor import Tensor, lift
 
 
@@ -68,8 +69,8 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
             roots[key] = roots[key] + seed if key in roots else seed
         found = walk(roots, targets=set(keys), lift=lift if create_graph else None,
                      retain=create_graph if retain_graph is None else retain_graph)
-    gradients = tuple(_result(found.get(key), i, tensor, allow_unused,
-                              again=any(key is earlier for earlier in keys[:i]))
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    gradients = tuple(_result(found.get(key), i, tensor, allow_unused, again=first[key] < i)
                       for i, (key, tensor) in enumerate(zip(keys, wanted)))
     return gradients[0] if single else gradients
 
@@ -96,10 +97,11 @@ def _tensors(values: Any, name: str) -> list[Tensor]:
 def _cotangents(values: Any, outputs: Any, count: int) -> list:
     if values is None:
         return [None] * count
-    cotangents = [values] if isinstance(outputs, Tensor) and not isinstance(values, (list, tuple)) \
-        else list(values)
-    if isinstance(outputs, Tensor) and len(cotangents) != 1:
-        cotangents = [np.asarray(values)]
+    if isinstance(outputs, Tensor):
+        several = isinstance(values, (list, tuple))       # as a sequence, or as one array_like
+        one = several and len(values) == 1 and np.shape(plain(values[0])) == outputs.shape
+        return [values[0] if one else values]
+    cotangents = list(values)
     if len(cotangents) != count:
         raise ValueError(f"grad: one of grad_outputs for each output; got {len(cotangents)} for "
                          f"{count}")

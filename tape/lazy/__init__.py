@@ -17,7 +17,7 @@ from tape import ops
 from tape.lazy.evaluator import Evaluator
 from tape.lazy.freeze import from_tape, trace, tracing
 from tape.lazy.gradients import gradients, topological_sort
-from tape.lazy.node import Node, Op, Variable, placeholder
+from tape.lazy.node import NOT_ON_NODES, Node, Op, Variable, placeholder
 from tape.lazy.operators import (
     add, add_by_const, broadcast, concat, cross_entropy, div, div_by_const, embedding, exp, expand_as,
     expand_as_3d, gelu, greater, layernorm, log, log_softmax, matmul, matmul_layernorm,
@@ -38,7 +38,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """An unknown name, answered with the nearest known one."""
-    hint = f". The operator tape.{name} takes nodes too" if name in ops.__all__ else ""
+    hint = f": {NOT_ON_NODES[name]}" if name in NOT_ON_NODES else (
+        f". The operator tape.{name} takes nodes too" if name in ops.__all__ else "")
     near = difflib.get_close_matches(name, __all__, 1)
     hint = hint or (f". Did you mean {near[0]!r}?" if near else "")
     raise AttributeError(f"tape.lazy has no {name!r}{hint}")

@@ -12,6 +12,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape import ops
+from tape.kernels import unbroadcast
 from tape.lazy.gradients import pull_back
 from tape.lazy.node import BuiltIn, Node, as_node, is_none
 from tape.primitive import IDENTITY, Fused
@@ -60,7 +61,7 @@ class KernelGradient(Composite):
         made = self.operator.forward(*inputs, **attributes)
         made = made[1] if self.operator.residuals else made
         i = node.attrs["input"]
-        return or_zeros(self.backward(g, made, *inputs, attributes=attributes)[i], inputs[i])
+        return fitted(self.backward(g, made, *inputs, attributes=attributes)[i], inputs[i])
 
     def backward(self, g: Any, made: Any, *inputs: Any, attributes: dict) -> Sequence:
         """The gradients of all inputs, by the kernel, which asks for what it needs by name.
@@ -84,9 +85,9 @@ class KernelGradient(Composite):
         return kernel_gradient, (self.operator,)
 
 
-def or_zeros(gradient: Any, x: Any) -> Any:
-    """What a kernel gives for an input; None, say for targets, stands for no gradient."""
-    return np.zeros_like(x) if gradient is None else gradient
+def fitted(gradient: Any, x: Any) -> Any:
+    """What a kernel gives for an input, in its shape; None, say for targets, stands for no gradient."""
+    return np.zeros_like(x) if gradient is None else unbroadcast(np.asarray(gradient), np.shape(x))
 
 
 def kernel_gradient(operator: Fused) -> KernelGradient:

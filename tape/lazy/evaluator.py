@@ -7,7 +7,7 @@ from typing import Any, Iterable, Mapping
 import numpy as np
 
 from tape.lazy.gradients import topological_sort
-from tape.lazy.node import Node, Variable, as_nodes, rebuilt
+from tape.lazy.node import Node, Variable, as_nodes
 from tape.lazy.planner import Plan, make_plan
 from tape.operands import retold
 from tape.tensor import Tensor
@@ -83,15 +83,7 @@ class Evaluator:
         return _owned([values[slot] for slot in plan.outputs], given)
 
     def __reduce__(self) -> tuple:
-        # The graph as a list, since pickle would go through a deep one by recursion. The plan, which
-        # is made of functions, is made anew.
-        order = topological_sort(self.eval_nodes)
-        place = {node: i for i, node in enumerate(order)}
-        rows = []
-        for node in order:
-            cls, inputs, *rest = node.__reduce__()[1]
-            rows.append((cls, [place[x] for x in inputs], *rest))
-        return _from_rows, (rows, [place[node] for node in self.eval_nodes])
+        return Evaluator, (self.eval_nodes,)       # the plan, which is made of functions, is made anew
 
     def _plan_for(self, input_values: Mapping[Node, Any]) -> Plan:
         """The plan for feeding these nodes; a new one only where other inner nodes are fed."""
@@ -107,13 +99,6 @@ class Evaluator:
         if inner not in self._plans:
             self._plans[inner] = make_plan(self.eval_nodes, inner)
         return self._plans[inner]
-
-
-def _from_rows(rows: list[tuple], outputs: list[int]) -> Evaluator:
-    nodes: list[Node] = []
-    for cls, inputs, *rest in rows:
-        nodes.append(rebuilt(cls, [nodes[i] for i in inputs], *rest))
-    return Evaluator([nodes[i] for i in outputs])
 
 
 def _settled(fed: list) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from tape import border, ops
-from tape.lazy.order import sort_from
+from tape.lazy.order import Behind, sort_from
 from tape.ops import arithmetic
 from tape.primitive import NUMPY_FUNCTIONS
 from tape.tensor import Tensor
@@ -24,6 +24,9 @@ from tape.tensor import Tensor
 _next_position = itertools.count().__next__
 LONGEST_NAME = 60
 REQUIRED = inspect.Parameter.empty         # the default of an attribute that must be given
+# Of tape's operators, those that read the shape of an operand, which a node does not have yet.
+NOT_ON_NODES = {"dot": "the product of two nodes is x @ y",
+                "dropout": "multiply by a mask that is fed, already divided by 1 - p"}
 _VALUE = {"shape", "dtype", "ndim", "size", "data", "grad", "T", "numpy", "item", "tolist"}
 
 
@@ -168,7 +171,9 @@ class Node:
             raise AttributeError(f"a node has no {name} before it is computed: "
                                  f"Evaluator([node]).run({{...}}) returns its array")
         hint = ""
-        if name in ops.__all__:
+        if name in NOT_ON_NODES:
+            hint = f"; {NOT_ON_NODES[name]}"
+        elif name in ops.__all__:
             hint = f"; a node has no methods, write tape.{name}(node)"
         elif name == "backward":
             hint = "; gradients(output, nodes) makes the nodes of the gradient"
@@ -179,19 +184,23 @@ class Node:
         return self.name
 
     def __copy__(self) -> Node:
-        return rebuilt(*self.__reduce__()[1])
+        return rebuilt(*self._parts())
 
     def __deepcopy__(self, memo: dict) -> Node:
         for node in sort_from([self]):         # inputs first, so that a deep graph needs no recursion
             if id(node) not in memo:
-                cls, inputs, *rest = node.__reduce__()[1]
+                cls, inputs, *rest = node._parts()
                 twins = [memo[id(x)] for x in inputs]
                 memo[id(node)] = rebuilt(cls, twins, *copy.deepcopy(rest, memo))
         return memo[id(self)]
 
-    def __reduce__(self) -> tuple:
+    def _parts(self) -> tuple:
+        """What `rebuilt` makes an equal node from."""
         fields = {name: value for name, value in vars(self).items() if name not in _FIELDS}
-        return rebuilt, (type(self), self.inputs, self.op, self.attrs, self.name, fields)
+        return type(self), self.inputs, self.op, self.attrs, self.name, fields
+
+    def __reduce__(self) -> tuple:
+        return _unpickled, (Behind(self), *self._parts())
 
     # --- Python's operators: tape's own, which meet a Node here and so make a Node ---
 
@@ -255,11 +264,15 @@ _FIELDS = {"inputs", "op", "attrs", "name", "_position"}       # others are a us
 
 
 def rebuilt(cls: type, inputs: list, op: Op, attrs: dict, name: str, fields: dict) -> Node:
-    """A node from what its ``__reduce__`` gave."""
+    """A node from what its ``_parts`` gave."""
     node: Node = object.__new__(cls)
     Node.__init__(node, inputs, op, attrs, name)
     vars(node).update(fields)
     return node
+
+
+def _unpickled(behind: list, *parts: Any) -> Node:
+    return rebuilt(*parts)
 
 
 # --- the two kinds of node without inputs ---

@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tape.lazy.composites import Composite, KernelGradient, or_zeros
+from tape.lazy.composites import Composite, KernelGradient, fitted
 from tape.lazy.kinds import TapeOp, WithNumber, op_of
 from tape.lazy.node import Constant, Node, Op, Variable
 from tape.lazy.order import sort_from
@@ -166,7 +166,7 @@ class _Planner:
         every = self.call(node, _bound(op.backward, {"attributes": attributes}), [g, made, *rest],
                           (op, self._key(attributes)))
         i = node.attrs["input"]
-        return self.call(node, lambda every, x: or_zeros(every[i], x), [every, rest[i]],
+        return self.call(node, lambda every, x: fitted(every[i], x), [every, rest[i]],
                          ("gradient of input", i), self._made[every] + 0.5)
 
     def _pick(self, node: Node, slot: int, i: int) -> int:

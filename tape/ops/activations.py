@@ -95,6 +95,7 @@ def dropout(x, p, rng):
     """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p must be in [0, 1), got {p}. p = 1 would drop everything.")
+    x = np.asarray(x) if isinstance(x, (list, tuple)) else x
     if p == 0:
         return x
     keep = np.random.default_rng(rng).random(x.shape, np.float32) >= p

@@ -2,7 +2,7 @@
 
 The body of each function is the composed definition. It is what a reader should read, what the
 tests hold the kernels against, and what gives derivatives of higher order. The kernels are in
-``tape/kernels.py``; ``tests/bench/bench_fused.py`` prints what each one gains.
+``tape/kernels/numpy.py``; ``tests/bench/bench_fused.py`` prints what each one gains.
 """
 
 from __future__ import annotations
@@ -152,4 +152,7 @@ def causal_attention(q, k, v, scale=None):
     dL/dq = scale * dL/ds k and dL/dk = scale * dL/ds^T q (matmul). Masked entries have a = 0, and
     so pass nothing.
     """
+    if not (scale is None or isinstance(scale, (int, float, np.number))):
+        raise TypeError(f"causal_attention: scale must be a number, got {type(scale).__name__}. One "
+                        f"that is learned multiplies q: causal_attention(q * scale, k, v, scale=1)")
     return _causal_attention(q, k, v, scale)

@@ -13,115 +13,11 @@ from typing import Callable
 
 import numpy as np
 
+from tape.kernels.sums import (
+    FOLD, in_float32, reduce_sum, sum_dtype, unbroadcast)
+
 SQRT_2_OVER_PI = 0.7978845608028654     # sqrt(2 / pi)
 GELU_CUBIC = 0.044715                   # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
-
-
-HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
-_FOLD = 16
-
-
-def sum_dtype(dtype):
-    """What values of this dtype are added up in: float32 at least.
-
-    float16 has 11 binary digits. 2048 + 1 is 2048 there, so a sum of ones would end at 2048.
-    """
-    return SINGLE if dtype == HALF else dtype
-
-
-def in_float32(kernel):
-    """A kernel that computes in float32 what it is given in float16, and rounds the result once."""
-    @functools.wraps(kernel)
-    def wrapper(x, *others, **attributes):
-        if getattr(x, "dtype", None) != HALF:
-            return kernel(x, *others, **attributes)
-        operands = [x, *others]
-        floats = {a.dtype for a in operands if hasattr(a, "dtype") and a.dtype.kind == "f"}
-        result = kernel(*(a.astype(SINGLE) if getattr(a, "dtype", None) == HALF else a
-                          for a in operands), **attributes)
-        if floats != {HALF}:
-            return result
-        return (result[0].astype(HALF), result[1]) if isinstance(result, tuple) \
-            else result.astype(HALF)
-    return wrapper
-
-
-def reduce_sum(x, axis=None, keepdims=False):
-    """np.sum with a small rounding error, whichever axes it goes over.
-
-    NumPy adds pairwise along the last axis, and the error grows with the logarithm of the length.
-    Along the others it adds row to row, and the error grows with the number of rows: of the sum of
-    10,000 rows of 0.1 in float32 four digits would be right. Here 16 rows become one at a time, so
-    that no sum has more than 16 terms.
-    """
-    x = np.asarray(x)
-    if x.dtype.kind != "f":
-        return np.sum(x, axis=axis, keepdims=keepdims)
-    out = x
-    for i in _rows_to_add(x, axis):
-        out = _added_rows(out, i)
-    out = np.sum(out, axis=axis, keepdims=keepdims, dtype=sum_dtype(x.dtype))
-    return out.astype(x.dtype, copy=False)
-
-
-def reduce_mean(x, axis=None, keepdims=False):
-    """np.mean, by `reduce_sum`."""
-    x = np.asarray(x)
-    if x.dtype.kind != "f":
-        return np.mean(x, axis=axis, keepdims=keepdims)
-    wide = x.astype(sum_dtype(x.dtype), copy=False)
-    return (reduce_sum(wide, axis, keepdims) / length(x, axis)).astype(x.dtype, copy=False)
-
-
-def length(x, axis):
-    """How many elements a reduction of x over `axis` takes together."""
-    if axis is None:
-        return x.size
-    return math.prod(x.shape[i] for i in (axis if isinstance(axis, tuple) else (axis,)))
-
-
-def _rows_to_add(x, axis):
-    """The axes in `axis` that have another one behind them: those that NumPy adds row to row."""
-    if axis is None:
-        return ()
-    last, axes = x.ndim - 1, {i % max(x.ndim, 1) for i in (
-        axis if isinstance(axis, tuple) else (axis,))}
-    while last in axes:                  # along the last axes it adds pairwise
-        axes.discard(last)
-        last -= 1
-    return sorted(i for i in axes if x.shape[i] > _FOLD)
-
-
-def _added_rows(x, axis):
-    """x with an axis made one row by sums of 16."""
-    before, after = x.shape[:axis], x.shape[axis + 1:]
-    every = (slice(None),) * axis
-    while x.shape[axis] > 1:
-        fold = min(_FOLD, x.shape[axis])
-        rows = x.shape[axis] // fold
-        whole = x[(*every, slice(fold * rows))].reshape(*before, fold, rows, *after)
-        rest = x[(*every, slice(fold * rows, None))]
-        x = np.add.reduce(whole, axis=axis, dtype=sum_dtype(x.dtype))
-        if rest.shape[axis]:
-            x = np.concatenate([x, rest], axis=axis)
-    return x
-
-
-def unbroadcast(g, shape):
-    """Sum a gradient over the axes along which its input was broadcast from `shape`.
-
-    Broadcasting copies, and the derivative of copying is summing: if y_i = x for i = 1..n, then
-    dL/dx = sum_i dL/dy_i. NumPy broadcasts by adding axes on the left and stretching axes of 1.
-    Written with methods, so that it serves Tensors too.
-    """
-    extra = len(g.shape) - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        i + extra for i, size in enumerate(shape) if size == 1 and g.shape[i + extra] != 1)
-    if axes and isinstance(g, np.ndarray):
-        g = reduce_sum(g, axes, keepdims=True)
-    elif axes:
-        g = g.sum(axis=axes, keepdims=True)
-    return g.reshape(shape) if extra else g
 
 
 def has_nan(x):
@@ -213,9 +109,10 @@ def sigmoid(x):
 def layer_norm(x, weight, bias, eps):
     """Normalise the last axis; returns the result, and the mean and 1/std of each row."""
     for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None and value.shape != x.shape[-1:]:
+        if value is not None and np.shape(value) != x.shape[-1:]:
+            hint = "" if np.ndim(value) else f". Did you mean eps={value}?"
             raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
-                             f"{x.shape[-1:]}; got {value.shape}")
+                             f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
     mean = np.mean(x, axis=-1, keepdims=True)
     out = x - mean
     rstd = 1 / np.sqrt(_dot_rows(out, out) / x.shape[-1] + eps)
@@ -227,6 +124,7 @@ def layer_norm(x, weight, bias, eps):
     return out, {"mean": mean, "rstd": rstd}
 
 
+@in_float32
 def layer_norm_backward(g, x, weight, bias, mean, rstd):
     """Gradients of x, weight and bias; derived in `tape.layer_norm`."""
     normalised = (x - mean) * rstd
@@ -269,12 +167,13 @@ def gelu(x):
 def _dot_columns(a, b):
     """sum(a * b, axis=0) for (N, D), without the product in memory; in steps as in `reduce_sum`."""
     rows, width = a.shape
-    whole = rows // _FOLD * _FOLD
-    parts = np.einsum("kij,kij->ij", a[:whole].reshape(_FOLD, -1, width) if width else a[:0, None],
-                      b[:whole].reshape(_FOLD, -1, width) if width else b[:0, None])
+    whole = rows // FOLD * FOLD
+    parts = np.einsum("kij,kij->ij", a[:whole].reshape(FOLD, -1, width) if width else a[:0, None],
+                      b[:whole].reshape(FOLD, -1, width) if width else b[:0, None])
     return reduce_sum(parts, 0) + np.einsum("ij,ij->j", a[whole:], b[whole:])
 
 
+@in_float32
 def gelu_backward(g, x, s):
     """g * s * [1 + x (1 - s) * 2 du/dx]; derived in `tape.gelu`."""
     x = _floating(x)
@@ -321,6 +220,7 @@ def _check_targets(logits, targets, ignore_index, reduction):
                          f"(ignored); got {targets[place]} at {place}")
 
 
+@in_float32
 def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
     """(softmax(row) - one_hot(target)) * g / count; derived in `tape.cross_entropy`."""
     rows, picks, counts = _rows(logits, targets, ignore_index)
@@ -372,13 +272,14 @@ def causal_attention(q, k, v, scale):
     scale = attention_scale(q) if scale is None else scale
     weights = (q * scale) @ np.swapaxes(k, -1, -2)             # (..., T, S)
     weights += future_mask(*weights.shape[-2:], weights.dtype)
-    weights -= weights.max(axis=-1, keepdims=True)
+    weights -= weights.max(axis=-1, keepdims=True, initial=-np.inf)
     np.exp(weights, out=weights)
     # A product with ones sums rows five times as fast as NumPy's sum over a short last axis.
     weights /= weights @ np.ones((weights.shape[-1], 1), weights.dtype)
     return weights @ v, {"weights": weights}
 
 
+@in_float32
 def causal_attention_backward(g, q, k, v, scale, weights):
     """Gradients of q, k, v; derived in `tape.causal_attention`."""
     g_v = np.swapaxes(weights, -1, -2) @ g

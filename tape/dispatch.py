@@ -6,8 +6,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from tape.engine import Record
-from tape.modes import modes
+from tape.engine import Record, caller_line
+from tape.modes import USUAL, Modes, modes
 from tape.operands import as_constant, as_result, unshared, with_floats, with_name
 from tape.plan import Plan, stand_in
 from tape.primitive import Primitive
@@ -64,16 +64,17 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     if not wanted or not mode.recording:
         return from_array(out)
     plan = operator.plans.get(wanted) or operator.plan(wanted)
-    guards = _protect(plan, inputs, arrays)
-    row = _more_values(plan, arrays, out, attributes, residuals) if plan.looks_further else [
-        *arrays, out]
-    record = Record(plan, parents, plan.pick(row), out, mode)
-    if guards is not None:
-        record.guards = guards
-    if mode.strict:
-        record.guards = guards_of(plan.named(record.saved))
-    if mode.tracing:
-        record.call = _call(inputs, arrays, parents), attributes
+    guards = None
+    for i in range(len(arrays)) if plan.kept is None else plan.kept:
+        if type(arrays[i]) is _ndarray:          # a scalar cannot be changed in place
+            guards = _protect(operator, inputs, arrays, i, guards)
+    if plan.looks_further:
+        row = _more_values(plan, arrays, out, attributes, residuals)
+    else:
+        row = [*arrays, out]
+    record = Record(plan, parents, plan.pick(row), out, guards)
+    if mode is not USUAL:
+        _take_notes(record, mode, inputs, arrays, attributes)
     return from_array(out, record)
 
 
@@ -95,21 +96,29 @@ def _more_values(plan: Plan, arrays: list, out: Any, attributes: dict,
     return values
 
 
-def _protect(plan: Plan, inputs: Sequence, arrays: list) -> tuple[Guard, ...] | None:
-    """See to it that what the record keeps of its inputs stays what it is, or that a change shows.
+def _protect(operator: Primitive, inputs: Sequence, arrays: list, i: int,
+             guards: tuple[Guard, ...] | None) -> tuple[Guard, ...] | None:
+    """See to it that an input array that is kept stays what it is, or that a change shows.
 
-    Constants are copied, in `arrays`. A leaf's own array gets a guard.
+    One of the caller's is copied, in `arrays`. That of a leaf gets a guard, behind those in `guards`.
     """
-    guards = None
-    for i in range(len(arrays)) if plan.kept is None else plan.kept:
-        array = arrays[i]
-        if type(array) is _ndarray:              # a scalar cannot be changed in place
-            value = inputs[i]
-            if not isinstance(value, Tensor):
-                arrays[i] = array.copy(order="K")
-            elif value._data is array and value._writable:
-                guards = (*(guards or ()), guarded(plan.operator.input_name(i), array))
+    value = inputs[i]
+    if not isinstance(value, Tensor):
+        arrays[i] = arrays[i].copy(order="K")
+    elif value._writable and value._data is arrays[i]:
+        guards = (*(guards or ()), guarded(operator.input_name(i), arrays[i]))
     return guards
+
+
+def _take_notes(record: Record, mode: Modes, inputs: Sequence, arrays: list,
+                attributes: dict) -> None:
+    """What a record keeps besides in some of the modes."""
+    if mode.lines:
+        record.line = caller_line()
+    if mode.strict:
+        record.guards = guards_of(record.plan.named(record.saved))
+    if mode.tracing:
+        record.call = _call(inputs, arrays, record.parents), attributes
 
 
 def _call(inputs: Sequence, arrays: list, parents: list) -> list:

@@ -29,6 +29,7 @@ from tape.kernels import HALF, broadcasts_to, sum_dtype, unbroadcast, zero_where
 
 _next_position = itertools.count().__next__
 _DTYPES = {kind: np.dtype(kind) for kind in set(np.sctypeDict.values())}
+_ndarray = np.ndarray          # looked up once, not at every operation
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -57,7 +58,7 @@ class Record:
     __slots__ = ("plan", "parents", "saved", "shape", "dtype", "kind", "position",
                  "guards", "call", "line", "retained", "__weakref__")
 
-    def __init__(self, plan, parents, saved, out, modes):
+    def __init__(self, plan, parents, saved, out, guards=None):
         self.plan = plan
         self.parents = parents
         self.saved = saved
@@ -69,9 +70,9 @@ class Record:
             self.shape = ()
             self.dtype = _DTYPES[kind]
         self.position = _next_position()
-        self.guards: tuple | None = None
+        self.guards = guards
         self.call: Any = None
-        self.line = caller_line() if modes.lines else None
+        self.line: str | None = None
         self.retained: Callable | None = None
 
     @property
@@ -122,6 +123,7 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
         with `lift`).
     """
     cotangents = Cotangents(roots, lift)
+    sums = cotangents.sums
     kept, retained = {}, []
     with np.errstate(all="ignore"):      # infinite derivatives are values; see also _pull
         order, useful = _in_walking_order(roots, targets)
@@ -130,7 +132,10 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
             # after it on the tape, so by the time the walk is here all of them have contributed,
             # and g is complete. In b = a + a; c = b + b a walk that went depth first would pull
             # b's gradient back twice, the second time with the first half counted again.
-            g = cotangents.take(record)
+            if cotangents.scattered or record.dtype is HALF:
+                g = cotangents.take(record)
+            else:
+                g = sums.pop(record, None)
             if g is None:        # no path from the roots ended here
                 continue
             if targets is not None and record in targets:
@@ -139,7 +144,7 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
                 retained.append((record.retained, np.array(g)))
             if record.guards is not None:
                 saved.check(record)
-            if type(g) is np.ndarray:
+            if type(g) is _ndarray:
                 g = _read_only(g)
             try:
                 _pull(record, g, lift, useful, cotangents)
@@ -281,30 +286,43 @@ def _written_to(record: Record) -> ValueError:
 
 def _pull(record: Record, g, lift, useful, cotangents: Cotangents) -> None:
     """Add what one record contributes to the gradient of each of its parents."""
-    plan, parents = record.plan, record.parents
-    if plan.joint:
-        for i, contribution in enumerate(plan.operator.pull_all(record, g, lift)):
-            if parents[i] is not None and contribution is not None:
-                cotangents.add(parents[i], _fitting(contribution, record, i, lift))
+    plan, parents, sums = record.plan, record.parents, cotangents.sums
+    if not plan.one_by_one:
+        _pull_otherwise(record, g, lift, useful, cotangents)
         return
     args_of_rules = record.saved if lift is None else plan.lifted(record, lift)
     for index, rule, args in zip(plan.indices, plan.rules, args_of_rules):
         parent = parents[index]
         if useful and parent not in useful:
             continue
-        if plan.operator.scatter is not None:
-            cotangents.scatter(parent, plan.operator, g, args)
-            continue
         contribution = rule(g, *args)
         kind = parent.kind if type(parent) is Record else type(parent._data)
         # A scalar of the right type fits by its type alone, and takes the short way below.
-        if type(contribution) is not kind or kind is np.ndarray or kind is np.float16:
+        if type(contribution) is not kind or kind is _ndarray or kind is np.float16:
             if plan.elementwise and contribution is not g and hasattr(contribution, "dtype"):
                 contribution = zero_where_undefined(contribution, g)
             contribution = _fitting(contribution, record, index, lift)
         elif contribution != contribution and plan.elementwise and g == 0:
             contribution = kind(0)     # the same for scalars, which also fit already
-        cotangents.add(parent, contribution)
+        previous = sums.get(parent)
+        if previous is None:
+            sums[parent] = contribution
+        else:
+            cotangents.add(parent, contribution)
+
+
+def _pull_otherwise(record: Record, g, lift, useful, cotangents: Cotangents) -> None:
+    """The same for an operator with one rule for all inputs, or one that picks elements."""
+    plan, parents = record.plan, record.parents
+    if plan.joint:
+        for i, contribution in enumerate(plan.operator.pull_all(record, g, lift)):
+            if parents[i] is not None and contribution is not None:
+                cotangents.add(parents[i], _fitting(contribution, record, i, lift))
+        return
+    (index,) = plan.indices
+    if not useful or parents[index] in useful:
+        (args,) = record.saved if lift is None else plan.lifted(record, lift)
+        cotangents.scatter(parents[index], plan.operator, g, args)
 
 
 def _fitting(contribution, record: Record, index: int, lift):

@@ -22,10 +22,13 @@ class Modes(NamedTuple):
     tracing: bool = False      # tape.lazy.tracing
 
 
+USUAL = Modes()                # what most operations run in, told by its identity
+_same = {USUAL: USUAL}         # equal modes are one object
+
 # A context variable, not a global: each thread and each asyncio task has its own value. One for all
 # modes, since it is read at every operation.
-modes: ContextVar[Modes] = ContextVar(
-    "modes", default=Modes(lines=os.environ.get("TAPE_RECORD_LINES", "0") not in ("", "0")))
+modes: ContextVar[Modes] = ContextVar("modes", default=USUAL._replace(lines=True) if os.environ.get(
+    "TAPE_RECORD_LINES", "0") not in ("", "0") else USUAL)
 
 _outside: ContextVar[tuple] = ContextVar("outside", default=())    # of each mode entered
 
@@ -44,14 +47,17 @@ class _Mode:
     # twice, or by two threads at once.
 
     def __enter__(self) -> None:
-        before = modes.get()
-        _outside.set((*_outside.get(), getattr(before, self.name)))
-        modes.set(before._replace(**{self.name: self.value}))
+        _outside.set((*_outside.get(), getattr(modes.get(), self.name)))
+        self._set(self.value)
 
     def __exit__(self, *_: Any) -> None:
         *rest, before = _outside.get()
         _outside.set(tuple(rest))
-        modes.set(modes.get()._replace(**{self.name: before}))
+        self._set(before)
+
+    def _set(self, value: bool) -> None:
+        new = modes.get()._replace(**{self.name: value})
+        modes.set(_same.setdefault(new, new))
 
     def __call__(self, function: Callable) -> Callable:
         wrapper: Callable

@@ -45,17 +45,19 @@ class Plan:
     Attributes
     ----------
     indices, rules : of the inputs that want a gradient.
+    one_by_one : whether each input's rule is simply called.
     likes : where those values stand in the row of which a rule wants a stand-in.
     looks_further : whether a rule asks for anything behind ``out`` in the row.
     """
 
-    __slots__ = ("operator", "joint", "elementwise", "indices", "rules", "sources", "pick", "likes",
-                 "kept", "names", "looks_further")
+    __slots__ = ("operator", "joint", "elementwise", "one_by_one", "indices", "rules", "sources",
+                 "pick", "likes", "kept", "names", "looks_further")
 
     def __init__(self, operator: Primitive, indices: list[int]):
         self.operator = operator
         self.joint = operator.joint
         self.elementwise = operator.elementwise
+        self.one_by_one = not operator.joint and operator.scatter is None
         self.indices = indices
         self.rules = [operator.rules[i] for i in indices]
         layout = list(operator.layout)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import difflib
+from collections import UserString
+from collections.abc import ItemsView, KeysView, Mapping, Sequence, Set, ValuesView
 from contextlib import contextmanager
-from typing import Any, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, Iterable, Iterator, Optional
 
 import numpy as np
 
 from tape import Tensor
+
+_TEXTS = (str, bytes, bytearray, memoryview, range, UserString)     # of these no item is a module
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})      # known at a glance
 
 
 class Parameter(Tensor):
@@ -24,8 +30,14 @@ class Module:
     """Base of all layers and models: assign parameters and modules in ``__init__``, write ``forward``.
 
     Whatever is assigned to an attribute is found again, in the order of definition: parameters,
-    modules, and lists, tuples and dicts of them. Nothing need be registered. A parameter that is
+    modules, and what is in sequences (list, tuple, deque, ...), mappings, views of mappings, arrays
+    of objects and dataclasses, to any depth. Nothing need be registered. A parameter that is
     reached twice (tied weights) counts once, under its first name.
+
+    Refused with words are parameters and modules in a set or as the keys of a mapping, which have no
+    name that lasts, in the body of a class, which all instances would share, and two parameters of
+    one name. Objects of other classes, generators and closures are not looked into: derive the
+    class from Module, or keep what it uses in an attribute as well.
 
     Examples
     --------
@@ -41,6 +53,14 @@ class Module:
 
     training: bool = True
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for path, value in _walk(vars(cls)):
+            if isinstance(value, Tensor):
+                raise TypeError(f"{cls.__name__}.{_name(path)}: a parameter in the body of a class "
+                                f"would be shared by all instances and not be found. Assign it in "
+                                f"__init__.")
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; call the module itself."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -52,9 +72,18 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """(name, parameter) in the order of definition; names are paths like ``blocks.0.weight``."""
-        for name, value in self._walk():
-            if isinstance(value, Tensor):
-                yield name, value
+        paths: dict[str, _Path] = {}
+        for path, value in _walk(self):
+            if not isinstance(value, Tensor):
+                continue
+            name = _name(path)
+            if name in paths:
+                raise ValueError(
+                    f"{type(self).__name__}: each parameter needs a name of its own, but two "
+                    f"parameters are named {name!r}: {_place(paths[name])} and {_place(path)}. "
+                    f"Rename one of them.")
+            paths[name] = path
+            yield name, value
 
     def parameters(self) -> list[Tensor]:
         """The parameters, each once, in the order of definition."""
@@ -63,32 +92,9 @@ class Module:
     def modules(self) -> Iterator[Module]:
         """This module and all inside it, each once."""
         yield self
-        for _, value in self._walk():
+        for _, value in _walk(self):
             if isinstance(value, Module):
                 yield value
-
-    def _walk(self) -> Iterator[tuple[str, Any]]:
-        """Every parameter and module below this one, with its path, once and in order."""
-        seen = {id(self)}
-        stack = [iter(_children("", vars(self)))]
-        while stack:
-            for path, value in stack[-1]:
-                if isinstance(value, (Module, Tensor)):
-                    if id(value) in seen or (isinstance(value, Tensor) and not _is_learned(value)):
-                        continue
-                    seen.add(id(value))
-                    yield path, value
-                if isinstance(value, Module):
-                    stack.append(iter(_children(path + ".", vars(value))))
-                    break
-                if isinstance(value, (list, tuple)):
-                    stack.append(iter(_children(path + ".", dict(enumerate(value)))))
-                    break
-                if isinstance(value, dict):
-                    stack.append(iter(_children(path + ".", value)))
-                    break
-            else:
-                stack.pop()
 
     def parameter_count(self) -> int:
         """How many numbers the model learns; tied ones count once."""
@@ -149,13 +155,104 @@ class Module:
         return f"{type(self).__name__}({self.parameter_count():,} parameters)"
 
 
-def _is_learned(tensor: Tensor) -> bool:
+def is_learned(tensor: Tensor) -> bool:
     """A Parameter, frozen or not, or a leaf that wants a gradient; not a result kept for a look."""
     return isinstance(tensor, Parameter) or (tensor.requires_grad and tensor.is_leaf)
 
 
-def _children(prefix: str, attributes: dict) -> list[tuple[str, Any]]:
-    return [(f"{prefix}{name}", value) for name, value in attributes.items()]
+# --- the walk over all that a module holds ---
+
+# Where a value was found: the path of its container, its key there, and how that is written:
+# "." an attribute, "[" an item, "{" a member of a set. None is the root.
+_Path = Optional[tuple["_Path", Any, str]]
+
+
+def _walk(root: Module | Mapping) -> Iterator[tuple[_Path, Any]]:
+    """Every parameter and module below `root`, with its path, once, in order, without recursion."""
+    seen = {id(root): root}             # with the objects, so that no id is given to another
+    form, pairs = _contents(root)
+    stack: list[tuple[_Path, str, Iterator]] = [(None, form, iter(pairs))]
+    while stack:
+        parent, form, remaining = stack[-1]
+        for key, value in remaining:
+            if type(key) not in _PLAIN and _has_a_place(key):
+                raise TypeError(_refusal(root, parent, f"has a {type(key).__name__} as a key", "A key "
+                                         "becomes part of a name. Make it the value of a name"))
+            if type(value) in _PLAIN or id(value) in seen:
+                continue
+            path = (parent, key, form)
+            if _has_a_place(value):
+                if form == "{":
+                    raise TypeError(_refusal_of_set(root, path, value))
+                seen[id(value)] = value
+                yield path, value
+            inside, pairs = _contents(value)
+            if inside:
+                seen[id(value)] = value
+                stack.append((path, "{" if form == "{" else inside, iter(pairs)))
+                break
+        else:
+            stack.pop()
+
+
+def _has_a_place(value: Any) -> bool:
+    """A module, or a tensor that is learned."""
+    return isinstance(value, Module) or (isinstance(value, Tensor) and is_learned(value))
+
+
+def _contents(value: Any) -> tuple[str, Iterable[tuple[Any, Any]]]:
+    """How what a container holds is written in a path, and its keys and values; "" if it is none.
+
+    Copies, because whoever walks may assign to attributes meanwhile.
+    """
+    if isinstance(value, Module):
+        return ".", list(vars(value).items())
+    if isinstance(value, Mapping):
+        return "[", list(value.items())
+    if isinstance(value, _TEXTS):
+        return "", ()
+    if isinstance(value, (Sequence, KeysView, ValuesView, ItemsView)):
+        return "[", enumerate(list(value))
+    if isinstance(value, Set):
+        return "{", enumerate(list(value))
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        return "[", enumerate(np.atleast_1d(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return ".", [(field.name, getattr(value, field.name, None)) for field in fields(value)]
+    return "", ()
+
+
+def _steps(path: _Path) -> list[tuple[Any, str]]:
+    """The keys from the root down, each with how it is written."""
+    steps = []
+    while path is not None:
+        path, key, form = path
+        steps.append((key, form))
+    return steps[::-1]
+
+
+def _name(path: _Path) -> str:
+    """``blocks.0.weight``."""
+    return ".".join([str(key) for key, _ in _steps(path)])
+
+
+def _place(path: _Path) -> str:
+    """``.blocks[0].weight``, where keys that make the same name look different."""
+    return "".join([f"[{key!r}]" if form != "." else
+                    f".{key}" if str(key).isidentifier() else f".{key!r}"
+                    for key, form in _steps(path)])
+
+
+def _refusal_of_set(root: Any, path: Any, value: Any) -> str:
+    while path[2] == "{":
+        path = path[0]
+    return _refusal(root, path, f"is a set and holds a {type(value).__name__}", "A set has no order "
+                    "that is the same in the next run, so nothing in it has a name. Use a list")
+
+
+def _refusal(root: Any, path: _Path, found: str, remedy: str) -> str:
+    return (f"{type(root).__name__}: parameters and modules must be where they can be named, but "
+            f"{_place(path) or 'the module'} {found}. {remedy}.")
 
 
 def _near(name: str, names: Any) -> str:

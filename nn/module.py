@@ -13,7 +13,7 @@ import numpy as np
 
 from tape import Tensor
 
-_TEXTS = (str, bytes, bytearray, memoryview, range, UserString)     # of these no item is a module
+_CLOSED = (Tensor, str, bytes, bytearray, memoryview, range, UserString)   # nothing to find in these
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})      # known at a glance
 
 
@@ -207,10 +207,10 @@ def _contents(value: Any) -> tuple[str, Iterable[tuple[Any, Any]]]:
     """
     if isinstance(value, Module):
         return ".", list(vars(value).items())
+    if isinstance(value, _CLOSED):
+        return "", ()
     if isinstance(value, Mapping):
         return "[", list(value.items())
-    if isinstance(value, _TEXTS):
-        return "", ()
     if isinstance(value, (Sequence, KeysView, ValuesView, ItemsView)):
         return "[", enumerate(list(value))
     if isinstance(value, Set):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 from collections import UserString
 from collections.abc import ItemsView, KeysView, Mapping, Sequence, Set, ValuesView
@@ -13,7 +14,7 @@ import numpy as np
 
 from tape import Tensor
 
-_CLOSED = (Tensor, str, bytes, bytearray, memoryview, range, UserString)   # nothing to find in these
+_CLOSED = (Tensor, str, bytes, bytearray, memoryview, range, UserString)    # nothing is in these
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})      # known at a glance
 
 
@@ -34,9 +35,9 @@ class Module:
     of objects and dataclasses, to any depth. Nothing need be registered. A parameter that is
     reached twice (tied weights) counts once, under its first name.
 
-    Refused with words are parameters and modules in a set or as the keys of a mapping, which have no
-    name that lasts, in the body of a class, which all instances would share, and two parameters of
-    one name. Objects of other classes, generators and closures are not looked into: derive the
+    Refused with words are parameters and modules in a set or as the keys of a mapping, which have
+    no name that lasts, in the body of a class, which all instances would share, and two parameters
+    of one name. Objects of other classes, generators and closures are not looked into: derive the
     class from Module, or keep what it uses in an attribute as well.
 
     Examples
@@ -109,8 +110,11 @@ class Module:
 
     def train(self, mode: bool = True) -> Module:
         """Switch dropout and the like on (or off) in this module and all inside it."""
+        if not isinstance(mode, (bool, np.bool_)):
+            raise TypeError(f"train: mode must be True or False, got {mode!r}. It sets the mode of the "
+                            f"module, as eval() does; the steps of training are a loop of yours.")
         for module in self.modules():
-            module.training = mode
+            module.training = bool(mode)
         return self
 
     def eval(self) -> Module:
@@ -123,33 +127,40 @@ class Module:
         """A copy of every parameter's array, by name."""
         return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
 
-    def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> list[str]:
-        """Copy arrays into the parameters of the same names.
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
+        """Copy arrays into the parameters of the same names, all of them or, if one is refused, none.
 
         Parameters
         ----------
-        state : dict of arrays
+        state : mapping from names to arrays
+            Numbers of another type are converted, rounded where need be; NaN and infinities are
+            loaded as they are. Complex numbers, texts and objects are refused, and so are values
+            beyond the range of the parameter.
         strict : bool
             Raise where names are missing or left over. Without it they are skipped and returned.
-            A wrong shape is an error either way.
+            A wrong shape or type is an error either way.
 
         Returns
         -------
         list of str
-            What did not match, in words; empty when all did.
+            What did not match, in words, a text for each name; empty when all did. The first few
+            say which name that is left over on the other side is nearest.
         """
+        caller = f"load_state_dict: {type(self).__name__}"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{caller}: state must be a mapping from names to arrays, as from "
+                            f"state_dict(), got {type(state).__name__}")
         own = dict(self.named_parameters())
-        report = [f"missing {name!r}{_near(name, state)}" for name in own if name not in state]
-        report += [f"unexpected {name!r}{_near(name, own)}" for name in state if name not in own]
-        shapes = [f"{name!r} must have shape {own[name].shape}, got {np.shape(state[name])}"
-                  for name in own if name in state and own[name].shape != np.shape(state[name])]
-        if shapes or (strict and report):
-            raise ValueError(f"load_state_dict: {type(self).__name__}: " +
-                             "; ".join(shapes + report))
-        for name, parameter in own.items():
-            if name in state:
-                parameter.data = np.array(state[name], dtype=parameter.dtype)
-        return report
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        arrays, wrong = _fitted_arrays(state, own)
+        reports = [wrong, _unmatched("missing", missing, unexpected),
+                   _unmatched("unexpected", unexpected, missing)]
+        if wrong or (strict and any(reports)):
+            raise ValueError(f"{caller}: {'; '.join(_first(part) for part in reports if part)}")
+        for name, array in arrays.items():
+            own[name].data = array
+        return reports[1] + reports[2]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.parameter_count():,} parameters)"
@@ -255,9 +266,65 @@ def _refusal(root: Any, path: _Path, found: str, remedy: str) -> str:
             f"{_place(path) or 'the module'} {found}. {remedy}.")
 
 
-def _near(name: str, names: Any) -> str:
-    near = difflib.get_close_matches(name, list(names), 1)
-    return f" (nearest: {near[0]!r})" if near else ""
+# --- loading ---
+
+_SHOWN = 5          # mismatches of one kind that an error names
+
+
+def _fitted_arrays(state: Mapping[str, Any], own: dict[str, Tensor]
+                   ) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays for the parameters that `state` has a name for, and what is wrong with the others."""
+    arrays, wrong = {}, []
+    for name, parameter in own.items():
+        if name in state:
+            try:
+                arrays[name] = _fitted(state[name], parameter)
+            except ValueError as error:
+                wrong.append(f"{name!r} {error}")
+    return arrays, wrong
+
+
+def _fitted(value: Any, parameter: Tensor) -> np.ndarray:
+    """An array of the parameter's shape and dtype; the ValueError of one that does not fit."""
+    try:
+        array = value.data if isinstance(value, Tensor) else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"must be an array of numbers, got {type(value).__name__}: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"must be an array of real numbers, got {type(value).__name__} of dtype "
+                         f"{array.dtype}")
+    if array.shape != parameter.shape:
+        raise ValueError(f"must have shape {parameter.shape}, got {array.shape}")
+    if array.dtype == parameter.dtype:
+        return array
+    with np.errstate(over="ignore"):
+        converted = array.astype(parameter.dtype)
+    if np.any(np.isinf(converted) & np.isfinite(array)):
+        raise ValueError(f"has values beyond the range of {parameter.dtype}, got {array.dtype}")
+    return converted
+
+
+def _unmatched(kind: str, names: list, others: list) -> list[str]:
+    """A text for each name; the first ones say which of the others is nearest."""
+    forward = sorted(map(str, others))
+    backward = sorted(name[::-1] for name in forward)
+    texts = [f"{kind} {name!r}" for name in names]
+    for i, name in enumerate(map(str, names[:_SHOWN])):
+        # Only names that begin or end alike are compared: to compare all would take minutes.
+        alike = _around(name, forward) + [other[::-1] for other in _around(name[::-1], backward)]
+        near = difflib.get_close_matches(name, alike, 1)
+        texts[i] += f" (nearest: {near[0]!r})" if near else ""
+    return texts
+
+
+def _around(name: str, ordered: list[str], reach: int = 50) -> list[str]:
+    place = bisect.bisect(ordered, name)
+    return ordered[max(place - reach, 0):place + reach]
+
+
+def _first(reports: list[str]) -> str:
+    more = len(reports) - _SHOWN
+    return "; ".join(reports[:_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where parameters are found, under which names, and what is refused because it has no lasting name."""
+"""Where parameters are found and under which names; refused is what has no name that lasts."""
 
 import collections
 import dataclasses

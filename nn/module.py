@@ -111,8 +111,8 @@ class Module:
     def train(self, mode: bool = True) -> Module:
         """Switch dropout and the like on (or off) in this module and all inside it."""
         if not isinstance(mode, (bool, np.bool_)):
-            raise TypeError(f"train: mode must be True or False, got {mode!r}. It sets the mode of the "
-                            f"module, as eval() does; the steps of training are a loop of yours.")
+            raise TypeError(f"train: mode must be True or False, got {mode!r}. train() only sets the "
+                            f"mode, as eval() does; the loop of training is yours to write.")
         for module in self.modules():
             module.training = bool(mode)
         return self
@@ -128,7 +128,7 @@ class Module:
         return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
-        """Copy arrays into the parameters of the same names, all of them or, if one is refused, none.
+        """Copy arrays into the parameters of the same names: all of them or, with an error, none.
 
         Parameters
         ----------
@@ -187,14 +187,15 @@ def _walk(root: Module | Mapping) -> Iterator[tuple[_Path, Any]]:
         parent, form, remaining = stack[-1]
         for key, value in remaining:
             if type(key) not in _PLAIN and _has_a_place(key):
-                raise TypeError(_refusal(root, parent, f"has a {type(key).__name__} as a key", "A key "
-                                         "becomes part of a name. Make it the value of a name"))
+                raise TypeError(_nameless(root, parent, f"has a {type(key).__name__} as a key. Make "
+                                          f"a text the key and that its value"))
             if type(value) in _PLAIN or id(value) in seen:
                 continue
             path = (parent, key, form)
             if _has_a_place(value):
                 if form == "{":
-                    raise TypeError(_refusal_of_set(root, path, value))
+                    raise TypeError(_nameless(root, path, f"is a set with a {type(value).__name__} "
+                                              f"in it, in no order that lasts. Use a list"))
                 seen[id(value)] = value
                 yield path, value
             inside, pairs = _contents(value)
@@ -254,16 +255,11 @@ def _place(path: _Path) -> str:
                     for key, form in _steps(path)])
 
 
-def _refusal_of_set(root: Any, path: Any, value: Any) -> str:
-    while path[2] == "{":
+def _nameless(root: Any, path: _Path, found: str) -> str:
+    while path is not None and path[2] == "{":          # from the member up to the set
         path = path[0]
-    return _refusal(root, path, f"is a set and holds a {type(value).__name__}", "A set has no order "
-                    "that is the same in the next run, so nothing in it has a name. Use a list")
-
-
-def _refusal(root: Any, path: _Path, found: str, remedy: str) -> str:
-    return (f"{type(root).__name__}: parameters and modules must be where they can be named, but "
-            f"{_place(path) or 'the module'} {found}. {remedy}.")
+    return (f"{type(root).__name__}: parameters and modules must be where they have a name that is "
+            f"the same in the next run, but {_place(path)} {found}.")
 
 
 # --- loading ---
@@ -289,7 +285,7 @@ def _fitted(value: Any, parameter: Tensor) -> np.ndarray:
     try:
         array = value.data if isinstance(value, Tensor) else np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"must be an array of numbers, got {type(value).__name__}: {error}") from error
+        raise ValueError(f"must be an array, got {type(value).__name__}: {error}") from error
     if array.dtype.kind not in "fiub":
         raise ValueError(f"must be an array of real numbers, got {type(value).__name__} of dtype "
                          f"{array.dtype}")

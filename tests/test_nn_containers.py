@@ -100,13 +100,13 @@ def test_a_container_reached_twice_counts_once():
 def test_a_set_of_parameters_or_modules_is_refused(container):
     model = holding(first=[container])
     for ask in (model.state_dict, model.parameters, model.eval, lambda: list(model.modules())):
-        with pytest.raises(TypeError, match=r"\.first\[0\] is a (frozen)?set.*no order.*list"):
+        with pytest.raises(TypeError, match=r"\.first\[0\] is a set .*no order.*list"):
             ask()
 
 
 def test_a_parameter_or_module_as_a_key_is_refused():
     for key in (weight(), nn.ReLU()):
-        with pytest.raises(TypeError, match=r"\.masks.*key.*value of a name"):
+        with pytest.raises(TypeError, match=r"\.masks.*as a key.*text the key"):
             holding(masks={key: np.ones(1)}).parameters()
 
 

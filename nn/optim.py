@@ -91,19 +91,18 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter that has a gradient and is not frozen."""
         settings = self._settings()
-        learning = [i for i, p in enumerate(self.params) if p.requires_grad]
-        missing = [i for i in learning if self.params[i].grad is None]
-        if len(missing) == len(learning):
+        gradients = {i: p.grad for i, p in enumerate(self.params) if p.requires_grad}
+        missing = [i for i, g in gradients.items() if g is None]
+        if len(missing) == len(gradients):
             raise RuntimeError(f"{type(self).__name__}: " + (
-                "no parameter has a gradient. Call loss.backward() before step()." if learning else
+                "no parameter has a gradient. Call loss.backward() before step()." if gradients else
                 "all parameters are frozen. Set requires_grad = True on those to be trained."))
         if missing and not self._warned:
             self._warned = True
             shapes = ", ".join(f"number {i} {self.params[i].shape}" for i in missing[:5])
             warnings.warn(f"{type(self).__name__}: {len(missing)} parameters have no gradient and are "
                           f"left alone: {shapes}. They play no part in the loss.", stacklevel=2)
-        for i in learning:
-            g = self.params[i].grad
+        for i, g in gradients.items():
             if g is not None:
                 self._update(i, self.params[i], _wide(g), **settings[self._group_of[i]])
 
@@ -229,13 +228,14 @@ def clip_grad_norm(params: Any, max_norm: float) -> float:
     named = _named_gradients(params)
     norm = _joint_length(named)
     if norm > max_norm:
+        scale = float(max_norm) / norm
         for g in {id(g): g for _, g in named}.values():         # one that is shared, only once
-            np.multiply(g, float(max_norm) / norm, out=g, dtype=np.result_type(g, np.float32))
+            np.multiply(_wide(g), scale, out=g, casting="same_kind")
     return norm
 
 
-def _named_gradients(params: Any) -> list[tuple[str, np.ndarray]]:
-    tensors: dict[int, tuple[str, Tensor]] = {}
+def _named_gradients(params: Any) -> list[tuple[Any, np.ndarray]]:
+    tensors: dict[int, tuple[Any, Tensor]] = {}
     for i, item in enumerate(_listed(params.items() if isinstance(params, Mapping) else params,
                                      "clip_grad_norm")):
         pair = isinstance(item, tuple) and len(item) == 2 and not isinstance(item[0], Tensor)
@@ -245,19 +245,19 @@ def _named_gradients(params: Any) -> list[tuple[str, np.ndarray]]:
         tensors.setdefault(id(tensor), (name, tensor))
     if not tensors:
         raise ValueError("clip_grad_norm: there are no parameters; was a generator used up?")
-    named = [(str(name), p.grad) for name, p in tensors.values() if p.grad is not None]
+    named = [(name, g) for name, p in tensors.values() if (g := p.grad) is not None]
     if not named:
         raise RuntimeError("clip_grad_norm: no parameter has a gradient. Call loss.backward() before "
                            "clipping.")
     return named
 
 
-def _joint_length(named: list[tuple[str, np.ndarray]]) -> float:
+def _joint_length(named: list[tuple[Any, np.ndarray]]) -> float:
     wide = [_wide(g) for _, g in named]
     total = sum(float(np.vdot(g, g)) for g in wide)
     if 1e-30 < total < math.inf:
         return math.sqrt(total)
-    bad = [name for name, g in named if not np.isfinite(g).all()]
+    bad = [str(name) for name, g in named if not np.isfinite(g).all()]
     if bad:
         raise ValueError(f"clip_grad_norm: the gradient is not finite in {', '.join(bad)}")
     # The squares are too small or too large for the type; those of quotients are not.
@@ -334,7 +334,7 @@ def _check(where: str, name: str, value: Any, or_zero: bool = False) -> None:
 
 
 def _is_number(x: Any) -> bool:
-    return isinstance(x, Real) and not isinstance(x, bool)
+    return type(x) is float or (isinstance(x, Real) and not isinstance(x, bool))
 
 
 # --- precision ---
@@ -342,7 +342,8 @@ def _is_number(x: Any) -> bool:
 
 def _wide(array: np.ndarray) -> np.ndarray:
     """In float32 if it is float16, and else itself."""
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    # By its letter, because to compare dtypes takes as long as a small update.
+    return array.astype(np.float32) if array.dtype.char == "e" else array
 
 
 def _zeros_like(parameter: Tensor) -> np.ndarray:

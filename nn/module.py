@@ -56,6 +56,9 @@ class Module:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        if vars(cls).get("__slots__"):
+            raise TypeError(f"{cls.__name__}: what is in __slots__ would not be found among the "
+                            f"attributes of a module. Leave __slots__ out.")
         for path, value in _walk(vars(cls)):
             if isinstance(value, Tensor):
                 raise TypeError(f"{cls.__name__}.{_name(path)}: a parameter in the body of a class "
@@ -111,8 +114,8 @@ class Module:
     def train(self, mode: bool = True) -> Module:
         """Switch dropout and the like on (or off) in this module and all inside it."""
         if not isinstance(mode, (bool, np.bool_)):
-            raise TypeError(f"train: mode must be True or False, got {mode!r}. train() only sets the "
-                            f"mode, as eval() does; the loop of training is yours to write.")
+            raise TypeError(f"train: mode must be True or False, got {mode!r}. train() sets the "
+                            f"mode only, as eval() does; the loop of training is yours to write.")
         for module in self.modules():
             module.training = bool(mode)
         return self
@@ -187,8 +190,8 @@ def _walk(root: Module | Mapping) -> Iterator[tuple[_Path, Any]]:
         parent, form, remaining = stack[-1]
         for key, value in remaining:
             if type(key) not in _PLAIN and _has_a_place(key):
-                raise TypeError(_nameless(root, parent, f"has a {type(key).__name__} as a key. Make "
-                                          f"a text the key and that its value"))
+                raise TypeError(_nameless(root, parent, f"has a {type(key).__name__} as a key. "
+                                          f"Make a text the key and that its value"))
             if type(value) in _PLAIN or id(value) in seen:
                 continue
             path = (parent, key, form)
@@ -218,7 +221,9 @@ def _contents(value: Any) -> tuple[str, Iterable[tuple[Any, Any]]]:
     Copies, because whoever walks may assign to attributes meanwhile.
     """
     if isinstance(value, Module):
-        return ".", list(vars(value).items())
+        attributes = list(vars(value).items())
+        return ".", attributes + (list(enumerate(value)) if isinstance(value, Sequence) else
+                                  list(value.items()) if isinstance(value, Mapping) else [])
     if isinstance(value, _CLOSED):
         return "", ()
     if isinstance(value, Mapping):

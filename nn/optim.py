@@ -80,7 +80,8 @@ class Optimizer:
         if not self.params:
             raise ValueError(f"{caller}: there are no parameters to optimise")
         if len({id(p) for p in self.params}) != len(self.params):
-            raise ValueError(f"{caller}: a parameter appears twice; it would be updated twice a step")
+            raise ValueError(f"{caller}: a parameter appears twice; it would be updated twice a "
+                             f"step")
         self._warned = False
 
     def zero_grad(self) -> None:
@@ -247,8 +248,8 @@ def _named_gradients(params: Any) -> list[tuple[Any, np.ndarray]]:
         raise ValueError("clip_grad_norm: there are no parameters; was a generator used up?")
     named = [(name, g) for name, p in tensors.values() if (g := p.grad) is not None]
     if not named:
-        raise RuntimeError("clip_grad_norm: no parameter has a gradient. Call loss.backward() before "
-                           "clipping.")
+        raise RuntimeError("clip_grad_norm: no parameter has a gradient. Call loss.backward() "
+                           "before clipping.")
     return named
 
 
@@ -283,8 +284,8 @@ def _groups(params: Any, caller: str) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _own_settings(group: Mapping[str, Any], known: list[str], where: str) -> dict[str, Any]:
     if "params" not in group:
-        raise ValueError(f"{where} has no 'params': a group is {{'params': [...], ...}}, got the keys "
-                         f"{', '.join(map(repr, group)) or 'none'}")
+        raise ValueError(f"{where} has no 'params': a group is {{'params': [...], ...}}, got the "
+                         f"keys {', '.join(map(repr, group)) or 'none'}")
     own = {name: value for name, value in group.items() if name != "params"}
     for name, value in own.items():
         if name not in known:
@@ -307,7 +308,8 @@ def _learned(params: Any, where: str) -> list[Tensor]:
                              f"{tensor.shape} " + (
                                  "has requires_grad=False. Make it an nn.Parameter, or set "
                                  "requires_grad=True." if tensor.is_leaf else
-                                 "is a result. Give what it was computed from, or Parameter(t.data)."))
+                                 "is a result. Give what it was computed from, or "
+                                 "Parameter(t.data)."))
     return tensors
 
 
@@ -315,7 +317,8 @@ def _listed(params: Any, where: str) -> list[Any]:
     if isinstance(params, Tensor):           # one parameter: not its rows
         return [params]
     if isinstance(params, (Module, Mapping)) or not isinstance(params, Iterable):
-        raise TypeError(f"{where}: params must be tensors, got a {type(params).__name__}. {_REMEDY}")
+        raise TypeError(f"{where}: params must be tensors, got a {type(params).__name__}. "
+                        f"{_REMEDY}")
     return list(params)
 
 

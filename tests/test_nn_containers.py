@@ -86,6 +86,20 @@ def test_modules_in_a_deque_are_trained_and_switched():
     assert not model.x[0].training
 
 
+def test_a_module_that_is_a_container_has_its_attributes_and_its_items():
+    class Layers(nn.Module, list):
+        pass
+
+    class Table(nn.Module, collections.UserDict):
+        pass
+
+    layers, by_name = Layers([weight()]), Table(a=weight())
+    layers.scale = weight()
+    layers.append(layers)
+    assert names(holding(x=layers, y=by_name)) == ["x.scale", "x.0", "y.data.a"]
+    assert len(list(holding(x=layers).modules())) == 2
+
+
 def test_a_container_reached_twice_counts_once():
     shared = [weight(), weight()]
     assert names(holding(a=shared, b={"again": shared})) == ["a.0", "a.1"]
@@ -115,6 +129,12 @@ def test_a_parameter_in_the_body_of_a_class_is_refused():
         with pytest.raises(TypeError, match="Net.shared.*__init__"):
             type("Net", (nn.Module,), {"shared": value})
     type("Net", (nn.Module,), {"activation": nn.ReLU(), "sizes": [1, 2]})       # nothing to learn
+
+
+def test_slots_are_refused_because_their_values_would_not_be_found():
+    with pytest.raises(TypeError, match="Net: .*__slots__"):
+        type("Net", (nn.Module,), {"__slots__": ("weight",)})
+    type("Net", (nn.Module,), {"__slots__": ()})
 
 
 # --- names ---

@@ -85,7 +85,8 @@ def test_what_is_no_array_of_fitting_numbers_is_refused_and_changes_nothing(arra
     assert (model.bias.data == 1).all() and (model.weight.data == 1).all()
 
 
-@pytest.mark.parametrize("state", [nn.Linear(1, 1, rng=0), [("weight", np.ones(1))], "model.npz", None])
+@pytest.mark.parametrize("state", [
+    nn.Linear(1, 1, rng=0), [("weight", np.ones(1))], "model.npz", None], ids=str)
 def test_what_is_no_mapping_is_refused(state):
     with pytest.raises(TypeError, match="a mapping from names to arrays, .*state_dict"):
         nn.Linear(1, 1, rng=0).load_state_dict(state)

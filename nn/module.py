@@ -343,11 +343,19 @@ def evaluating(model: Module) -> Iterator[None]:
 class ModuleList(Module):
     """A list of modules. A plain list works as well; this one can be printed and indexed by name."""
 
-    def __init__(self, modules: Any = ()):
-        self.items = list(modules)
+    def __init__(self, modules: Iterable[Module] = ()):
+        if isinstance(modules, (Mapping, Set)):
+            raise TypeError(f"ModuleList: modules must be given in order, as in a list, got a "
+                            f"{type(modules).__name__}")
+        self.items: list[Module] = []
+        for module in modules:
+            self.append(module)
 
     def append(self, module: Module) -> ModuleList:
         """Add a module at the end."""
+        if not isinstance(module, Module):
+            raise TypeError(f"ModuleList: all items must be modules, got a {type(module).__name__}. "
+                            f"A plain list in an attribute may hold anything.")
         self.items.append(module)
         return self
 

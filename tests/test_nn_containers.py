@@ -137,6 +137,15 @@ def test_slots_are_refused_because_their_values_would_not_be_found():
     type("Net", (nn.Module,), {"__slots__": ()})
 
 
+@pytest.mark.parametrize("modules", [
+    {"a": nn.ReLU()}, {nn.ReLU()}, [nn.ReLU(), "gelu"], [nn.ReLU], [[nn.ReLU()]]], ids=str)
+def test_a_module_list_refuses_what_is_no_module_and_what_has_no_order(modules):
+    with pytest.raises(TypeError, match="ModuleList: .*modules"):
+        nn.ModuleList(modules)
+    with pytest.raises(TypeError, match="ModuleList: .*modules"):
+        nn.ModuleList().append("relu")
+
+
 # --- names ---
 
 

@@ -30,8 +30,9 @@ def moved(optimizer, *parameters):
 
 @pytest.mark.parametrize("make, own", [
     (SGD, {"lr": 0.5}), (SGD, {"momentum": 0.5}), (SGD, {"weight_decay": 0.5}),
-    (AdamW, {"lr": 0.5}), (AdamW, {"betas": (0.5, 0.6)}), (AdamW, {"eps": 0.5}), (AdamW, {"weight_decay": 0.5}),
     (SGD, {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.1}),
+    (AdamW, {"lr": 0.5}), (AdamW, {"betas": (0.5, 0.6)}), (AdamW, {"eps": 0.5}),
+    (AdamW, {"weight_decay": 0.5}),
     (AdamW, {"lr": 0.5, "betas": [0.5, 0.6], "eps": 0.1, "weight_decay": 0.0})], ids=str)
 def test_a_group_is_updated_as_by_an_optimiser_with_its_settings(make, own):
     a, b, alone = one(), one(), one()

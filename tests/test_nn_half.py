@@ -51,6 +51,13 @@ def test_what_is_remembered_is_float32_at_least():
         assert p.dtype == dtype
 
 
+def test_an_update_beyond_the_range_is_not_silent():
+    half, _ = pair([60_000.0])
+    half.grad = [-60_000.0]
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        SGD([half], lr=1.0).step()
+
+
 def test_small_gradients_add_up_in_the_momentum():
     half, _ = pair([0.0])
     optimizer = SGD([half], lr=1.0, momentum=0.999)

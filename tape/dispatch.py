@@ -11,7 +11,7 @@ from tape.modes import USUAL, Modes, modes
 from tape.operands import as_constant, as_result, unshared, with_floats, with_name
 from tape.plan import Plan, stand_in
 from tape.primitive import Primitive
-from tape.saved import Guard, guarded, guards_of
+from tape.saved import guard_of, guards_of
 from tape.tensor import Tensor, from_array
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
@@ -30,15 +30,14 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
         if type(value) in _PYTHON_NUMBERS:
             arrays.append(value)          # Python numbers are weak: they take the others' dtype
         elif isinstance(value, Tensor):
-            array = value._data
-            if type(array) is _ndarray and not array.ndim:
-                array = array[()]         # a scalar, as every other value without axes
-            arrays.append(array)
+            arrays.append(value._data)
+            if type(arrays[-1]) is _ndarray and not arrays[-1].ndim:
+                arrays[-1] = arrays[-1][()]       # a scalar, as every other value without axes
             if value._requires_grad and bit:
                 wanted |= bit
                 parents.append(value._record or value)
                 continue
-            mixed = mixed or array.dtype.kind != "f"
+            mixed = mixed or value.dtype.kind != "f"
         else:
             arrays.append(as_constant(operator, value, bit))
             mixed = True
@@ -97,7 +96,7 @@ def _more_values(plan: Plan, arrays: list, out: Any, attributes: dict,
 
 
 def _protect(operator: Primitive, inputs: Sequence, arrays: list, i: int,
-             guards: tuple[Guard, ...] | None) -> tuple[Guard, ...] | None:
+             guards: tuple | None) -> tuple | None:
     """See to it that an input array that is kept stays what it is, or that a change shows.
 
     One of the caller's is copied, in `arrays`. That of a leaf gets a guard, behind those in `guards`.
@@ -106,7 +105,8 @@ def _protect(operator: Primitive, inputs: Sequence, arrays: list, i: int,
     if not isinstance(value, Tensor):
         arrays[i] = arrays[i].copy(order="K")
     elif value._writable and value._data is arrays[i]:
-        guards = (*(guards or ()), guarded(operator.input_name(i), arrays[i]))
+        names = sum(x is value for x in inputs) if len(inputs) < 4 else 1      # in `arrays`
+        guards = (*(guards or ()), (operator.input_name(i), guard_of(value, names)))
     return guards
 
 

@@ -50,19 +50,22 @@ class Tensor(Methods):
     array([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_writable", "__weakref__")
+    __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_writable", "_guard",
+                 "__weakref__")
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None):
         self._data = as_new_array(data, dtype)
         self._grad: np.ndarray | None = None
         self._record: Record | None = None
         self._writable = True
+        self._guard: weakref.ref | None = None
         self._requires_grad = False
         self.requires_grad = requires_grad
 
     # --- the array, its gradient, its place on the tape ---
 
-    # _writable: made by hand, rather than computed. A value without axes is kept as a NumPy scalar, on
+    # _writable: made by hand, rather than computed. _guard: of the array, for the records that keep
+    # it; see ``tape/saved.py``. A value without axes is kept as a NumPy scalar, on
     # which arithmetic is ten times as fast as on an array, until somebody asks for the array.
 
     @property
@@ -74,6 +77,9 @@ class Tensor(Methods):
         notices, and refuses to go on. No result shares memory with it.
         """
         if self._writable:
+            guard = None if self._guard is None else self._guard()
+            if guard is not None:             # a record keeps the array, which is about to be known
+                guard.seal()
             if type(self._data) is not _ndarray:
                 self._data = np.asarray(self._data)
             return self._data
@@ -91,7 +97,11 @@ class Tensor(Methods):
             raise ValueError(f"data: the new array must have shape {self.shape}, got {array.shape}. "
                              f"For another shape make a new Tensor.")
         if array is not self._data:           # it is in t.data -= step, which was done in place
-            self._data, self._writable = np.array(array), True
+            self._own(np.array(array))
+
+    def _own(self, array: np.ndarray) -> None:
+        """Take an array that nobody else has."""
+        self._data, self._writable, self._guard = array, True, None
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -129,7 +139,7 @@ class Tensor(Methods):
                             f"{self.dtype}. Make it of floats: 1.0 rather than 1, or "
                             f"array.astype(np.float32).")
         if not self._writable:            # computed: from here on it is a leaf like any other
-            self._data, self._writable = np.array(self._data), True
+            self._own(np.array(self._data))
         self._requires_grad = bool(value)
 
     @property
@@ -201,8 +211,8 @@ class Tensor(Methods):
 
     def detach(self) -> Tensor:
         """A copy that takes no part in any tape."""
-        copy = from_array(np.array(self._data))
-        copy._writable = True
+        copy = from_array(self._data)
+        copy._own(np.array(self._data))
         return copy
 
     def numpy(self) -> np.ndarray:
@@ -301,6 +311,7 @@ def from_array(data: Any, record: Record | None = None) -> Tensor:
     tensor._record = record
     tensor._requires_grad = record is not None
     tensor._writable = False
+    tensor._guard = None
     return tensor
 
 

@@ -22,6 +22,7 @@ def crafted(version, bomb=2 ** 26):
 
 
 def crafted_configurations(version):
+    """Configurations of other types, of other sizes than the file holds, and of absurd ones."""
     header, weights = small_parts(version)
     wrong = [0, -1, True, 2.0, "2", None, [], {}, [2], 10 ** 6, 10 ** 9, 10 ** 18, 10 ** 4000,
              float("nan"), float("inf"), 1e308]
@@ -157,6 +158,7 @@ def crafted_arrays(version):
 
 
 def crafted_archives(version):
+    """Zip files with entries too many, too few, twice, or other than their directory says."""
     header, weights = small_parts(version)
     listed = entries(header, weights)
     whole = archive(listed)
@@ -217,6 +219,7 @@ def _listed_often(whole, count):
 
 
 def bombs(version, size):
+    """Zip files with compressed entries; inflated, some would have `size` bytes."""
     header, weights = small_parts(version)
     listed = entries(header, weights)
     for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):

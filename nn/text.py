@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import reprlib
 from typing import Any, Iterable, Sequence
 
 import numpy as np
@@ -107,11 +108,23 @@ class WordTokenizer(Tokenizer):
 
 
 def tokenizer_from_dict(state: dict) -> Tokenizer:
-    """The tokenizer that ``to_dict`` described."""
+    """The tokenizer that ``to_dict`` described.
+
+    Raises
+    ------
+    ValueError
+        The state is not of that form.
+    """
     kinds: dict[str, type[Tokenizer]] = {c.kind: c for c in (CharTokenizer, WordTokenizer)}
-    if state.get("kind") not in kinds:
-        raise ValueError(f"tokenizer: kind must be one of {sorted(kinds)}, got {state.get('kind')!r}")
-    return kinds[state["kind"]](state["vocabulary"])
+    if not isinstance(state, dict) or not {"kind", "vocabulary"} <= state.keys():
+        raise ValueError("tokenizer: must be a dict with a kind and a vocabulary")
+    kind, vocabulary = state["kind"], state["vocabulary"]
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"tokenizer: kind must be one of {sorted(kinds)}, got "
+                         f"{reprlib.repr(kind)}")
+    if not isinstance(vocabulary, list) or not all(isinstance(token, str) for token in vocabulary):
+        raise ValueError("tokenizer: the vocabulary must be a list of texts")
+    return kinds[kind](vocabulary)
 
 
 def train_validation_split(ids: np.ndarray, block_size: int,

@@ -291,7 +291,7 @@ class Tensor(Methods):
     def __reduce__(self) -> tuple:
         """Pickle and copy the values; a recorded result comes back without its tape."""
         leaf = self._record is None
-        return _rebuild, (type(self), np.asarray(self._data), self._requires_grad and leaf,
+        return _rebuild, (type(self), self.data, self._requires_grad and leaf,
                           self._grad, getattr(self, "__dict__", {}))
 
     # --- the border to NumPy ---

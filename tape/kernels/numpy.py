@@ -14,7 +14,7 @@ from typing import Callable
 import numpy as np
 
 from tape.kernels.sums import (
-    FOLD, in_float32, reduce_sum, sum_dtype, unbroadcast)
+    FOLD, in_float32, reduce_sum, sum_dtype, unbroadcast, variance)
 
 SQRT_2_OVER_PI = 0.7978845608028654     # sqrt(2 / pi)
 GELU_CUBIC = 0.044715                   # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
@@ -84,6 +84,12 @@ def logsumexp(x, axis=None, keepdims=False):
     with np.errstate(divide="ignore"):
         out = np.log(reduce_sum(np.exp(x - peak), axis, keepdims=True)) + peak
     return out if keepdims else np.squeeze(out, axis=axis)
+
+
+@in_float32
+def deviation(x, axis=None, ddof=0, keepdims=False):
+    """The square root of `variance`."""
+    return np.sqrt(variance(x, axis, ddof, keepdims))
 
 
 @in_float32

@@ -67,6 +67,17 @@ def reduce_mean(x, axis=None, keepdims=False):
     return (reduce_sum(wide, axis, keepdims) / length(x, axis)).astype(x.dtype, copy=False)
 
 
+def variance(x, axis=None, ddof=0, keepdims=False):
+    """np.var, by `reduce_sum`."""
+    x = np.asarray(x)
+    if x.dtype.kind != "f":
+        return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+    wide = x.astype(sum_dtype(x.dtype), copy=False)
+    deviations = wide - reduce_mean(wide, axis, keepdims=True)
+    total = reduce_sum(np.square(deviations), axis, keepdims)
+    return (total / max(length(x, axis) - ddof, 0)).astype(x.dtype, copy=False)
+
+
 def length(x, axis):
     """How many elements a reduction of x over `axis` takes together."""
     if axis is None:
@@ -75,15 +86,20 @@ def length(x, axis):
 
 
 def _rows_to_add(x, axis):
-    """The axes in `axis` that have another one behind them: those that NumPy adds row to row."""
-    if axis is None:
-        return ()
-    last, axes = x.ndim - 1, {i % max(x.ndim, 1) for i in (
-        axis if isinstance(axis, tuple) else (axis,))}
-    while last in axes:                  # along the last axes it adds pairwise
-        axes.discard(last)
-        last -= 1
-    return sorted(i for i in axes if x.shape[i] > FOLD)
+    """The axes in `axis` that NumPy would add row to row, if they are long.
+
+    It adds pairwise along the axis whose elements are next to each other in memory, and along those
+    that continue it without a gap.
+    """
+    axes = range(x.ndim) if axis is None else [
+        i % max(x.ndim, 1) for i in (axis if isinstance(axis, tuple) else (axis,))]
+    pairwise, step = set(), None
+    for i in sorted((i for i in range(x.ndim) if x.shape[i] > 1), key=lambda i: abs(x.strides[i])):
+        if i not in axes or step not in (None, x.strides[i]):
+            break
+        pairwise.add(i)
+        step = x.strides[i] * x.shape[i]
+    return [i for i in axes if i not in pairwise and x.shape[i] > FOLD]
 
 
 def _added_rows(x, axis):

@@ -113,9 +113,8 @@ def _fitting(op: TapeOp, part: Any, node: Node, i: int, output_grad: Node) -> No
     part, x, elementwise = as_node(part), node.inputs[i], op.operator.elementwise
     if elementwise and not _zero_wherever(part, output_grad):
         part = arithmetic.zero_where_undefined(part, output_grad)
-    alone = all(other is x for other in node.inputs)      # no other broadcasts or widens the result
-    if alone and (elementwise and part is output_grad or _copied_by(part) is x):
-        return part
+    if elementwise and part is output_grad and all(other is x for other in node.inputs):
+        return part                 # no other input broadcasts or widens it
     return reductions.sum_to_like(part, x)
 
 
@@ -133,14 +132,6 @@ def _zero_wherever(part: Node, g: Node) -> bool:
         return bool(np.isfinite(part.attrs["constant"]))
     return part.op is op_of(ops.neg) or part.op is op_of(ops.mul) and all(
         map(is_comparison, others))
-
-
-def _copied_by(node: Node) -> Node | None:
-    """The `like` operand of a node, whose shape its value has."""
-    operator = getattr(node.op, "operator", None)
-    if operator is None or "like" not in operator.inputs or operator.variadic:
-        return None
-    return node.inputs[operator.inputs.index("like")]
 
 
 def _forward_of(operator: Primitive) -> Callable:

@@ -43,12 +43,12 @@ def sum_to_like(x, like, /):
 
 
 @derivative(None)
-def count(like, /, axis=None):
-    """How many elements a reduction over `axis` takes together: a number to divide a gradient by.
+def count(like, /, axis=None, ddof=0):
+    """How many elements a reduction over `axis` takes together, less `ddof`: to divide a gradient by.
 
     For float16, which ends at 65,504, an array in float32, so that the quotient is one too.
     """
-    n = kernels.length(like, axis)
+    n = kernels.length(like, axis) - ddof
     return np.asarray(n, kernels.SINGLE) if like.dtype == kernels.HALF else n
 
 
@@ -60,7 +60,7 @@ def mean(x, /, axis=None, keepdims=False):
 
 
 @derivative(lambda g, x, like_x, axis, ddof, keepdims:
-            broadcast_like(2 * g / (count(like_x, axis) - ddof), like_x, axis, keepdims)
+            broadcast_like(2 * g / count(like_x, axis, ddof), like_x, axis, keepdims)
             * (x - mean(x, axis, True)), numpy=np.var)
 def var(x, /, axis=None, ddof=0, keepdims=False):
     """Variance over `axis`: the sum of (x - mean)^2 divided by n - ddof.
@@ -68,7 +68,7 @@ def var(x, /, axis=None, ddof=0, keepdims=False):
     Its derivative is 2 (x_i - mean) / (n - ddof): the term through the mean,
     -2/(n - ddof) * sum_j (x_j - mean) * dmean/dx_i, vanishes because deviations sum to zero.
     """
-    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+    return kernels.variance(x, axis, ddof, keepdims)
 
 
 def _share_among_winners(g, out, x, axis, keepdims):
@@ -124,14 +124,14 @@ def norm(x, /, axis=None, keepdims=False):
 
 
 @derivative(lambda g, out, x, like_x, axis, ddof, keepdims:
-            broadcast_like(_over(g, out) / (count(like_x, axis) - ddof), like_x, axis, keepdims)
+            broadcast_like(_over(g, out) / count(like_x, axis, ddof), like_x, axis, keepdims)
             * (x - mean(x, axis, True)), numpy=np.std)
 def std(x, /, axis=None, ddof=0, keepdims=False):
     """Standard deviation over `axis`: the square root of `var`.
 
     Its derivative is that of var over 2 std: (x_i - mean) / ((n - ddof) std), and 0 where std = 0.
     """
-    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
+    return kernels.deviation(x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
 NUMPY_FUNCTIONS[np.amax], NUMPY_FUNCTIONS[np.amin] = max, min

@@ -1,0 +1,287 @@
+"""Every way to reach an array that the tape keeps, and to change it before the walk back.
+
+The walk gives the gradient at the values of the forward run, or an error that says "in place".
+"""
+
+import numpy as np
+import pytest
+
+import tape
+from tape import Tensor, grad, ops
+from tape import saved
+from tests.checks import leaf
+
+SIZES = [3, 1000, 5000]          # a small array, and two larger ones
+
+
+def values(n):
+    return np.random.default_rng(0).uniform(1, 2, n)
+
+
+CHANGES = {
+    "assignment": lambda a: a.__setitem__(0, 9.0),
+    "in place": lambda a: np.add(a, 1, out=a),
+    "exchange": lambda a: a.__setitem__([0, -1], a[[-1, 0]]),         # the sum stays what it is
+    "reverse": lambda a: a.__setitem__(slice(None), a[::-1].copy()),
+    "sort": lambda a: a.sort(),
+    "sign": lambda a: np.negative(a, out=a),
+    "copyto": lambda a: np.copyto(a, 0.0),
+    "fill": lambda a: a.fill(2.0),
+    "the last bit": lambda a: a.__setitem__(-1, np.nextafter(a[-1], 9)),
+    "ctypes": lambda a: a.ctypes.data and a.put(0, 7.0),
+    "memoryview": lambda a: memoryview(a).__setitem__(0, 1.5)}
+
+REACHES = {
+    "data": lambda t: t.data, "numpy": lambda t: t.numpy(), "a view": lambda t: t.data[:],
+    "reversed view": lambda t: t.data[::-1], "reshaped": lambda t: t.data.reshape(1, -1)[0],
+    "frombuffer": lambda t: np.frombuffer(t.data, t.dtype),
+    "memoryview": lambda t: np.asarray(memoryview(t.data))}
+
+
+def check(x, change, forward=lambda x: (x * x).sum(), slope=lambda v: 2 * v):
+    """The right gradient, or an error that says what happened."""
+    before = x.data.copy()
+    y = forward(x)
+    change()
+    right_or_refused(y, x, slope(before))
+
+
+def right_or_refused(y, x, expected):
+    try:
+        y.backward()
+    except RuntimeError as error:
+        assert "in place" in str(error)
+    else:
+        np.testing.assert_allclose(x.grad, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_leaf_reached_after_it_was_recorded(reach, change, size):
+    x = leaf(values(size))
+    check(x, lambda: change(reach(x)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_leaf_reached_before_it_was_recorded(reach, change, size):
+    x = leaf(values(size))
+    alias = reach(x)
+    check(x, lambda: change(alias))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_leaf_reached_between_two_uses(size):
+    x = leaf(values(size))
+    y = (x * x).sum()
+    alias = x.data
+    z = y + (x * x * x).sum()
+    alias[0] += 1
+    with pytest.raises(RuntimeError, match="in place"):
+        z.backward()
+
+
+def test_an_alias_that_is_only_looked_at_costs_nothing_but_a_checksum():
+    x = leaf(values(5000))
+    alias = x.data
+    (x * x).sum().backward()
+    np.testing.assert_array_equal(x.grad, 2 * alias)
+
+
+def test_a_change_that_is_undone_is_no_change():
+    x = leaf(values(5000))
+    y = (x * x).sum()
+    x.data[0] += 1
+    x.data[0] = values(5000)[0]
+    y.backward()
+    np.testing.assert_array_equal(x.grad, 2 * x.data)
+
+
+def test_shape_and_dtype_of_a_kept_array():
+    x = leaf(np.ones((2, 2)))
+    y = (x * x).sum()
+    x.data.resize(4, refcheck=False)
+    right_or_refused(y, x, np.full((2, 2), 2.0))
+
+
+def test_a_training_loop_takes_no_checksum(monkeypatch):
+    def refuse(array):
+        raise AssertionError("a checksum was taken")
+    w, b = leaf(np.ones((40, 40))), leaf(np.ones(40))
+    monkeypatch.setattr(saved, "checksum", refuse)
+    for _ in range(3):
+        w.grad = b.grad = None
+        h = w @ (w * w) + b
+        (ops.layer_norm(h, b, b) * w).sum().backward()
+        for p in (w, b):
+            p.data -= 0.1 * p.grad
+
+
+# --- what an operator returns may be its very input ---
+
+SAME = {
+    "squeeze": lambda p: p.squeeze(), "reshape": lambda p: p.reshape(p.shape),
+    "getitem": lambda p: p[...], "slice": lambda p: p[:], "transpose": lambda p: p.transpose(0),
+    "astype": lambda p: p.astype(p.dtype), "broadcast_to": lambda p: p.broadcast_to(p.shape),
+    "moveaxis": lambda p: ops.moveaxis(p, 0, 0), "split": lambda p: p.split(1)[0],
+    "positive": lambda p: +p, "power": lambda p: p ** 1, "clip": lambda p: p.clip(),
+    "identity of a user's": tape.primitive(lambda x: x, lambda g: g, name="same"),
+    "view of a user's": tape.primitive(lambda x: x[::-1][::-1], lambda g: g, name="view")}
+
+
+@pytest.mark.parametrize("same", SAME.values(), ids=SAME)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_result_is_not_the_leaf_that_it_was_made_from(same, create_graph):
+    p = leaf([1.0, 2.0, 4.0])
+    q = same(p)
+    y = (q * q).sum()
+    p.data -= 0.5
+    try:
+        slope = grad(y, p, create_graph=create_graph)
+    except RuntimeError as error:
+        assert "in place" in str(error) or "new array" in str(error)
+    else:
+        np.testing.assert_array_equal(slope.data, [2, 4, 8])
+
+
+def test_a_users_operator_that_returns_a_constant_array():
+    second = tape.primitive(lambda x, y, /: y, None, lambda g: g, name="second")
+    x, c = leaf([1.0, 2.0]), np.array([3.0, 4.0])
+    y = second(c, x) * ops.add(second(x.detach(), x), 0)
+    assert y.shape == (2,)
+    first = tape.primitive(lambda x, y, /: y, lambda g: g * 0, None, name="first")
+    y = first(x, c)
+    z = (y * x).sum()
+    c[:] = 0
+    z.backward()
+    np.testing.assert_array_equal(x.grad, [3, 4])
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: ops.layer_norm(x), ops.gelu, lambda x: ops.causal_attention(x, x, x),
+    lambda x: ops.cross_entropy(x, [0, 1])], ids=["layer_norm", "gelu", "attention", "cross entropy"])
+def test_fused_operators_under_create_graph(function):
+    # Their second derivative runs the composed definition on the kept inputs again.
+    start = np.array([[1.0, 2.0], [3.0, -1.0]])
+    x, untouched = leaf(start), leaf(start)
+
+    def curve(x, change):
+        slope = grad((function(x) ** 2).sum(), x, create_graph=True)
+        change()
+        return grad((slope ** 2).sum(), x).data
+    expected = curve(untouched, lambda: None)
+    try:
+        found = curve(x, lambda: np.multiply(x.data, 0.5, out=x.data))
+    except RuntimeError as error:
+        assert "in place" in str(error)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+# --- what was computed cannot be written to ---
+
+
+@pytest.mark.parametrize("reach", [np.asarray, lambda t: t.data, lambda t: t.numpy(),
+                                   lambda t: t.__array__(), lambda t: np.asarray(t.data)])
+def test_an_array_of_a_result_is_read_only(reach):
+    with tape.no_grad():
+        t = leaf([1.0, 2.0]).exp()
+    assert not reach(t).flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        reach(t)[0] = 1
+
+
+def test_a_copy_of_a_result_can_be_written_to():
+    with tape.no_grad():
+        t = leaf([1.0, 2.0]).exp()
+    np.array(t)[0] = 1
+    t.detach().data[0] = 1
+    np.testing.assert_array_equal(t.data, np.exp([1.0, 2.0]))
+
+
+# --- rules ---
+
+
+@pytest.mark.parametrize("shape", [(2,), ()])
+def test_a_rule_that_writes_to_its_cotangent(shape):
+    def doubled(g):
+        g *= 2
+        return g
+    bad = tape.primitive(lambda x, y: x + y, doubled, lambda g: g, name="bad")
+    x, y = leaf(np.ones(shape)), leaf(np.ones(shape))
+    upstream = np.ones(shape)
+    try:
+        bad(x, y).backward(upstream)
+    except ValueError as error:
+        for words in ("bad: ", "must not write to its cotangent", "test_changed_arrays.py:"):
+            assert words in str(error)
+    else:
+        np.testing.assert_array_equal(x.grad, 2 * np.ones(shape))
+        np.testing.assert_array_equal(y.grad, np.ones(shape))
+    np.testing.assert_array_equal(upstream, np.ones(shape))
+
+
+def test_a_cotangent_that_a_rule_passes_on_stays_the_users():
+    upstream = np.ones(3)
+    x = leaf(np.ones(3))
+    (x + 0.0).backward(upstream)
+    assert upstream.flags.writeable and x.grad.flags.writeable
+    x.grad[0] = 5
+    np.testing.assert_array_equal(upstream, 1)
+
+
+# --- strict mode ---
+
+
+def test_strict_names_what_was_changed():
+    buffer = np.zeros(3)
+    square = tape.primitive(lambda x: np.multiply(x, x, out=buffer), lambda g, out, x: g * 2 * x,
+                            name="square")
+    x = leaf([1.0, 2.0, 3.0])
+    with tape.strict():
+        y = square(x * 1)
+        square(x * 2)                        # overwrites the first result
+    with pytest.raises(RuntimeError, match=r"square: its out, of shape \(3,\), was changed in place"):
+        y.sum().backward()
+
+
+def test_strict_changes_no_number():
+    def gradients():
+        x, w = leaf(values(12).reshape(3, 4)), leaf(values(16).reshape(4, 4))
+        h = ops.layer_norm(ops.gelu(x @ w)) + ops.causal_attention(x, x, x)
+        ops.cross_entropy(ops.concatenate([h, x]), [0, 1, 2, 3, 0, 1]).backward()
+        return x.grad, w.grad
+    with tape.strict():
+        strictly = gradients()
+    for a, b in zip(strictly, gradients()):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- the checksum ---
+
+
+@pytest.mark.parametrize("n", [1, 3, 513, 1024, 1025, 4096 * 3 + 5])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
+def test_a_checksum_tells_any_two_arrays_apart(n, dtype):
+    rng = np.random.default_rng(n)
+    x = rng.integers(0, 100, n).astype(dtype)
+    assert saved.checksum(x) == saved.checksum(x.copy())
+    for _ in range(30):
+        other = x.copy()
+        i, j = rng.integers(0, n, 2)
+        other[[i, j]] = other[[j, i]]
+        assert (saved.checksum(other) == saved.checksum(x)) == bool((other == x).all())
+        other = x.copy()
+        other[i] += 1
+        assert saved.checksum(other) != saved.checksum(x)
+
+
+def test_references_are_counted_right():
+    x = Tensor(values(3), requires_grad=True)
+    assert saved.guard_of(x, 0).before is None
+    alias = x.data[1:]
+    assert saved.guard_of(x, 0).before is not None
+    del alias
+    assert saved.guard_of(x, 0).before is None

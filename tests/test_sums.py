@@ -1,0 +1,159 @@
+"""What is added up is added up in float32 at least, and with a small rounding error."""
+
+import numpy as np
+import pytest
+
+import tape
+import tape.lazy as ad
+from tape import Tensor, grad, kernels, ops
+from tests.checks import leaf
+
+RNG = np.random.default_rng(3)
+MANY = 70_000          # more than float16 can count
+
+
+def half(values):
+    return leaf(values, np.float16)
+
+
+# --- float16 ---
+
+
+@pytest.mark.parametrize("width", [1024, 4096, MANY])
+@pytest.mark.parametrize("scale", [1, 200])
+def test_layer_norm_in_float16(width, scale):
+    x = (RNG.standard_normal((2, width)) * scale).astype(np.float16)
+    t, w, b = half(x), half(np.ones(width)), half(np.zeros(width))
+    out = ops.layer_norm(t, w, b)
+    wide = leaf(x)
+    expected = ops.layer_norm(wide)
+    assert out.dtype == np.float16
+    np.testing.assert_allclose(out.data, expected.data, atol=4e-3)
+    g = RNG.standard_normal(x.shape).astype(np.float16)
+    out.backward(g)
+    expected.backward(g.astype(np.float64))
+    np.testing.assert_allclose(t.grad * scale, wide.grad * scale, atol=1e-2)
+    np.testing.assert_allclose(b.grad, g.astype(float).sum(axis=0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("function", [ops.mean, ops.var, ops.std])
+def test_the_gradient_of_a_mean_in_float16(function, create_graph):
+    values = RNG.standard_normal(MANY).astype(np.float16)
+    x, wide = half(values), leaf(values)
+    slope = grad(function(x), x, create_graph=create_graph)
+    expected = grad(function(wide), wide)
+    assert slope.dtype == np.float16
+    np.testing.assert_allclose(slope.data, expected.data, atol=6e-8, rtol=2e-3)
+
+
+def test_the_gradient_of_a_mean_of_nodes_in_float16():
+    x = ad.Variable("x")
+    (slope,) = ad.Evaluator(ad.gradients(tape.mean(x), [x])).run({x: np.ones(MANY, np.float16)})
+    assert slope.dtype == np.float16
+    np.testing.assert_allclose(slope, 1 / MANY, rtol=5e-3)
+
+
+def test_the_gradient_of_a_loss_over_many_rows_in_float16():
+    logits, targets = half(np.zeros((MANY, 4))), np.zeros(MANY, int)
+    loss = ops.cross_entropy(logits, targets)
+    np.testing.assert_allclose(loss.data, np.log(4), rtol=1e-3)
+    loss.backward()
+    np.testing.assert_allclose(logits.grad[0], np.array([-.75, .25, .25, .25]) / MANY, rtol=2e-2)
+
+
+@pytest.mark.parametrize("function, values, expected", [
+    (ops.norm, np.full(4, 300.0), 600), (ops.norm, np.full(MANY, 0.01), 0.01 * MANY ** 0.5),
+    (ops.mean, np.full(MANY, 100.0), 100), (lambda x: ops.sum(x, axis=0), np.ones((10_000, 2)), 10_000),
+    (lambda x: ops.sum(x, axis=(0, 1)), np.ones((100, 100, 2)), 10_000),
+    (ops.logsumexp, np.zeros(MANY), np.log(MANY)), (lambda x: ops.softmax(x).sum(), np.zeros(MANY), 1),
+    (ops.var, np.array([-300.0, 300.0] * 5) / 2, 150 ** 2)])
+def test_reductions_in_float16(function, values, expected):
+    out = function(half(values))
+    assert out.dtype == np.float16
+    np.testing.assert_allclose(out.data, expected, rtol=3e-3)
+
+
+def test_gelu_and_attention_in_float16():
+    x = half([-300.0, -2.0, 0.5, 2.0, 300.0])
+    ops.gelu(x).backward(np.ones(5, np.float16))
+    np.testing.assert_allclose(x.grad, [0, -0.0861, 0.8673, 1.0861, 1], atol=2e-3)
+    q = half(np.full((3, 4), 100.0))
+    np.testing.assert_allclose(ops.causal_attention(q, q, q).data, 100)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("use", [
+    lambda b: b + np.ones((10_000, 3), np.float16), lambda b: ops.stack([b] * 5000 + [b] * 5000),
+    lambda b: ops.broadcast_to(b, (100, 100, 3)), lambda b: b[np.zeros(10_000, int)] if b.ndim > 1
+    else b.reshape(1, 3)[np.zeros(10_000, int)],
+    lambda b: ops.embedding(b.reshape(1, 3), np.zeros(10_000, int)),
+    lambda b: b.reshape(1, 3)[(np.zeros(10_000, int), slice(None))]],
+    ids=["bias", "many uses", "broadcast", "getitem", "embedding", "two indices"])
+def test_ten_thousand_contributions_in_float16(use, create_graph):
+    b = half(np.ones(3))
+    out = use(b)
+    slope = grad(out, b, np.ones(out.shape, np.float16), create_graph=create_graph)
+    assert slope.dtype == np.float16
+    np.testing.assert_array_equal(slope.data, 10_000)
+
+
+def test_many_scalar_contributions_in_float16():
+    x = half(1.0)
+    out = ops.stack([x * 1 for _ in range(5000)])
+    out.backward(np.ones(5000, np.float16))
+    assert x.grad == 5000 and x.grad.dtype == np.float16
+
+
+# --- float32: a few units in the last place ---
+
+
+def ulps(found, exact):
+    return np.max(np.abs(found - exact) / np.spacing(np.abs(exact).astype(found.dtype)))
+
+
+@pytest.mark.parametrize("shape, axis", [
+    ((10_000, 3), 0), ((100_000, 1), 0), ((4, 3000, 5), 1), ((50, 200, 3), (0, 1)), ((17, 2), 0),
+    ((3000, 4, 5), (0, 2)), ((3000,), 0), ((3, 3000), -1), ((300, 300), None), ((257, 3), (-2,))])
+@pytest.mark.parametrize("values", ["tenth", "random"])
+def test_a_sum_in_float32(shape, axis, values):
+    x = np.full(shape, 0.1, np.float32) if values == "tenth" else RNG.random(shape, np.float32)
+    exact = x.sum(axis=axis, dtype=np.float64)
+    assert ulps(kernels.reduce_sum(x, axis), exact) < 5
+    assert ulps(kernels.reduce_sum(np.asfortranarray(x), axis), exact) < 5
+    assert ulps(ops.mean(x, axis), exact / (x.size / exact.size)) < 5
+    assert kernels.reduce_sum(x, axis, keepdims=True).shape == x.sum(axis=axis, keepdims=True).shape
+
+
+@pytest.mark.parametrize("use", [
+    lambda b, x: x + b, lambda b, x: ops.layer_norm(x, None, b), lambda b, x: b * np.ones_like(x)])
+def test_a_bias_gradient_in_float32(use):
+    b, g = leaf(np.zeros(8), np.float32), RNG.random((10_000, 8), np.float32)
+    use(b, RNG.standard_normal((10_000, 8)).astype(np.float32)).backward(g)
+    assert ulps(b.grad, g.sum(axis=0, dtype=np.float64)) < 5
+
+
+def test_a_scale_gradient_in_float32():
+    x = np.abs(RNG.standard_normal((10_001, 8))).astype(np.float32)
+    w, g = leaf(np.ones(8), np.float32), RNG.random((10_001, 8), np.float32)
+    ops.layer_norm(Tensor(x), w).backward(g)
+    normalised = ops.layer_norm(Tensor(x)).data.astype(np.float64)
+    exact = (g * normalised).sum(axis=0)
+    scale = np.abs(g * normalised).sum(axis=0)        # the terms have both signs
+    assert np.max(np.abs(w.grad - exact) / scale) < 1e-6
+
+
+@pytest.mark.parametrize("shape, axis", [
+    ((0, 3), 0), ((3, 0), 1), ((3, 0), 0), ((), None), ((0,), None)])
+def test_sums_of_nothing_and_of_a_number(shape, axis):
+    x = np.ones(shape, np.float32)
+    out = kernels.reduce_sum(x, axis)
+    np.testing.assert_array_equal(out, np.sum(x, axis=axis))
+    assert out.dtype == np.float32 and out.shape == np.sum(x, axis=axis).shape
+
+
+def test_sums_of_integers_and_booleans_are_numpys():
+    for x in (np.arange(40, dtype=np.uint8).reshape(20, 2), np.ones((30, 2), bool)):
+        for found, expected in ((ops.sum(x, 0), np.sum(x, 0)), (ops.mean(x, 0), np.mean(x, 0))):
+            np.testing.assert_array_equal(found, expected)
+            assert found.dtype == expected.dtype

@@ -96,7 +96,7 @@ def checksum(array: np.ndarray) -> Any:
     """
     if array.nbytes <= _SMALL:
         return array.tobytes()
-    return zlib.crc32(array.ravel("K"))       # "K": in the order of memory, without a copy
+    return zlib.crc32(array.ravel("K").data)       # "K": in the order of memory, without a copy
 
 
 def check(record: Record) -> None:

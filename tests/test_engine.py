@@ -360,3 +360,74 @@ def test_a_retaining_tensor_may_be_gone_by_the_time_of_the_walk():
     z = (x * x).retain_grad() * 2
     z.backward()
     assert x.grad == 12
+
+
+# --- what a record does not keep, and what a failed walk does not leave ---
+
+
+@pytest.mark.parametrize("use", [lambda w, c: w + c, lambda w, c: c - w, lambda w, c: w.sum() + c,
+                                 lambda w, c: ops.concatenate([w, c]), lambda w, c: ops.stack([c, w]),
+                                 lambda w, c: w / c.sum() + c])
+def test_a_constant_that_no_rule_names_is_let_go(use):
+    w = leaf(np.ones(100))
+    for make in (lambda: np.ones(100), lambda: Tensor(np.ones(100))):
+        with reference_counting_alone():
+            big = make()
+            alive = weakref.ref(big)
+            out = use(w, big)
+            assert out.requires_grad
+            del big
+            assert alive() is None
+
+
+def test_a_failed_walk_leaves_no_gradient_behind():
+    calls = []
+
+    def fails_once(g):
+        calls.append(g)
+        if len(calls) == 1:
+            raise RuntimeError("not today")
+        return g
+    flaky = tape.primitive(lambda x: x * 1, fails_once, name="flaky")
+    x = leaf([1.0, 2.0])
+    h = flaky(x * 2).retain_grad()
+    top = (h * 3).retain_grad()
+    for _ in range(2):
+        try:
+            top.sum().backward(retain_graph=True)
+        except RuntimeError as error:
+            assert "not today" in str(error)
+            assert top.grad is None and h._grad is None and x.grad is None
+    np.testing.assert_array_equal(top.grad, [1, 1])
+    np.testing.assert_array_equal(h.grad, [3, 3])
+    np.testing.assert_array_equal(x.grad, [6, 6])
+
+
+# --- picks are undone in place ---
+
+
+@pytest.mark.parametrize("pieces", [
+    lambda x: [x[i] for i in range(4)], lambda x: list(x), lambda x: ops.split(x, 4),
+    lambda x: ops.split(x, [1, 3]), lambda x: [x[1:], x[::-1], x[[0, 0, 3]], x[x.data[:, 0] > 0]],
+    lambda x: [ops.embedding(x, [0, 3, 3]), x[(0, 1), (1, 1)], x[..., 0], x * 2],
+    lambda x: [x[((0, 0), (1, 1))], x[np.array(2)], x[np.array([True, False, True, True])]]])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_several_picks_of_one_array(pieces, create_graph):
+    values = np.random.default_rng(0).standard_normal((4, 3))
+
+    def loss(x):
+        return sum(((p * p * p).sum() for p in pieces(x)), (x * 0.5).sum())
+    assert tape.gradcheck(loss, [values], order=2)
+    x = leaf(values)
+    slope = grad(loss(x), x, create_graph=create_graph)
+    if create_graph:                    # the third derivative, along a line
+        def along(step):
+            y = leaf(values + step)
+            first = grad(loss(y), y, create_graph=True)
+            return grad((first * first).sum(), y, create_graph=True).sum(), y
+        total, y = along(0.0)
+        third = grad(total, y).data.sum()
+        ends = [along(step)[0].item() for step in (1e-5, -1e-5)]
+        np.testing.assert_allclose(third, (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
+    loss(x).backward()
+    np.testing.assert_allclose(x.grad, slope.data)

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+import tape
+import tape.lazy as ad
 from tape import Tensor, enable_grad, grad, no_grad, ops
 from tape.gradcheck import gradcheck
 from tests.checks import leaf
@@ -209,3 +211,74 @@ def test_higher_orders_keep_the_dtype(dtype):
     for _ in range(3):
         y = grad(y.sum(), x, create_graph=True)
         assert y.dtype == dtype
+
+
+# --- where a derivative is infinite or not defined, the others must not suffer ---
+
+
+def hessian_rows(function, values):
+    """The sums of the rows of the Hessian: by the tape, and by the static graph."""
+    x = leaf(values)
+    with np.errstate(divide="ignore"):
+        slope = grad(function(x), x, create_graph=True)
+    by_tape = grad(slope.sum(), x).data
+    v = ad.Variable("x")
+    (first,) = ad.gradients(function(v), [v])
+    (curve,) = ad.gradients(tape.sum(first), [v])
+    (by_graph,) = ad.Evaluator([curve]).run({v: np.array(values, float)})
+    return by_tape, by_graph
+
+
+@pytest.mark.parametrize("function, values, expected", [
+    (lambda x: tape.sum((tape.sqrt(x) - np.array([0.0, 2.0])) ** 2), [0, 4], [0, 0.125]),
+    (lambda x: tape.sum((tape.sqrt(x) - np.array([0.0, 2.0])) ** 3), [0, 4], [0, 0]),
+    (lambda x: tape.sum(tape.sqrt(x * np.array([0.0, 1.0])) * np.array([0.0, 1.0])), [5, 4],
+     [0, -1 / 32]),
+    (lambda x: tape.sum(tape.where(np.array([False, True]), tape.log(x), x)), [0, 2], [0, -0.25]),
+    (lambda x: tape.norm(x), [0, 0], [0, 0]),
+    (lambda x: tape.sum(tape.norm(x, axis=1)), [[0, 0], [3, 4]],
+     [[0, 0], [(16 - 12) / 125, (9 - 12) / 125]]),
+    (lambda x: tape.std(x), [1, 1, 1], [0, 0, 0]),
+    (lambda x: tape.sum((x ** 0.5 - np.array([0.0, 2.0])) ** 2), [0, 4], [0, 0.125]),
+    (lambda x: tape.sum(tape.abs(x) * x), [0, 2], [0, 2])])
+def test_a_hessian_beside_a_point_without_derivative(function, values, expected):
+    for found in hessian_rows(function, values):
+        np.testing.assert_allclose(found, expected, atol=1e-15)
+
+
+def test_the_third_derivative_beside_a_point_without_derivative():
+    x = leaf([0.0, 4.0])
+    y = ((x.sqrt() - np.array([0.0, 2.0])) ** 2).sum()          # y'' = 2 x^(-3/2) / 2 at the second
+    first = grad(y, x, create_graph=True)
+    second = grad(first.sum(), x, create_graph=True)
+    third = grad(second.sum(), x)
+    np.testing.assert_allclose(second.data, [0, 0.125])
+    np.testing.assert_allclose(third.data, [0, -1.5 * 4 ** -2.5])
+
+
+@pytest.mark.parametrize("x, y, mixed", [(2.0, 0.0, 0.5), (2.0, 1.0, 1 + np.log(2)),
+                                         (2.0, -1.0, (1 - np.log(2)) / 4), (0.0, 2.0, 0.0)])
+def test_the_mixed_derivative_of_a_power(x, y, mixed):
+    # d/dy y x^(y-1) = x^(y-1) (1 + y log x)
+    for order in ((0, 1), (1, 0)):
+        both = [leaf([x]), leaf([y])]
+        slope = grad((both[0] ** both[1]).sum(), both[order[0]], create_graph=True)
+        np.testing.assert_allclose(grad(slope.sum(), both[order[1]]).data, [mixed])
+
+
+@pytest.mark.parametrize("shapes", [((3, 2), (2, 3, 2), (2, 3, 2)), ((2, 3, 2), (3, 2), (2, 3, 2)),
+                                    ((2, 3, 2), (1, 3, 2), (3, 2)), ((4, 1, 2, 3), (3, 3), (2, 3, 3))])
+def test_attention_with_operands_that_broadcast(shapes):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    assert tape.gradcheck(tape.causal_attention, arrays, order=2)
+    nodes = [ad.Variable(name) for name in "qkv"]
+    slopes = ad.gradients(tape.sum(tape.causal_attention(*nodes) ** 2), nodes)
+    curves = ad.gradients(sum((tape.sum(s * s) for s in slopes[1:]), tape.sum(slopes[0] ** 2)), nodes)
+    found = ad.Evaluator([*slopes, *curves]).run(dict(zip(nodes, arrays)))
+    leaves = [leaf(a) for a in arrays]
+    first = grad((tape.causal_attention(*leaves) ** 2).sum(), leaves, create_graph=True)
+    second = grad(sum(((s * s).sum() for s in first[1:]), (first[0] ** 2).sum()), leaves)
+    for a, b, x in zip(found, [*first, *second], [*arrays, *arrays]):
+        assert a.shape == b.shape == x.shape
+        np.testing.assert_allclose(a, b.data, rtol=1e-10, atol=1e-12)

@@ -328,3 +328,47 @@ def test_causal_attention_does_not_see_the_future():
 def test_causal_attention_refuses_more_queries_than_keys():
     with pytest.raises(ValueError, match="causal_attention: .* T <= S"):
         ops.causal_attention(np.ones((3, 2)), np.ones((2, 2)), np.ones((2, 2)))
+
+
+# --- plain operands: what NumPy does with lists and Python's numbers ---
+
+PLAIN_CALLS = {
+    "add": ([1, 2], [3, 4]), "sub": ([1, 2], [3, 5]), "mul": ([1, 2], [3, 4]), "div": ([1.0], [4]),
+    "neg": ([1, -2],), "power": ([1.0, 2.0], [2.0, 3.0]), "maximum": ([1, 5], [3, 4]),
+    "matmul": ([[1.0, 2.0]], [[3.0], [4.0]]), "layer_norm": ([[1.0, 2.0]],), "norm": ([3.0, 4.0],),
+    "softmax": ([1.0, 2.0],), "sum": ([[1, 2], [3, 4]],), "mean": ([1, 2],), "var": ([1.0, 2.0],),
+    "transpose": ([[1, 2], [3, 4]],), "getitem": ([1, 2, 3], [0, 0]), "split": ([1, 2, 3, 4], 2),
+    "where": ([True, False], [1, 2], [3, 4]), "gelu": ([1.0, -1.0],), "relu": ([-1, 2],),
+    "concatenate": ([[1, 2], [3]],), "stack": ([[1, 2], [3, 4]],), "pad": ([1, 2], 1),
+    "embedding": ([[1.0, 2.0], [3.0, 4.0]], [1, 1]), "cross_entropy": ([[1.0, 2.0]], [1]),
+    "causal_attention": ([[1.0, 2.0]], [[1.0, 2.0]], [[3.0, 4.0]]), "astype": ([1, 2], np.float32),
+    "dropout": ([1.0, 2.0], 0.5, 0), "clip": ([1, 5], 2, 3), "squeeze": ([[1, 2]],)}
+
+
+@pytest.mark.parametrize("name", PLAIN_CALLS)
+def test_lists_are_arrays(name):
+    operator, operands = getattr(tape, name), PLAIN_CALLS[name]
+    arrays = [np.array(x) if isinstance(x, list) and name not in ("concatenate", "stack") else x
+              for x in operands]
+    found, expected = operator(*operands), operator(*arrays)
+    several = isinstance(found, list)
+    for a, b in zip(found if several else [found], expected if several else [expected], strict=True):
+        assert not isinstance(a, list)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("found, expected", [
+    (lambda: tape.add([1, 2], [3, 4]), [4, 6]), (lambda: tape.mul([1, 2], 3), [3, 6]),
+    (lambda: tape.div(1.0, 0.0), np.inf), (lambda: tape.div([1, -1], 0), [np.inf, -np.inf]),
+    (lambda: tape.neg([1, 2]), [-1, -2]), (lambda: tape.power(0.0, -1), np.inf),
+    (lambda: tape.add(True, True), True), (lambda: tape.sub((3, 4), (1, 1)), [2, 3])])
+def test_plain_numbers_and_lists_by_hand(found, expected):
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(found(), expected)
+
+
+def test_a_static_graph_of_numbers_divides_as_numpy_does():
+    import tape.lazy as ad
+    x = ad.Variable("x")
+    np.testing.assert_array_equal(ad.Evaluator([x / x]).run({x: 0.0}), [np.nan])
+    np.testing.assert_array_equal(ad.add.compute(x + x, [[1, 2], [3, 4]]), [4, 6])

@@ -1,0 +1,119 @@
+"""Static graphs at their edges: deep ones, users' operators, mixed dtypes, and what errors say."""
+
+import gc
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+
+import tape
+import tape.lazy as ad
+
+
+# --- pickles of deep graphs, and operators that are freed ---
+
+
+def chain(x, length):
+    for i in range(length):
+        x = x + 1 if i % 2 else x * x
+    return x
+
+
+@pytest.mark.parametrize("dumps", [pickle.dumps, lambda x: pickle.dumps(x, protocol=2), pickle._dumps])
+def test_a_deep_graph_pickles_without_recursion(dumps):
+    x = ad.Variable("x")
+    y = chain(x, 3000)
+    again, x2, evaluator = pickle.loads(dumps([y, x, ad.Evaluator([y])]))
+    order = ad.topological_sort(again)
+    assert order[0] is x2 and len(order) == len(ad.topological_sort(y))
+    assert evaluator.eval_nodes[0] is again               # one graph, however it is reached
+    assert [node.name for node in order] == [node.name for node in ad.topological_sort(y)]
+
+
+def test_a_pickle_grows_with_the_graph():
+    short, long = (len(pickle.dumps(chain(ad.Variable("x"), n))) / n for n in (1000, 8000))
+    assert long < 1.5 * short
+
+
+def test_a_shared_node_is_pickled_once():
+    x = ad.Variable("x")
+    left, right = x * 2, x * 3
+    a, b = pickle.loads(pickle.dumps((left, right)))
+    assert a.inputs[0] is b.inputs[0]
+
+
+def test_a_users_operator_is_freed_with_its_last_node():
+    def use():
+        cube = tape.primitive(lambda x: x ** 3, lambda g, x: g * 3 * x ** 2, name="cube")
+        x = ad.Variable("x")
+        y = cube(x)
+        (slope,) = ad.gradients(y, [x])
+        np.testing.assert_array_equal(ad.Evaluator([slope]).run({x: np.array([2.0])}), [[12.0]])
+        return weakref.ref(cube)
+    alive = use()
+    gc.collect()
+    assert alive() is None
+
+
+# --- words ---
+
+
+def test_comparisons_of_a_tensor_and_a_node_make_nodes():
+    x, t = ad.Variable("x"), tape.Tensor([1.0, 2.0])
+    for node in (t < x, x > t, np.less(t, x), np.greater(x, t)):
+        np.testing.assert_array_equal(ad.Evaluator([node]).run({x: np.array([1.5, 1.5])}),
+                                      [[True, False]])
+
+
+@pytest.mark.parametrize("name", sorted(tape.ops.__all__))
+def test_what_a_hint_says_takes_nodes_takes_nodes(name):
+    try:
+        getattr(ad, name)
+    except AttributeError as error:
+        text = str(error)
+        if "takes nodes too" not in text:
+            assert name in ("dot", "dropout") and "node" in text or "multiply" in text
+            return
+    arguments = {"concatenate": [[X_NODE, X_NODE]], "stack": [[X_NODE, X_NODE]], "split": [X_NODE, 2],
+                 "reshape": [X_NODE, (4,)], "getitem": [X_NODE, 0], "pad": [X_NODE, 1],
+                 "clip": [X_NODE, 0, 1], "astype": [X_NODE, np.float32], "power": [X_NODE, 2],
+                 "broadcast_to": [X_NODE, (2, 2, 2)], "expand_dims": [X_NODE, 0],
+                 "swapaxes": [X_NODE, 0, 1], "moveaxis": [X_NODE, 0, 1],
+                 "where": [X_NODE, X_NODE, X_NODE], "causal_attention": [X_NODE] * 3}
+    function = getattr(tape, name)
+    binary = {"add", "sub", "mul", "div", "matmul", "maximum", "minimum", "embedding", "cross_entropy"}
+    given = arguments.get(name, [X_NODE] * (2 if name in binary else 1))
+    out = function(*given)
+    assert all(isinstance(node, ad.Node) for node in (out if isinstance(out, list) else [out]))
+
+
+X_NODE = ad.Variable("x")
+
+
+def test_a_number_taken_from_unsigned_integers():
+    x = ad.Variable("x")
+    values = np.array([1, 5, 255], np.uint8)
+    for node, expected in ((x - 3, values - np.uint8(3)), (x + 3, values + np.uint8(3)),
+                           (3 - x, np.uint8(3) - values), (x * 2, values * np.uint8(2))):
+        np.testing.assert_array_equal(ad.Evaluator([node]).run({x: values})[0], expected)
+
+
+@pytest.mark.parametrize("dtypes", [(np.float64, np.float32), (np.float32, np.float64),
+                                    (np.float16, np.float32), (np.float64, np.float16)])
+@pytest.mark.parametrize("function", [
+    lambda a, b: a @ b, lambda a, b: a * b, lambda a, b: a / b, lambda a, b: tape.maximum(a, b),
+    lambda a, b: tape.concatenate([a, b]), lambda a, b: tape.where(tape.relu(a), a, b),
+    lambda a, b: tape.layer_norm(a, tape.getitem(b, 0)), lambda a, b: tape.reshape(a, (4,)) * b[0, 0],
+    lambda a, b: tape.causal_attention(a, b, a), lambda a, b: tape.mean(a, 0) - b])
+def test_a_gradient_has_the_dtype_of_its_operand(function, dtypes):
+    arrays = [np.array([[1.0, 2.0], [3.0, 5.0]], dtype) for dtype in dtypes]
+    a, b = ad.Variable("a"), ad.Variable("b")
+    slopes = ad.gradients(tape.sum(function(a, b) ** 2), [a, b])
+    found = ad.Evaluator(slopes).run(dict(zip((a, b), arrays)))
+    leaves = [tape.Tensor(x, requires_grad=True) for x in arrays]
+    (function(*leaves) ** 2).sum().backward()
+    for slope, x, eager in zip(found, arrays, leaves):
+        assert slope.dtype == x.dtype == eager.grad.dtype
+        assert slope.shape == x.shape
+        np.testing.assert_allclose(slope, eager.grad, rtol=3e-3 if np.float16 in dtypes else 1e-5)

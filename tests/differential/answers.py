@@ -1,0 +1,121 @@
+"""What a route answers, and when two answers agree.
+
+An answer is the value of a program and its derivatives: the gradient g, then the gradient of
+sum(w g), which is the Hessian times w, and the gradient of sum(u H w), the third derivative along w
+and u. The directions w and u are fixed numbers for each program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+import numpy as np
+
+from tests.differential import reference
+from tests.differential.jets import E1, E2, E3, Jet, seeds
+from tests.differential.program import Program
+
+# Relative to the largest entry of the derivative that is compared, but at least to 1. A program of
+# 20 instructions with values up to 1e3 rounds by 1e-16 about a thousand times, with factors up to 1e3;
+# each order of differentiation divides and subtracts once more.
+TOLERANCES = {
+    "float64": (1e-10, 1e-9, 1e-8, 1e-6),
+    "float32": (1e-4, 1e-3, np.inf, np.inf),
+    "float16": (1e-2, 3e-2, np.inf, np.inf)}
+LARGEST = (1e5, 1e6, 1e7, 1e8)       # of each order; larger answers are not compared
+
+
+@dataclass
+class Answer:
+    """``orders[0]`` is the value; ``orders[n]`` has an array for each leaf."""
+
+    orders: list[list[np.ndarray]]
+
+    @property
+    def value(self) -> np.ndarray:
+        return self.orders[0][0]
+
+
+class Mismatch(AssertionError):
+    """A route disagrees."""
+
+
+def precision(program: Program) -> str:
+    """The shortest dtype that numbers of the program are rounded to."""
+    kinds = [a.dtype for a in program.leaves.values()]
+    kinds += [np.dtype(x) for step in program.instructions if step.operator == "astype"
+              for x in step.args[1:]]
+    kinds += [c.dtype for c in program.constants.values()
+              if isinstance(c, np.ndarray) and c.dtype.kind == "f"]
+    return min(kinds, key=lambda dtype: dtype.itemsize).name
+
+
+def directions(program: Program) -> list[list[np.ndarray]]:
+    """w and u: of either sign, and none of them small."""
+    rng = np.random.default_rng(1)
+    return [[rng.uniform(0.5, 1.5, a.shape) * rng.choice([-1, 1], a.shape)
+             for a in program.leaves.values()] for _ in range(2)]
+
+
+def by_reference(program: Program, order: int) -> Answer:
+    """One run on jets for each element of each leaf."""
+    function = program.function(reference)
+    arrays = program.arrays()
+    w, u = directions(program)
+    if order < 3:
+        u = [np.zeros(a.shape) for a in arrays]
+    found = [[np.zeros(a.shape) for a in arrays] for _ in range(order)]
+    value: Any = None
+    subsets = (E3, E1 | E3, E1 | E2 | E3)[:order]
+    for i, array in enumerate(arrays):
+        for place in range(array.size):
+            leaves = seeds(arrays, w, u, i, place)
+            if order < 3:
+                leaves = [Jet({s: p for s, p in x.parts.items() if s <= (4 if order > 1 else 0)
+                               or s == E3}) for x in leaves]
+            out = function(*leaves)
+            value = out.value
+            for n, subset in enumerate(subsets):
+                found[n][i].flat[place] = out.part(subset)
+    if value is None:
+        value = function(*[Jet({0: a.astype(np.float64)}) for a in arrays]).value
+    return Answer([[np.asarray(value)], *found])
+
+
+def trusted_orders(answer: Answer) -> int:
+    """Up to which order the reference's numbers are small enough to be compared; -1 for none."""
+    for order, (arrays, largest) in enumerate(zip(answer.orders, LARGEST)):
+        if any(np.abs(a[np.isfinite(a)]).max(initial=0) > largest for a in arrays):
+            return order - 1
+    return len(answer.orders) - 1
+
+
+def agree(route: str, got: Sequence[Any], wanted: Sequence[np.ndarray], order: int,
+          accuracy: str = "float64", loosely: bool = False) -> None:
+    """Compare one order of two answers.
+
+    Entries where the reference is infinite or NaN are not compared: the function has no derivative
+    there, and the engine's convention, if it has one, has a test of its own. With `loosely` neither
+    are those where `got` is: PyTorch has 0 * infinity = NaN in places where the answer is 0.
+    """
+    rtol = TOLERANCES[accuracy][order]
+    finite = [np.abs(a[np.isfinite(a)]).max(initial=0) for a in wanted]
+    scale = max(1.0, *finite) if finite else 1.0
+    for i, (g, a) in enumerate(zip(got, wanted, strict=True)):
+        g = np.asarray(g)
+        if g.shape != a.shape:
+            raise Mismatch(f"{route}: order {order}, leaf {i}: shape {g.shape}, not {a.shape}")
+        compared = np.isfinite(a) & (np.isfinite(g) if loosely else True)
+        error = np.where(compared, np.abs(g.astype(np.float64) - a), 0)
+        if not (error <= rtol * scale).all():
+            raise Mismatch(f"{route}: order {order}, leaf {i}: got\n{g}\nbut the reference says\n{a}")
+
+
+def identical(route: str, what: str, got: Any, wanted: Any) -> None:
+    """Compare to the last bit; NaN equals NaN, and 0 equals -0."""
+    got, wanted = np.asarray(got), np.asarray(wanted)
+    if got.dtype != wanted.dtype or got.shape != wanted.shape:
+        raise Mismatch(f"{route}: {what}: {got.dtype} {got.shape}, not {wanted.dtype} {wanted.shape}")
+    if not np.array_equal(got, wanted, equal_nan=True):
+        raise Mismatch(f"{route}: {what}: got\n{got!r}\nbut the eager run says\n{wanted!r}")

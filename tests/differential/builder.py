@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -91,19 +92,19 @@ class Builder:
         name = f"x{len(self.leaves)}"
         dtype = self.some(self.leaf_dtypes)
         self.leaves[name] = np.array(self.numbers(shape, kind)).astype(dtype)
-        return self._known(name, self.leaves[name])
+        return self.known(name, self.leaves[name])
 
     def constant(self, value: Any, tensor: bool = False) -> Name:
         """A constant of the program: an array, a list, or what will be a Tensor."""
         name = ("t" if tensor else "c") + str(len(self.constants))
         self.constants[name] = value
         if tensor:
-            return self._known(name, value)
+            return self.known(name, value)
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
             self.dtypes[name] = value.dtype
         return Name(name)
 
-    def _known(self, name: str, array: np.ndarray) -> Name:
+    def known(self, name: str, array: np.ndarray) -> Name:
         self.values[name] = Jet({0: array.astype(np.float64)})
         self.dtypes[name] = array.dtype
         self.shown.append(name)
@@ -128,26 +129,28 @@ class Builder:
     # --- instructions ---
 
     def emit(self, operator: str, *args: Any, show: bool = True, suffix: str = "",
-             for_nodes: tuple | None = None, **options: Any) -> Name:
+             for_nodes: Any = None, **options: Any) -> Name:
         """Take one more instruction, unless its value is too large, undefined, or on the edge."""
-        result = f"v{len(self.instructions)}"
-        step = Instruction(result, operator, args, tuple(options.items()), suffix=suffix)
+        result = Name(f"v{len(self.instructions)}")
+        if for_nodes is not None:
+            name, *rest = for_nodes
+            for_nodes = Instruction(result, name, tuple(rest))
+        step = Instruction(result, operator, args, tuple(options.items()), "function", suffix, for_nodes)
+        self.take(replace(step, spelling=self.some(self._spellings(step))), show)
+        return result
+
+    def take(self, step: Instruction, show: bool = True) -> None:
+        """Run an instruction on the reference, and make its result known."""
         value = self._tried(step)
         if show:
             self._check(value.value)
-        if for_nodes is not None:
-            name, *rest = for_nodes
-            object.__setattr__(step, "for_nodes", Instruction(result, name, tuple(rest)))
-        dtype = self._dtype(step)
-        object.__setattr__(step, "spelling", self._spelling(step))
+            self.shown.append(step.result)
         self.instructions.append(step)
-        self.values[result] = value
-        self.dtypes[result] = dtype
-        if show:
-            self.shown.append(result)
+        self.values[step.result] = value
+        self.dtypes[step.result] = self._dtype(step)
+        self.tensors.discard(step.result)
         if any(name in self.tensors for name in NAMES.findall(step.text())):
-            self.tensors.add(result)
-        return Name(result)
+            self.tensors.add(step.result)
 
     def _tried(self, step: Instruction) -> Jet:
         names = {**self.constants, **self.values}
@@ -179,7 +182,8 @@ class Builder:
         floats = [self.dtypes[name] for name in names if name in self.dtypes]
         return np.result_type(*floats) if floats else np.dtype(np.float64)
 
-    def _spelling(self, step: Instruction) -> str:
+    def _spellings(self, step: Instruction) -> list[str]:
+        """How it may be written: only a Tensor has methods, say."""
         first = step.args[0]
         tensor = isinstance(first, Name) and first in self.tensors
         choices = ["function"]
@@ -190,10 +194,16 @@ class Builder:
         operands = [x for x in step.args[:2] if isinstance(x, Name) and x in self.tensors]
         if step.operator in OPERATORS and operands and (tensor or step.operator != "getitem"):
             choices.append("operator")
-        return self.some(choices)
+        return choices
 
     def program(self, terms: Sequence[tuple[str, str]], seed: Any) -> Program:
-        names = [name for pair in terms for name in pair if name in self.dtypes]
-        return Program(self.leaves, self.constants, tuple(self.instructions), tuple(terms),
-                       self.compares, seed, np.result_type(*(self.dtypes[n] for n in names))
-                       ).without_unused()
+        """The program so far, whose result is the sum of the products of these pairs."""
+        names = {name for pair in terms for name in pair}
+        if not names & self.tensors:
+            raise Rejected("the result is no Tensor")
+        dtype = np.result_type(*(self.dtypes[name] for name in names))
+        program = Program(self.leaves, self.constants, tuple(self.instructions), tuple(terms),
+                          self.compares, seed, dtype).without_unused()
+        if not program.leaves:
+            raise Rejected("nothing to differentiate")
+        return program

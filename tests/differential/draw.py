@@ -43,8 +43,8 @@ def _attempt(rng: np.random.Generator, seed: tuple[int, int]) -> Program:
             del b.instructions[before:]      # of a few, some may have been taken
             _forget(b)
     program = b.program(_terms(b), seed)
-    if not program.leaves or len(program.instructions) > MOST_INSTRUCTIONS:
-        raise Rejected("nothing to differentiate")
+    if len(program.instructions) > MOST_INSTRUCTIONS:
+        raise Rejected("too long")
     return program
 
 

@@ -38,7 +38,8 @@ def second(b: Builder, x: Name) -> Any:
     shape = subshape(b, b.shape(x))
     if kind == 8:
         array = b.numbers(shape).astype(b.some(b.leaf_dtypes))
-        choices = [array, array, b.rng.integers(-2, 3, shape), b.rng.random(shape) > 0.5]
+        choices = [array, array, np.asarray(b.rng.integers(-2, 3, shape)),
+                   np.asarray(b.rng.random(shape) > 0.5)]
         return b.constant(b.some(choices), tensor=False)
     return b.constant((b.rng.integers(-4, 5, shape) / 2).tolist()) if shape and 0 not in shape \
         else b.constant(np.ones(shape, b.leaf_dtypes[0]), tensor=True)
@@ -106,12 +107,12 @@ def of_positives(b: Builder) -> None:
 
 
 def root_at_zero(b: Builder) -> None:
-    """Where the derivative is infinite, and what is made of it may be multiplied by zero."""
+    """Where the derivative is infinite, and multiplied by a constant that is zero there."""
     x = b.emit("relu", b.pick()) if b.chance(0.5) else b.emit("square", b.pick())
-    root = b.emit("sqrt", x) if b.chance(0.5) else b.emit("power", x, 0.5)
-    if b.chance(0.8):
-        mask = (b.array(root) > 0).astype(b.leaf_dtypes[0])
-        b.emit("mul", root, b.constant(mask) if mask.ndim else float(mask))
+    operator = ("sqrt", x) if b.chance(0.5) else ("power", x, 0.5)
+    root = b.emit(*operator, show=False)
+    mask = (b.array(root) > 0.1).astype(b.leaf_dtypes[0])
+    b.emit("mul", root, b.constant(mask) if mask.ndim else float(mask))
 
 
 def integer_power(b: Builder) -> None:
@@ -151,7 +152,7 @@ def where(b: Builder) -> None:
     y = second(b, x)
     shape = b.shape(x)
     if b.chance(0.6):
-        condition: Any = b.constant(b.rng.random(subshape(b, shape)) > 0.5)
+        condition: Any = b.constant(np.asarray(b.rng.random(subshape(b, shape)) > 0.5))
     else:
         value = b.pick(lambda z: z in b.tensors and fits(b.shape(z), shape)
                        and (not isinstance(y, Name) or y not in b.values
@@ -165,8 +166,8 @@ def where(b: Builder) -> None:
 
 
 HIDDEN: tuple[tuple[str, Callable], ...] = (
-    ("sqrt", lambda a: a > 0), ("log", lambda a: a > 0.05), ("log1p", lambda a: a > -0.9),
-    ("power", lambda a: a > 0), ("reciprocal", lambda a: np.abs(a) > 0.05))
+    ("sqrt", lambda a: a > 0.1), ("log", lambda a: a > 0.1), ("log1p", lambda a: a > -0.9),
+    ("power", lambda a: a > 0.1), ("reciprocal", lambda a: np.abs(a) > 0.1))
 
 
 def masked(b: Builder) -> None:
@@ -185,7 +186,7 @@ def masked(b: Builder) -> None:
     elif b.chance(0.5):
         b.emit("where", b.constant(mask), hidden, b.some([0, 0.0, x]))
     else:
-        b.emit("where", b.constant(~mask), x, hidden)
+        b.emit("where", b.constant(np.asarray(~mask)), x, hidden)
 
 
 def cast(b: Builder) -> None:

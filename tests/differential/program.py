@@ -66,7 +66,7 @@ class Instruction:
 
 def _index_text(index: Any) -> str:
     if isinstance(index, tuple) and len(index) > 1:
-        return ", ".join(map(_index_text, index))
+        return ", ".join(repr(x) if isinstance(x, tuple) else _index_text(x) for x in index)
     if isinstance(index, slice):
         start, stop, step = ("" if x is None else str(x) for x in (index.start, index.stop, index.step))
         return f"{start}:{stop}" + (f":{step}" if step else "")

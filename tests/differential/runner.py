@@ -1,0 +1,132 @@
+"""Many programs by every route: what is counted, what is reported, and a listing for each mismatch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+import numpy as np
+
+from tests.differential import eager, static
+from tests.differential.answers import Answer, Mismatch, by_reference, precision, trusted_orders
+from tests.differential.draw import draw_program
+from tests.differential.program import Program
+from tests.differential.shrink import shrink
+
+Route = Callable[[Program, Answer, int], None]
+
+
+def all_routes() -> dict[str, Route]:
+    """By name; PyTorch's among them where it is installed."""
+    routes: dict[str, Route] = {**eager.ROUTES, **static.ROUTES}
+    try:
+        from tests.differential import pytorch
+    except ImportError:
+        return routes
+    return {**routes, "PyTorch": pytorch.check}
+
+
+@dataclass
+class Failure:
+    """What one route said of one program."""
+
+    route: str
+    error: Exception
+    program: Program
+
+    @property
+    def kind(self) -> str:
+        """What a shorter program must have in common with this one."""
+        if isinstance(self.error, Mismatch):
+            return f"{self.route}: " + str(self.error).split("got")[0].split(", leaf")[0]
+        return f"{self.route}: {type(self.error).__name__}: {str(self.error).split(' ')[0]}"
+
+    def report(self) -> str:
+        error = self.error if isinstance(self.error, Mismatch) else repr(self.error)
+        return (f"--- program {self.program.seed}, route {self.route}\n{self.program.listing()}\n"
+                f"# {str(error)}".replace("\n", "\n    "))
+
+
+@dataclass
+class Report:
+    """Counts of a run."""
+
+    programs: int = 0
+    instructions: int = 0
+    compared: Counter = field(default_factory=Counter)       # by route
+    orders: Counter = field(default_factory=Counter)         # how far programs were compared
+    failures: list[Failure] = field(default_factory=list)
+
+    def text(self) -> str:
+        lines = [f"{self.programs} programs, {self.instructions} instructions"]
+        lines += [f"  compared to order {order}: {count}" if order >= 0 else
+                  f"  skipped, numbers too large: {count}"
+                  for order, count in sorted(self.orders.items())]
+        lines += [f"  {route}: {count} programs" for route, count in self.compared.items()]
+        return "\n".join([*lines, f"{len(self.failures)} mismatches"])
+
+
+def orders_wanted(program: Program) -> int:
+    """Three in float64; less precise numbers are good for the first alone."""
+    return 3 if precision(program) == "float64" else 1
+
+
+def check(program: Program, routes: dict[str, Route], report: Report | None = None) -> list[Failure]:
+    """Run a program by all routes."""
+    report = report or Report()
+    failures = []
+    with np.errstate(all="ignore"):
+        answer = by_reference(program, orders_wanted(program))
+        orders = trusted_orders(answer)
+        report.orders[orders] += 1
+        for name, route in routes.items() if orders >= 1 else ():
+            try:
+                route(program, answer, orders)
+            except Exception as error:           # whatever a route raises is a finding
+                failures.append(Failure(name, error, program))
+            report.compared[name] += 1
+    return failures
+
+
+def shortened(failure: Failure, routes: dict[str, Route]) -> Failure:
+    """The same failure of a shorter program."""
+    only = {failure.route: routes[failure.route]}
+
+    def same(program: Program) -> list[Failure]:
+        return [f for f in check(program, only) if f.kind == failure.kind]
+    program = shrink(failure.program, lambda p: bool(same(p)))
+    return (same(program) or [failure])[0]
+
+
+def run(seed: int, programs: int | None = None, seconds: float | None = None,
+        routes: dict[str, Route] | None = None, stop_after: int = 20,
+        progress: Any = None) -> Report:
+    """That many programs, or as many as this time allows."""
+    routes = all_routes() if routes is None else routes
+    report, start, kinds = Report(), time.monotonic(), set()
+    told = start
+    while (programs is None or report.programs < programs) and len(kinds) < stop_after:
+        now = time.monotonic()
+        if seconds is not None and now - start > seconds:
+            break
+        if progress and now - told > 10:
+            told = now
+            print(f"{now - start:.0f} s: {report.programs} programs, {len(report.failures)} mismatches",
+                  file=progress, flush=True)
+        program = draw_program(seed, report.programs)
+        report.programs += 1
+        report.instructions += len(program.instructions)
+        for failure in check(program, routes, report):
+            if failure.kind in kinds:
+                report.failures.append(failure)
+                continue
+            kinds.add(failure.kind)
+            report.failures.append(shortened(failure, routes))
+            if progress:
+                print(report.failures[-1].report(), file=progress, flush=True)
+    return report
+
+

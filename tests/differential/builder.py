@@ -20,7 +20,7 @@ METHODS = frozenset(
     .split())
 IN_NUMPY = frozenset(
     "add sub mul div neg power square sqrt exp log log1p expm1 sin cos tanh abs maximum minimum "
-    "clip where zeros_like ones_like sign sum mean max min var std matmul dot transpose swapaxes "
+    "clip where sum mean max min var std matmul dot transpose swapaxes "
     "moveaxis reshape expand_dims squeeze broadcast_to concatenate stack split pad".split())
 OPERATORS = frozenset("add sub mul div neg power matmul getitem".split())
 

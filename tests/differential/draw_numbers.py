@@ -210,7 +210,15 @@ def cosh(b: Builder) -> None:
     b.emit("div", up, b.emit("add", up, down))
 
 
+def of_a_user(b: Builder) -> None:
+    """Operators made with `primitive` that write to the cotangent, or return what they were given."""
+    x = b.pick(lambda y: y in b.tensors)
+    name = b.some(["user_double", "user_double", "user_same", "user_view", "user_kept"])
+    b.emit(name, x, *((b.pick(lambda y: b.shape(y) == b.shape(x)),) if name == "user_kept" else ()))
+
+
 TABLE: dict[Callable, float] = {
     smooth: 8, kinked: 3, binary: 10, extremes: 4, of_lists: 0.5, division: 3, of_positives: 3,
     root_at_zero: 1, integer_power: 3, fraction_power: 1, tensor_power: 2, clip: 1.5, where: 3,
-    masked: 1.5, cast: 0.7, dropout: 1, cosh: 0.7}
+    masked: 1.5, cast: 0.7, dropout: 1, cosh: 0.7,
+    of_a_user: 2}

@@ -9,13 +9,14 @@ import numpy as np
 import tape
 from tape import Tensor, grad, no_grad
 from tests.differential.answers import Answer, Mismatch, agree, directions, identical, precision
+from tests.differential.engine import engine
 from tests.differential.program import Program
 
 
 def run(program: Program, spelling: str = "spelled") -> tuple[Tensor, list[Tensor]]:
     """A recorded run: (result, leaves)."""
     leaves = [Tensor(array, requires_grad=True) for array in program.arrays()]
-    return program.function(tape, spelling, make=Tensor)(*leaves), leaves
+    return program.function(engine, spelling, make=Tensor)(*leaves), leaves
 
 
 def filled(gradients: Any, leaves: list[Tensor]) -> list[np.ndarray]:
@@ -86,7 +87,7 @@ def unrecorded(program: Program, wanted: Answer, orders: int) -> None:
     if silent.requires_grad:
         raise Mismatch("no_grad: something was recorded")
     identical("no_grad", "value", silent.data, out.data)
-    plain = program.function(tape)(*program.arrays())
+    plain = program.function(engine)(*program.arrays())
     if isinstance(plain, Tensor):
         raise Mismatch("plain arrays: a Tensor came out")
     agree("plain arrays", [plain], wanted.orders[0], 0, precision(program))

@@ -8,6 +8,10 @@ import tape.lazy as ad
 from tape import Tensor
 
 
+# Whether operators without a derivative (sign) are frozen too, rather than what they returned.
+FREEZES_ALL = hasattr(ad, "trace")
+
+
 def freeze(function: Callable, leaves: Mapping[str, Tensor]) -> tuple[Any, dict[str, Any]]:
     """(node, variables by name) of ``function(*leaves)``; a leaf that takes no part has no variable.
 

@@ -107,16 +107,20 @@ class Program:
 
     def source(self, spelling: str = "spelled") -> str:
         """The program as a function of its leaves."""
-        lines = [f"def program({', '.join(self.leaves)}):", *self.body(spelling), "return out"]
+        lines = [f"def program({', '.join(self.leaves)}):", *self.body(spelling),
+                 "values.update(locals())", "return out"]
         return "\n    ".join(lines) + "\n"
 
+    def uses(self, operator: str) -> bool:
+        return any(step.operator.startswith(operator) for step in self.instructions)
+
     def function(self, tape: Any, spelling: str = "plain", make: Callable | None = None,
-                 constants: dict | None = None) -> Callable:
+                 constants: dict | None = None, values: dict | None = None) -> Callable:
         """The program with `tape` (the engine, or what stands in for it) under that name.
 
         `make` makes of the array of a constant tensor what the engine takes for one. `constants`, if
         given, is filled with the constants that this function alone uses, so that a caller can
-        change them.
+        change them. `values` is filled with all results at every call.
         """
         if spelling not in self._compiled:
             self._compiled[spelling] = compile(self.source(spelling), "<program>", "exec")
@@ -124,7 +128,7 @@ class Program:
         for name, value in self.constants.items():
             value = _fresh(value)
             names[name] = make(value) if make is not None and name.startswith("t") else value
-        namespace = {"tape": tape, "np": np, **names}
+        namespace = {"tape": tape, "np": np, "values": {} if values is None else values, **names}
         exec(self._compiled[spelling], namespace)
         return namespace["program"]
 
@@ -134,7 +138,8 @@ class Program:
 
     def listing(self) -> str:
         """All of it, as Python that can be run."""
-        lines = ["import numpy as np", "import tape"]
+        engine = "from tests.differential.engine import engine as tape"
+        lines = ["import numpy as np", engine if self.uses("user_") else "import tape"]
         lines += [f"{name} = {literal(value, name.startswith('t'))}"
                   for name, value in self.constants.items()]
         lines += [f"{name} = tape.Tensor({literal(array)}, requires_grad=True)"

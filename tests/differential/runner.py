@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+import re
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 import numpy as np
 
-from tests.differential import eager, static
+from tests.differential import eager, mutation, static
 from tests.differential.answers import Answer, Mismatch, by_reference, precision, trusted_orders
 from tests.differential.draw import draw_program
 from tests.differential.program import Program
@@ -21,7 +22,8 @@ Route = Callable[[Program, Answer, int], None]
 
 def all_routes() -> dict[str, Route]:
     """By name; PyTorch's among them where it is installed."""
-    routes: dict[str, Route] = {**eager.ROUTES, **static.ROUTES}
+    routes: dict[str, Route] = {**eager.ROUTES, **static.ROUTES,
+                               **mutation.ROUTES}
     try:
         from tests.differential import pytorch
     except ImportError:
@@ -36,17 +38,25 @@ class Failure:
     route: str
     error: Exception
     program: Program
+    others: tuple[str, ...] = ()         # routes that failed too
 
     @property
     def kind(self) -> str:
         """What a shorter program must have in common with this one."""
         if isinstance(self.error, Mismatch):
-            return f"{self.route}: " + str(self.error).split("got")[0].split(", leaf")[0]
+            return f"{self.route}: " + re.split("got|, leaf|[^,:]*[xctv][0-9]+", str(self.error))[0]
         return f"{self.route}: {type(self.error).__name__}: {str(self.error).split(' ')[0]}"
+
+    @property
+    def signature(self) -> tuple:
+        """Equal for failures that look alike."""
+        return (self.kind, *sorted({step.operator for step in self.program.instructions
+                                    if "mutation" not in self.kind}))
 
     def report(self) -> str:
         error = self.error if isinstance(self.error, Mismatch) else repr(self.error)
-        return (f"--- program {self.program.seed}, route {self.route}\n{self.program.listing()}\n"
+        routes = ", ".join([self.route, *self.others])
+        return (f"--- program {self.program.seed}: {routes}\n{self.program.listing()}\n"
                 f"# {str(error)}".replace("\n", "\n    "))
 
 
@@ -102,13 +112,17 @@ def shortened(failure: Failure, routes: dict[str, Route]) -> Failure:
 
 
 def run(seed: int, programs: int | None = None, seconds: float | None = None,
-        routes: dict[str, Route] | None = None, stop_after: int = 20,
+        routes: dict[str, Route] | None = None, most_reports: int = 30,
         progress: Any = None) -> Report:
-    """That many programs, or as many as this time allows."""
+    """That many programs, or as many as this time allows.
+
+    Of a program that fails by several routes the first is reported. Failures are reported once for
+    each set of operators that the shortened program has.
+    """
     routes = all_routes() if routes is None else routes
-    report, start, kinds = Report(), time.monotonic(), set()
+    report, start, seen = Report(), time.monotonic(), set()
     told = start
-    while (programs is None or report.programs < programs) and len(kinds) < stop_after:
+    while programs is None or report.programs < programs:
         now = time.monotonic()
         if seconds is not None and now - start > seconds:
             break
@@ -119,14 +133,15 @@ def run(seed: int, programs: int | None = None, seconds: float | None = None,
         program = draw_program(seed, report.programs)
         report.programs += 1
         report.instructions += len(program.instructions)
-        for failure in check(program, routes, report):
-            if failure.kind in kinds:
-                report.failures.append(failure)
-                continue
-            kinds.add(failure.kind)
-            report.failures.append(shortened(failure, routes))
-            if progress:
-                print(report.failures[-1].report(), file=progress, flush=True)
+        found = check(program, routes, report)
+        if not found:
+            continue
+        first = replace(found[0], others=tuple(f.route for f in found[1:]))
+        report.failures.append(first)
+        if len(seen) < most_reports:
+            short = replace(shortened(first, routes), others=first.others)
+            report.failures[-1] = short
+            if short.signature not in seen and progress:
+                print(short.report(), file=progress, flush=True)
+            seen.add(short.signature)
     return report
-
-

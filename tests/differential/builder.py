@@ -135,7 +135,8 @@ class Builder:
         if for_nodes is not None:
             name, *rest = for_nodes
             for_nodes = Instruction(result, name, tuple(rest))
-        step = Instruction(result, operator, args, tuple(options.items()), "function", suffix, for_nodes)
+        step = Instruction(result, operator, args, tuple(options.items()), "function", suffix,
+                           for_nodes)
         self.take(replace(step, spelling=self.some(self._spellings(step))), show)
         return result
 

@@ -1,4 +1,4 @@
-"""Every way to change an array behind the engine's back: how to get hold of it, and what to do to it."""
+"""Every way to change an array behind the engine's back: how to get hold of it, and what to do."""
 
 from __future__ import annotations
 

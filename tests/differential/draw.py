@@ -31,6 +31,8 @@ def _attempt(rng: np.random.Generator, seed: tuple[int, int]) -> Program:
     b = Builder(rng, dtypes)
     for shape in _shapes(b):
         b.leaf(shape)
+    if dtypes != [np.float64] and b.chance(0.4):
+        draw_moves.many_copies(b)
     length = int(rng.integers(1, MOST_INSTRUCTIONS + 1))
     if dtypes == [np.float16]:
         length = min(length, 6)           # rounding adds up
@@ -69,9 +71,11 @@ def _shapes(b: Builder) -> list[tuple]:
 
 
 def _terms(b: Builder) -> list[tuple[str, str]]:
-    """Pairs of values, or a value and fixed weights: the last value, and a few others."""
-    names = [b.shown[-1]]
-    names += [str(b.pick()) for _ in range(b.rng.integers(0, 7))]
+    """Pairs of values, or a value and fixed weights: most of the values that nothing else uses."""
+    used = {name for step in b.instructions for name in step.needs()}
+    ends = [n for n in b.shown if n not in used and n.startswith("v") and n in b.tensors]
+    names = [str(b.some(sorted(b.tensors & set(b.shown))))]
+    names += [ends[i] for i in b.rng.permutation(len(ends))[:b.rng.integers(1, 7)]]
     terms = []
     for name in names:
         shape = b.shape(name)

@@ -8,6 +8,8 @@ import numpy as np
 
 from tests.differential.builder import Builder, Name
 
+MANY = 3000
+
 
 def reshape(b: Builder) -> None:
     x = b.pick()
@@ -193,6 +195,17 @@ def index_tensor(b: Builder) -> None:
     name = f"t{len(b.constants)}"
     b.constants[name] = ids
     b.emit("getitem", x, Name(name))
+
+
+def many_copies(b: Builder) -> None:
+    """A gradient that is the sum of thousands of small terms: too many for a short float."""
+    x = b.leaf((2,), "positive")
+    ids = np.zeros(MANY, int)
+    copies = b.some([
+        lambda: b.emit("broadcast_to", x, (MANY, 2), show=False),
+        lambda: b.emit("getitem", x, b.constant(ids), show=False),
+        lambda: b.emit("embedding", b.leaf((1, 2), "positive"), b.constant(ids), show=False)])()
+    b.emit("mean", copies, axis=0)
 
 
 TABLE: dict[Callable, float] = {

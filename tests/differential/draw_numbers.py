@@ -73,10 +73,12 @@ def extremes(b: Builder) -> None:
 
 
 def of_lists(b: Builder) -> None:
-    """Two lists and nothing else: the result is an array."""
-    shape = b.some([(2,), (3,), (2, 2)])
+    """Two lists and nothing else, which makes an array, and that beside a value."""
+    x = b.pick(lambda y: y in b.tensors and len(b.shape(y)) > 0 and b.shape(y)[-1] in (2, 3))
+    shape = b.shape(x)[-1:]
     lists = [b.constant(np.round(b.numbers(shape, "positive"), 2).tolist()) for _ in range(2)]
-    b.emit(b.some(["add", "sub", "mul", "div", "maximum"]), *lists)
+    array = b.emit(b.some(["add", "sub", "mul", "div", "maximum"]), *lists, show=False)
+    b.emit("mul", x, array)
 
 
 def away_from_zero(b: Builder, x: Name) -> Name:

@@ -24,7 +24,7 @@ from tests.differential.static import other_numbers
 
 SCENARIOS_A_PROGRAM = 4
 REFUSALS = ("in place", "given a new array")          # of backward() and the like
-CLOSED = ("read-only", "turning a tensor into a plain array", "'NoneType' object",
+CLOSED = ("read-only", "turning a tensor into a plain array",
           "data: the result of a recorded operation")
 
 
@@ -75,11 +75,17 @@ def _way(rng: np.random.Generator) -> tuple[str, Callable, Callable]:
         return "t.data = t.data + 1", lambda t: None, lambda t, a: setattr(t, "data", t.data + 1)
     if kind == 2:
         return f"a = t.data.copy(), t.data = a before, {change_name} after", _given, \
-            lambda t, a: change(a)
+            lambda t, a: _if_held(change, a)
     handle_name, handle = _some(rng, HANDLES.items())
     if kind < 6:
-        return f"a = {handle_name} before, {change_name} after", handle, lambda t, a: change(a)
+        return f"a = {handle_name} before, {change_name} after", handle, \
+            lambda t, a: _if_held(change, a)
     return f"a = {handle_name} after, {change_name}", lambda t: None, lambda t, a: change(handle(t))
+
+
+def _if_held(change: Callable, array: Any) -> None:
+    if array is not None:
+        change(array)
 
 
 def _given(t: Tensor) -> np.ndarray:
@@ -162,8 +168,9 @@ def a_result(program: Program, rng: np.random.Generator) -> Scenario:
     words, change = _some(rng, CHANGES.items())
 
     def after(run: Run) -> None:
-        if isinstance(run.values[name], Tensor):
-            change(handle(run.values[name]))
+        value = _results(run).get(name)
+        if value is not None:
+            change(handle(value))
     return Scenario(f"result {name}: a = {handle_name}, {words}", nothing, after)
 
 
@@ -209,6 +216,13 @@ def by_freezing(run: Run, program: Program, without: str = "") -> list[np.ndarra
     return ad.Evaluator([node, *ad.gradients(node, list(variables.values()))]).run(feed)
 
 
+def _results(run: Run) -> dict[str, Tensor]:
+    """The tensors that were computed; dropout with p = 0, say, returns what it was given."""
+    given = {id(x) for x in (*run.leaves.values(), *run.constants.values())}
+    return {n: v for n, v in run.values.items()
+            if n.startswith("v") and isinstance(v, Tensor) and id(v) not in given}
+
+
 def unless_closed(step: Callable[[Run], None], run: Run) -> None:
     """A way that is closed (the array is read-only, or is not handed out) changes nothing."""
     try:
@@ -224,12 +238,12 @@ def compare(name: str, scenario: Scenario, program: Program, finish: Callable) -
     if not getattr(run.out, "requires_grad", False):
         return
     right = finish(right_run, program)
-    before = {n: np.array(v.data) for n, v in run.values.items() if isinstance(v, Tensor)}
+    made = _results(run)
+    before = {n: np.array(v.data) for n, v in made.items()}
     unless_closed(scenario.after, run)
     route = f"mutation, {name}"
     for n, array in before.items():
-        if n.startswith("v"):
-            identical(route, f"{scenario.words}: value of {n}", run.values[n].data, array)
+        identical(route, f"{scenario.words}: value of {n}", made[n].data, array)
     try:
         got = finish(run, program)
     except RuntimeError as error:
@@ -240,20 +254,60 @@ def compare(name: str, scenario: Scenario, program: Program, finish: Callable) -
         identical(route, scenario.words, g, wanted)
 
 
+def gradients(program: Program, wanted: Answer, orders: int) -> None:
+    """Upstream gradients and gradients that were handed out belong to the user, who may write there."""
+    rng = np.random.default_rng(program.seed)
+    run = started(program, Scenario("", nothing, nothing))
+    made = [v for v in _results(run).values() if v.requires_grad]
+    if not made:
+        return
+    tensor = made[rng.integers(len(made))]
+    leaves = list(run.leaves.values())
+    given = np.asarray(rng.uniform(0.5, 1.5, tensor.shape)).astype(tensor.dtype)
+    found = []
+    for _ in range(2):
+        upstream = given.copy()
+        tensor.backward(upstream, retain_graph=True)
+        found.append(filled([x.grad for x in leaves], leaves))
+        found[-1] = [np.array(g) for g in found[-1]]
+        upstream[...] = 7
+        for x in leaves:
+            if x.grad is not None:
+                x.grad[...] = 5
+            x.grad = None
+    for first, second in zip(*found):
+        identical("mutation, x.grad", "after x.grad and the upstream gradient were written to",
+                  second, first)
+    second_order = [_second(tensor, leaves, given, touched) for touched in (False, True)]
+    for first, second in zip(*second_order):
+        identical("mutation, grad_outputs", "after it was written to", second, first)
+
+
+def _second(tensor: Tensor, leaves: list[Tensor], given: np.ndarray, touched: bool) -> list:
+    upstream = given.copy()
+    options: dict = dict(allow_unused=True, create_graph=True)
+    first = grad(tensor, leaves, upstream, **options)
+    if touched:
+        upstream[...] = 7
+    terms = [(g * g).sum() for g in first if g is not None and g.requires_grad]
+    if not terms:
+        return filled(first, leaves)
+    return filled(grad(sum(terms[1:], terms[0]), leaves, **options), leaves)
+
+
 def mutated(program: Program, wanted: Answer, orders: int) -> None:
     """A few scenarios of each program, each by one of the ways to the gradient."""
     rng = np.random.default_rng(program.seed)
     for _ in range(SCENARIOS_A_PROGRAM):
         scenario = drawn(program, rng)
-        kind = rng.integers(4)
+        kind, without = rng.integers(4), scenario.leaf if rng.integers(2) else ""
         if kind < 2:
             compare("backward", scenario, program, by_backward)
         elif kind == 2:
             compare("create_graph", scenario, program, by_grad)
         else:
-            without = scenario.leaf if rng.integers(2) else ""
             compare("frozen", scenario, program,
-                    lambda run, program: by_freezing(run, program, without))
+                    lambda run, program, without=without: by_freezing(run, program, without))
 
 
-ROUTES = {"mutation": mutated}
+ROUTES = {"mutation": mutated, "gradients": gradients}

@@ -171,5 +171,7 @@ def literal(value: Any, tensor: bool = False) -> str:
     if not isinstance(value, np.ndarray):
         return repr(value)
     dtype = "" if value.dtype in (np.float64, np.int64, bool) and value.size else f", np.{value.dtype}"
+    if value.size > 100 and np.ptp(value) == 0:
+        return f"np.full({value.shape}, {value.flat[0]!r}, np.{value.dtype})"
     text = f"np.array({value.tolist()}{dtype})" if value.size else f"np.zeros({value.shape}{dtype})"
     return f"tape.Tensor({text})" if tensor else text

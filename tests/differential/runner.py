@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import re
 import time
 from collections import Counter
@@ -22,8 +21,7 @@ Route = Callable[[Program, Answer, int], None]
 
 def all_routes() -> dict[str, Route]:
     """By name; PyTorch's among them where it is installed."""
-    routes: dict[str, Route] = {**eager.ROUTES, **static.ROUTES,
-                               **mutation.ROUTES}
+    routes: dict[str, Route] = {**eager.ROUTES, **static.ROUTES, **mutation.ROUTES}
     try:
         from tests.differential import pytorch
     except ImportError:
@@ -44,7 +42,7 @@ class Failure:
     def kind(self) -> str:
         """What a shorter program must have in common with this one."""
         if isinstance(self.error, Mismatch):
-            return f"{self.route}: " + re.split("got|, leaf|[^,:]*[xctv][0-9]+", str(self.error))[0]
+            return f"{self.route}: " + re.split("got|, leaf|[^,:]*\\b[xctv][0-9]+", str(self.error))[0]
         return f"{self.route}: {type(self.error).__name__}: {str(self.error).split(' ')[0]}"
 
     @property
@@ -73,7 +71,7 @@ class Report:
     def text(self) -> str:
         lines = [f"{self.programs} programs, {self.instructions} instructions"]
         lines += [f"  compared to order {order}: {count}" if order >= 0 else
-                  f"  skipped, numbers too large: {count}"
+                  f"  skipped, too large or decided by rounding: {count}"
                   for order, count in sorted(self.orders.items())]
         lines += [f"  {route}: {count} programs" for route, count in self.compared.items()]
         return "\n".join([*lines, f"{len(self.failures)} mismatches"])
@@ -89,8 +87,11 @@ def check(program: Program, routes: dict[str, Route], report: Report | None = No
     report = report or Report()
     failures = []
     with np.errstate(all="ignore"):
-        answer = by_reference(program, orders_wanted(program))
-        orders = trusted_orders(answer)
+        try:
+            answer = by_reference(program, orders_wanted(program))
+            orders = trusted_orders(answer)
+        except ArithmeticError:          # rounding would decide which way a choice goes
+            orders = -1
         report.orders[orders] += 1
         for name, route in routes.items() if orders >= 1 else ():
             try:
@@ -113,11 +114,11 @@ def shortened(failure: Failure, routes: dict[str, Route]) -> Failure:
 
 def run(seed: int, programs: int | None = None, seconds: float | None = None,
         routes: dict[str, Route] | None = None, most_reports: int = 30,
-        progress: Any = None) -> Report:
+        enough: Callable[[Failure], bool] = lambda failure: False, progress: Any = None) -> Report:
     """That many programs, or as many as this time allows.
 
     Of a program that fails by several routes the first is reported. Failures are reported once for
-    each set of operators that the shortened program has.
+    each set of operators that the shortened program has. Stops after a failure that is `enough`.
     """
     routes = all_routes() if routes is None else routes
     report, start, seen = Report(), time.monotonic(), set()
@@ -144,4 +145,6 @@ def run(seed: int, programs: int | None = None, seconds: float | None = None,
             if short.signature not in seen and progress:
                 print(short.report(), file=progress, flush=True)
             seen.add(short.signature)
+        if enough(report.failures[-1]):
+            break
     return report

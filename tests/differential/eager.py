@@ -30,11 +30,11 @@ def backward(program: Program, wanted: Answer, orders: int) -> None:
     out, leaves = run(program)
     if np.dtype(out.dtype) != program.dtype:
         raise Mismatch(f"backward: the result has dtype {out.dtype}, not {program.dtype}")
-    agree("backward", [out.data], wanted.orders[0], 0, precision(program))
+    agree("backward", [out.data], wanted, 0, precision(program))
     if not out.requires_grad:
         return
     out.backward()
-    agree("backward", filled([x.grad for x in leaves], leaves), wanted.orders[1], 1,
+    agree("backward", filled([x.grad for x in leaves], leaves), wanted, 1,
           precision(program))
     _gradients_are_in_order(leaves)
 
@@ -57,10 +57,10 @@ def grad_function(program: Program, wanted: Answer, orders: int) -> None:
     if not out.requires_grad:
         return
     options: dict = dict(allow_unused=True, retain_graph=True)
-    agree("grad", filled(grad(out, leaves, **options), leaves), wanted.orders[1], 1,
+    agree("grad", filled(grad(out, leaves, **options), leaves), wanted, 1,
           precision(program))
     single = [grad(out, x, **options) for x in leaves]
-    agree("grad of one leaf", filled(single, leaves), wanted.orders[1], 1, precision(program))
+    agree("grad of one leaf", filled(single, leaves), wanted, 1, precision(program))
     if any(x.grad is not None for x in leaves):
         raise Mismatch("grad: .grad was written to")
 
@@ -72,7 +72,7 @@ def create_graph(program: Program, wanted: Answer, orders: int) -> None:
         found: Any = [None] * len(leaves)
         if getattr(out, "requires_grad", False):
             found = grad(out, leaves, create_graph=True, allow_unused=True)
-        agree("create_graph", filled(found, leaves), wanted.orders[order], order, precision(program))
+        agree("create_graph", filled(found, leaves), wanted, order, precision(program))
         if order < orders:
             terms = [tape.sum(tape.mul(g, d))
                      for g, d in zip(found, directions(program)[order - 1]) if g is not None]
@@ -90,7 +90,7 @@ def unrecorded(program: Program, wanted: Answer, orders: int) -> None:
     plain = program.function(engine)(*program.arrays())
     if isinstance(plain, Tensor):
         raise Mismatch("plain arrays: a Tensor came out")
-    agree("plain arrays", [plain], wanted.orders[0], 0, precision(program))
+    agree("plain arrays", [plain], wanted, 0, precision(program))
 
 
 ROUTES = {"backward": backward, "grad": grad_function, "create_graph": create_graph,

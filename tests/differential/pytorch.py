@@ -239,14 +239,14 @@ def check(program: Program, wanted: Answer, orders: int) -> None:
     """The reference itself against PyTorch, which the engine is thereby held against too."""
     leaves = [torch.tensor(a.astype(np.float64), requires_grad=True) for a in program.arrays()]
     out: Any = program.function(tape, make=lambda a: tensor(a) if a.dtype.kind == "f" else a)(*leaves)
-    agree("PyTorch", [out.numpy(force=True)], wanted.orders[0], 0, loosely=True)
+    agree("PyTorch", [out.numpy(force=True)], wanted, 0, loosely=True)
     for order in range(1, orders + 1):
         found: Any = [None] * len(leaves)
         if getattr(out, "requires_grad", False):
             found = torch.autograd.grad(out, leaves, create_graph=True, allow_unused=True)
         arrays = [np.zeros(tuple(x.shape)) if g is None else g.numpy(force=True)
                   for g, x in zip(found, leaves)]
-        agree("PyTorch", arrays, wanted.orders[order], order, loosely=True)
+        agree("PyTorch", arrays, wanted, order, loosely=True)
         if order < orders:
             terms = [(g * tensor(d)).sum() for g, d in zip(found, directions(program)[order - 1])
                      if g is not None]

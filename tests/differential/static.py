@@ -30,7 +30,7 @@ def node_by_node(program: Program, wanted: Answer, orders: int) -> None:
     found = iter(ad.Evaluator([x for nodes in evaluated for x in nodes]).run(feed))
     for order, nodes in enumerate(evaluated):
         arrays = [next(found) for _ in nodes]
-        agree("static", arrays, wanted.orders[order], order, precision(program))
+        agree("static", arrays, wanted, order, precision(program))
         wrong = [a.dtype for a, x in zip(arrays, feed.values()) if order and a.dtype != x.dtype]
         if wrong or order == 0 and arrays[0].dtype != program.dtype:
             raise Mismatch(f"static: order {order}: dtype of {[a.dtype for a in arrays]}")

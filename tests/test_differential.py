@@ -1,4 +1,4 @@
-"""The differential tester (``tests/differential``): half a minute of it, and whether it finds faults.
+"""The differential tester of ``tests/differential``: half a minute of it, and what it finds.
 
 ``python -m tests.differential --seconds 600 --seed 0`` runs it for as long as wanted.
 """
@@ -8,12 +8,12 @@ import pytest
 
 import tape
 from tape import primitive
-from tests.differential import eager, runner
+from tests.differential import eager, mutation, runner
 from tests.differential.answers import by_reference
 from tests.differential.draw import draw_program
 from tests.differential.engine import engine
 
-PROGRAMS = 700           # half a minute on one core
+PROGRAMS = 500           # half a minute on one core
 
 
 def test_random_programs_agree_by_every_route():
@@ -29,7 +29,8 @@ def test_programs_are_drawn_the_same_every_time():
 
 
 def test_every_operator_is_drawn():
-    drawn = {step.operator for number in range(600) for step in draw_program(1, number).instructions}
+    drawn = {step.operator for number in range(600)
+             for step in draw_program(1, number).instructions}
     not_operators = {"Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show",
                      "record_lines", "value_and_grad", "vjp", "jvp", "hvp", "jacobian", "hessian",
                      "checkpoint", "GradientTape"}
@@ -96,8 +97,24 @@ def test_a_planted_fault_is_found(operator, route, replacement, monkeypatch):
 
 
 def test_nothing_is_found_where_only_the_implementation_differs(monkeypatch):
-    right = primitive(np.tanh, lambda g, x: g * (1 - tape.tanh(x)) * (1 + tape.tanh(x)), name="tanh")
+    right = primitive(np.tanh, lambda g, x: g * (1 - tape.tanh(x)) * (1 + tape.tanh(x)),
+                      name="tanh")
     assert not found("tanh", right, monkeypatch, "create_graph", programs=60)
+
+
+def test_a_constant_that_is_not_copied_is_found(monkeypatch):
+    """An operator that keeps the very array that it was given."""
+    def leaky(x, y):
+        if not isinstance(y, np.ndarray) or not isinstance(x, tape.Tensor):
+            return tape.mul(x, y)
+        return primitive(lambda x, /: x * y, lambda g: g * y, name="mul")(x)
+    monkeypatch.setattr(engine, "mul", leaky, raising=False)
+    report = runner.run(seed=7, programs=100, routes=mutation.ROUTES, enough=_of_a_constant)
+    assert _of_a_constant(report.failures[-1])
+
+
+def _of_a_constant(failure):
+    return "constant c" in str(failure.error) and failure.program.uses("mul")
 
 
 def test_shortened_programs_fail_alike(monkeypatch):

@@ -1,8 +1,8 @@
 """What a route answers, and when two answers agree.
 
 An answer is the value of a program and its derivatives: the gradient g, then the gradient of
-sum(w g), which is the Hessian times w, and the gradient of sum(u H w), the third derivative along w
-and u. The directions w and u are fixed numbers for each program.
+sum(w g), which is the Hessian times w, and the gradient of sum(u H w), the third derivative along
+w and u. The directions w and u are fixed numbers for each program.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from tests.differential.jets import E1, E2, E3, Jet, seeds
 from tests.differential.program import Program
 
 # Relative to the largest entry of the derivative that is compared, but at least to 1. A program of
-# 20 instructions with values up to 1e3 rounds by 1e-16 about a thousand times, with factors up to 1e3;
-# each order of differentiation divides and subtracts once more. Sums of 3,000 short floats lose two to
-# three digits more; a sum that stands still, because its terms are too small for it, loses a tenth.
+# 20 instructions with values up to 1e3 rounds by 1e-16 about a thousand times, with factors up to
+# 1e3; each order of differentiation divides and subtracts once more. Sums of 3,000 short floats
+# lose two to three digits more; a sum that stands still, because its terms are too small for it,
+# loses a tenth.
 TOLERANCES = {
     "float64": (1e-10, 1e-9, 1e-8, 1e-6),
     "float32": (1e-3, 5e-3, np.inf, np.inf),
@@ -112,8 +113,9 @@ def agree(route: str, got: Sequence[Any], answer: Answer, order: int, accuracy: 
     """Compare one order of two answers.
 
     Entries where the reference is infinite or NaN are not compared: the function has no derivative
-    there, and the engine's convention, if it has one, has a test of its own. With `loosely` neither
-    are those where `got` is: PyTorch has 0 * infinity = NaN in places where the answer is 0.
+    there, and the engine's convention, if it has one, has a test of its own. With `loosely`
+    neither are those where `got` is: PyTorch has 0 * infinity = NaN in places where the answer
+    is 0.
     """
     rtol = TOLERANCES[accuracy][order]
     wanted = answer.orders[order]
@@ -125,13 +127,15 @@ def agree(route: str, got: Sequence[Any], answer: Answer, order: int, accuracy: 
         compared = np.isfinite(a) & (np.isfinite(g) if loosely else True)
         error = np.where(compared, np.abs(g.astype(np.float64) - a), 0)
         if not (error <= rtol * scale).all():
-            raise Mismatch(f"{route}: order {order}, leaf {i}: got\n{g}\nbut the reference says\n{a}")
+            raise Mismatch(f"{route}: order {order}, leaf {i}: got\n{g}\n"
+                           f"but the reference says\n{a}")
 
 
 def identical(route: str, what: str, got: Any, wanted: Any) -> None:
     """Compare to the last bit; NaN equals NaN, and 0 equals -0."""
     got, wanted = np.asarray(got), np.asarray(wanted)
     if got.dtype != wanted.dtype or got.shape != wanted.shape:
-        raise Mismatch(f"{route}: {what}: {got.dtype} {got.shape}, not {wanted.dtype} {wanted.shape}")
+        raise Mismatch(f"{route}: {what}: {got.dtype} {got.shape}, not {wanted.dtype} "
+                       f"{wanted.shape}")
     if not np.array_equal(got, wanted, equal_nan=True):
-        raise Mismatch(f"{route}: {what}: got\n{got!r}\nbut the eager run says\n{wanted!r}")
+        raise Mismatch(f"{route}: {what}: got\n{got!r}\nbut must be\n{wanted!r}")

@@ -158,7 +158,7 @@ class Builder:
         try:
             with np.errstate(all="ignore"):
                 value = eval(step.text(), {"tape": reference, "np": np, **names})
-        except (ArithmeticError, ValueError, IndexError) as error:     # shapes that do not fit, too
+        except (ArithmeticError, ValueError, IndexError) as error:    # shapes that do not fit, too
             raise Rejected(str(error)) from error
         if not isinstance(value, Jet):
             raise TypeError(f"{step.text()}: no Jet")

@@ -53,6 +53,13 @@ def _plus_one(a: np.ndarray) -> None:
         np.add(a, 1, out=a)
 
 
+def _negative(a: np.ndarray) -> None:
+    if a.dtype == bool:
+        np.logical_not(a, out=a)
+    else:
+        np.multiply(a, -1, out=a)
+
+
 CHANGES: dict[str, Callable[[np.ndarray], Any]] = {
     "np.add(a, 1, out=a)": _plus_one,
     "a[...] = 0": lambda a: a.__setitem__(..., 0),
@@ -63,7 +70,7 @@ CHANGES: dict[str, Callable[[np.ndarray], Any]] = {
     "reverse the elements": _reverse,
     "sort": _sort,
     "np.random shuffle": lambda a: np.random.default_rng(0).shuffle(a) if a.ndim else None,
-    "a *= -1": lambda a: np.logical_not(a, out=a) if a.dtype == bool else np.multiply(a, -1, out=a),
+    "a *= -1": _negative,
 }
 
 

@@ -1,4 +1,4 @@
-"""How calls of operators are drawn that work on whole axes: reductions, products, fused operators."""
+"""How calls of operators are drawn that work on axes: reductions, products, fused operators."""
 
 from __future__ import annotations
 

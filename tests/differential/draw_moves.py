@@ -1,4 +1,4 @@
-"""How calls of operators are drawn that move elements: shapes, joining, and every kind of index."""
+"""How calls of operators are drawn that move elements: shapes, joining, every kind of index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def reshape(b: Builder) -> None:
     if size == 1:
         shapes.append(())
     shape = b.some(shapes if size else [b.shape(x), (0,), (0, 2)])
-    b.emit("reshape", x, shape)
+    b.emit("reshape", x, b.constant(list(shape)) if shape and b.chance(0.2) else shape)
 
 
 def permuted(b: Builder) -> None:
@@ -30,8 +30,8 @@ def permuted(b: Builder) -> None:
     if kind == 0 or rank == 0:
         b.emit("transpose", x)
     elif kind == 1:
-        axes = b.rng.permutation(rank) - (rank if b.chance(0.2) else 0)
-        b.emit("transpose", x, tuple(axes.tolist()))
+        axes = (b.rng.permutation(rank) - (rank if b.chance(0.2) else 0)).tolist()
+        b.emit("transpose", x, b.constant(axes) if b.chance(0.3) else tuple(axes))
     elif kind == 2:
         b.emit("swapaxes", x, int(b.rng.integers(rank)), -int(b.rng.integers(1, rank + 1)))
     elif rank > 1 and b.chance(0.4):
@@ -88,8 +88,9 @@ def split(b: Builder) -> None:
     sections: Any = b.some([length, [1], [1, length]])
     bounds = [0, *(range(1, length) if sections == length else sections), length]
     i = int(b.rng.integers(len(bounds) - 1))
+    given = sections if sections == length or b.chance(0.5) else b.constant(sections)
     piece = (*(slice(None),) * axis, slice(bounds[i], bounds[i + 1]))
-    b.emit("split", x, sections, axis=axis, suffix=f"[{i}]", for_nodes=("getitem", x, piece))
+    b.emit("split", x, given, axis=axis, suffix=f"[{i}]", for_nodes=("getitem", x, piece))
 
 
 def padded(b: Builder) -> None:
@@ -99,6 +100,7 @@ def padded(b: Builder) -> None:
     if rank:
         widths.append(tuple((int(b.rng.integers(2)), int(b.rng.integers(3))) for _ in range(rank)))
         widths.append(b.constant(np.array([[1, 0]] * rank)))
+        widths.append(b.constant([[0, 1] for _ in range(rank)]))
     options = {"constant_values": b.some([0.5, 2])} if b.chance(0.4) else {}
     b.emit("pad", x, b.some(widths), **options)
 
@@ -108,7 +110,8 @@ def padded(b: Builder) -> None:
 
 def picked(b: Builder) -> None:
     x = b.pick(lambda y: y in b.tensors)
-    b.emit("getitem", x, b.some([basic, basic, by_arrays, by_arrays, by_mask, mixed])(b, b.shape(x)))
+    kind = b.some([basic, basic, by_arrays, by_arrays, by_mask, mixed])
+    b.emit("getitem", x, kind(b, b.shape(x)))
 
 
 def one_index(b: Builder, length: int) -> Any:
@@ -209,5 +212,5 @@ def many_copies(b: Builder) -> None:
 
 
 TABLE: dict[Callable, float] = {
-    reshape: 2, permuted: 2.5, length_one_axes: 2, broadcast: 1.5, joined: 2.5, split: 1, padded: 1,
-    picked: 6, index_tensor: 0.5}
+    reshape: 2, permuted: 2.5, length_one_axes: 2, broadcast: 1.5, joined: 2.5, split: 1,
+    padded: 1, picked: 6, index_tensor: 0.5}

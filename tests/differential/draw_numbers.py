@@ -135,7 +135,8 @@ def tensor_power(b: Builder) -> None:
         return
     x = positive(b)
     if b.chance(0.3):
-        exponent = b.constant(b.rng.integers(-1, 4, subshape(b, b.shape(x))).astype(b.leaf_dtypes[0]))
+        whole = b.rng.integers(-1, 4, subshape(b, b.shape(x)))
+        exponent = b.constant(np.asarray(whole).astype(b.leaf_dtypes[0]))
         b.emit("power", b.pick(lambda y: np.abs(b.array(y)).min(initial=1) > 0
                                and fits(b.shape(y), b.shape(x))), exponent)
         return
@@ -213,10 +214,11 @@ def cosh(b: Builder) -> None:
 
 
 def of_a_user(b: Builder) -> None:
-    """Operators made with `primitive` that write to the cotangent, or return what they were given."""
+    """Operators made with `primitive` that write to the cotangent, or return what they are given."""
     x = b.pick(lambda y: y in b.tensors)
     name = b.some(["user_double", "user_double", "user_same", "user_view", "user_kept"])
-    b.emit(name, x, *((b.pick(lambda y: b.shape(y) == b.shape(x)),) if name == "user_kept" else ()))
+    others = (b.pick(lambda y: b.shape(y) == b.shape(x)),) if name == "user_kept" else ()
+    b.emit(name, x, *others)
 
 
 TABLE: dict[Callable, float] = {

@@ -52,7 +52,7 @@ def _gradients_are_in_order(leaves: list[Tensor]) -> None:
 
 
 def grad_function(program: Program, wanted: Answer, orders: int) -> None:
-    """grad(), and the same for one leaf at a time, when the walk leaves out what leads elsewhere."""
+    """grad(), and the same for one leaf at a time: the walk leaves out what leads to others."""
     out, leaves = run(program)
     if not out.requires_grad:
         return

@@ -1,16 +1,16 @@
-"""Arrays that carry their directional derivatives up to third order: the arithmetic of the reference.
+"""Arrays that carry their directional derivatives to third order: the reference's arithmetic.
 
 A `Jet` is a polynomial in three symbols e1, e2, e3 whose squares are zero:
 
     x = x0 + x1 e1 + x2 e2 + x12 e1 e2 + ... + x123 e1 e2 e3
 
-Put x + w e1 + u e2 + d e3 into a program f, and the coefficient of e3 is the derivative of f along d,
-that of e1 e3 is d^T H w with the Hessian H, and that of e1 e2 e3 is the third derivative along w, u
-and d. Nothing is walked back and nothing is transposed, so no mistake of a reverse mode engine can
-occur here too.
+Put x + w e1 + u e2 + d e3 into a program f, and the coefficient of e3 is the derivative of f along
+d, that of e1 e3 is d^T H w with the Hessian H, and that of e1 e2 e3 is the third derivative along
+w, u and d. Nothing is walked back and nothing is transposed, so no mistake of a reverse mode engine
+can occur here too.
 
-A product with an exact zero is zero, whatever the other factor. That is the engine's convention for
-cotangents that are exactly zero, read forwards.
+A product with an exact zero is zero, whatever the other factor. That is the engine's convention
+for cotangents that are exactly zero, read forwards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXACT = 16.0                    # multiples of 1/16 are computed without roundin
 
 
 class NearKink(ArithmeticError):
-    """A choice (x > 0, the larger of x and y) that another rounding could have made differently."""
+    """A choice (x > 0, the larger of x and y) that other rounding could have made differently."""
 
 
 class Jet:

@@ -81,7 +81,8 @@ def _way(rng: np.random.Generator) -> tuple[str, Callable, Callable]:
     if kind < 6:
         return f"a = {handle_name} before, {change_name} after", handle, \
             lambda t, a: _if_held(change, a)
-    return f"a = {handle_name} after, {change_name}", lambda t: None, lambda t, a: change(handle(t))
+    return f"a = {handle_name} after, {change_name}", lambda t: None, \
+        lambda t, a: change(handle(t))
 
 
 def _if_held(change: Callable, array: Any) -> None:
@@ -121,8 +122,8 @@ def an_alias(program: Program, rng: np.random.Generator) -> Scenario:
         q.requires_grad = wanted
         run.leaves[name], other[id(run)] = q, p
         run.handle = take(p)
-    return Scenario(f"alias {name}: q = {alias_name}, requires_grad={wanted}; t is p; {words}", before,
-                    lambda run: change(other[id(run)], run.handle), name)
+    words = f"alias {name}: q = {alias_name}, requires_grad={wanted}; t is p; {words}"
+    return Scenario(words, before, lambda run: change(other[id(run)], run.handle), name)
 
 
 def one_array_for_two(program: Program, rng: np.random.Generator) -> Scenario:
@@ -257,7 +258,7 @@ def compare(name: str, scenario: Scenario, program: Program, finish: Callable) -
 
 
 def gradients(program: Program, wanted: Answer, orders: int) -> None:
-    """Upstream gradients and gradients that were handed out belong to the user, who may write there."""
+    """Upstream gradients, and those that were handed out, are the user's, who may write there."""
     rng = np.random.default_rng(program.seed)
     run = started(program, Scenario("", nothing, nothing))
     made = [v for v in _results(run).values() if v.requires_grad]

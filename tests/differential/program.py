@@ -2,8 +2,8 @@
 
 The text that a report prints is the text that was run. A program has three spellings of the same
 computation: as a user would write it (`spelled`: operators, methods, NumPy's functions), with the
-functions of `tape` alone (`plain`; also what the reference and PyTorch run, in the place of `tape`),
-and for the nodes of a static graph, which have no shape (`nodes`).
+functions of `tape` alone (`plain`; the reference and PyTorch run it in the place of `tape`), and
+for the nodes of a static graph, which have no shape (`nodes`).
 """
 
 from __future__ import annotations
@@ -61,14 +61,16 @@ class Instruction:
 
     def needs(self) -> set[str]:
         """The names that it reads."""
-        return set(NAMES.findall(self.text())) | (self.for_nodes.needs() if self.for_nodes else set())
+        other = self.for_nodes.needs() if self.for_nodes else set()
+        return {*NAMES.findall(self.text()), *other}
 
 
 def _index_text(index: Any) -> str:
     if isinstance(index, tuple) and len(index) > 1:
         return ", ".join(repr(x) if isinstance(x, tuple) else _index_text(x) for x in index)
     if isinstance(index, slice):
-        start, stop, step = ("" if x is None else str(x) for x in (index.start, index.stop, index.step))
+        parts = (index.start, index.stop, index.step)
+        start, stop, step = ("" if x is None else str(x) for x in parts)
         return f"{start}:{stop}" + (f":{step}" if step else "")
     return "..." if index is Ellipsis else repr(index)
 
@@ -118,8 +120,8 @@ class Program:
                  constants: dict | None = None, values: dict | None = None) -> Callable:
         """The program with `tape` (the engine, or what stands in for it) under that name.
 
-        `make` makes of the array of a constant tensor what the engine takes for one. `constants`, if
-        given, is filled with the constants that this function alone uses, so that a caller can
+        `make` makes of the array of a constant tensor what the engine takes for one. `constants`,
+        if given, is filled with the constants that this function alone uses, so that a caller can
         change them. `values` is filled with all results at every call.
         """
         if spelling not in self._compiled:
@@ -170,8 +172,10 @@ def literal(value: Any, tensor: bool = False) -> str:
     """A constant as Python text."""
     if not isinstance(value, np.ndarray):
         return repr(value)
-    dtype = "" if value.dtype in (np.float64, np.int64, bool) and value.size else f", np.{value.dtype}"
+    usual = value.dtype in (np.float64, np.int64, bool) and value.size
+    dtype = "" if usual else f", np.{value.dtype}"
     if value.size > 100 and np.ptp(value) == 0:
         return f"np.full({value.shape}, {value.flat[0]!r}, np.{value.dtype})"
-    text = f"np.array({value.tolist()}{dtype})" if value.size else f"np.zeros({value.shape}{dtype})"
+    text = f"np.array({value.tolist()}{dtype})"
+    text = text if value.size else f"np.zeros({value.shape}{dtype})"
     return f"tape.Tensor({text})" if tensor else text

@@ -37,9 +37,9 @@ def _tensors(name: str, function: Any = None) -> None:
     setattr(tape, name, lambda *args: function(*map(tensor, args)))
 
 
-for _name in ("add", "sub", "mul", "div", "maximum", "minimum", "neg", "square", "sqrt", "exp", "log",
-              "log1p", "expm1", "sin", "cos", "tanh", "abs", "sigmoid", "relu", "sign", "zeros_like",
-              "ones_like"):
+for _name in ("add", "sub", "mul", "div", "maximum", "minimum", "neg", "square", "sqrt", "exp",
+              "log", "log1p", "expm1", "sin", "cos", "tanh", "abs", "sigmoid", "relu", "sign",
+              "zeros_like", "ones_like"):
     _tensors(_name)
 
 
@@ -59,7 +59,7 @@ def power(x, exponent):
         return torch.pow(tensor(x), float(exponent))
     if not isinstance(exponent, torch.Tensor):
         return torch.pow(tensor(x), tensor(exponent))
-    return torch.exp(exponent * torch.log(tensor(x)))      # PyTorch has no mixed derivative at y = 0
+    return torch.exp(exponent * torch.log(tensor(x)))    # PyTorch has no mixed derivative at y = 0
 
 
 @operator
@@ -238,7 +238,8 @@ def pad(x, pad_width, constant_values=0):
 def check(program: Program, wanted: Answer, orders: int) -> None:
     """The reference itself against PyTorch, which the engine is thereby held against too."""
     leaves = [torch.tensor(a.astype(np.float64), requires_grad=True) for a in program.arrays()]
-    out: Any = program.function(tape, make=lambda a: tensor(a) if a.dtype.kind == "f" else a)(*leaves)
+    function = program.function(tape, make=lambda a: tensor(a) if a.dtype.kind == "f" else a)
+    out: Any = function(*leaves)
     agree("PyTorch", [out.numpy(force=True)], wanted, 0, loosely=True)
     for order in range(1, orders + 1):
         found: Any = [None] * len(leaves)

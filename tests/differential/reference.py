@@ -37,9 +37,13 @@ def _falling(exponent, n):
 
 def _power_number(x, exponent):
     def derivative(n):
-        return lambda a: times(np.power(a, exponent - n, where=np.not_equal(_falling(exponent, n), 0),
-                                        out=np.zeros(np.broadcast(a, exponent).shape)),
-                               _falling(exponent, n))
+        factor = _falling(exponent, n)
+
+        def of(a):
+            zeros = np.zeros(np.broadcast(a, exponent).shape)
+            powers = np.power(a, exponent - n, where=np.not_equal(factor, 0), out=zeros)
+            return times(powers, factor)
+        return of
     return elementwise(x, *(derivative(n) for n in range(4)))
 
 

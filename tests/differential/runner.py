@@ -1,4 +1,4 @@
-"""Many programs by every route: what is counted, what is reported, and a listing for each mismatch."""
+"""Many programs by every route: what is counted, and a listing for each mismatch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Failure:
     def kind(self) -> str:
         """What a shorter program must have in common with this one."""
         if isinstance(self.error, Mismatch):
-            return f"{self.route}: " + re.split("got|, leaf|[^,:]*\\b[xctv][0-9]+", str(self.error))[0]
+            what = re.split("got|, leaf|[^,:]*\\b[xctv][0-9]+", str(self.error))[0]
+            return f"{self.route}: {what}"
         return f"{self.route}: {type(self.error).__name__}: {str(self.error).split(' ')[0]}"
 
     @property
@@ -82,7 +83,8 @@ def orders_wanted(program: Program) -> int:
     return 3 if precision(program) == "float64" else 1
 
 
-def check(program: Program, routes: dict[str, Route], report: Report | None = None) -> list[Failure]:
+def check(program: Program, routes: dict[str, Route],
+          report: Report | None = None) -> list[Failure]:
     """Run a program by all routes."""
     report = report or Report()
     failures = []
@@ -129,8 +131,8 @@ def run(seed: int, programs: int | None = None, seconds: float | None = None,
             break
         if progress and now - told > 10:
             told = now
-            print(f"{now - start:.0f} s: {report.programs} programs, {len(report.failures)} mismatches",
-                  file=progress, flush=True)
+            print(f"{now - start:.0f} s: {report.programs} programs, "
+                  f"{len(report.failures)} mismatches", file=progress, flush=True)
         program = draw_program(seed, report.programs)
         report.programs += 1
         report.instructions += len(program.instructions)

@@ -1,4 +1,4 @@
-"""From a program that fails to a short one that fails in the same way, by leaving instructions out."""
+"""From a program that fails to a short one that fails alike, by leaving instructions out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def _smaller(program: Program) -> Iterator[Program]:
         for name in reversed(earlier):
             if shapes.get(name) == shapes[step.result]:
                 rest = steps[:i] + tuple(_renamed(s, step.result, name) for s in steps[i + 1:])
-                pairs = tuple(tuple(name if n == step.result else n for n in pair) for pair in terms)
+                pairs = tuple((name if x == step.result else x, name if y == step.result else y)
+                              for x, y in terms)
                 yield from _rebuilt(program, rest, pairs)
     for i, step in enumerate(steps):
         if step.spelling != "function":
@@ -94,4 +95,5 @@ def replayed(program: Program, steps: Any) -> Builder:
 
 
 def _shapes(program: Program) -> dict[str, tuple]:
-    return {name: value.shape for name, value in replayed(program, program.instructions).values.items()}
+    values = replayed(program, program.instructions).values
+    return {name: value.shape for name, value in values.items()}

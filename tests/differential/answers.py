@@ -72,28 +72,26 @@ def by_reference(program: Program, order: int) -> Answer:
     function = program.function(reference, values=made)
     arrays = program.arrays()
     w, u = directions(program)
-    if order < 3:
-        u = [np.zeros(a.shape) for a in arrays]
-    found = [[np.zeros(a.shape) for a in arrays] for _ in range(order)]
-    value: Any = None
-    sizes = [1.0] * (order + 1)
-    subsets = (E3, E1 | E3, E1 | E2 | E3)[:order]
+    wanted = (0, E3, E1 | E3, E1 | E2 | E3)[:order + 1]
+    absent = (E1 | E2, E2, 0)[order - 1]           # symbols that this order does without
+    out = function(*(Jet({0: a.astype(np.float64)}) for a in arrays))
+    answer = Answer([[out.value], *([np.zeros(a.shape) for a in arrays] for _ in wanted[1:])],
+                    [1.0] * len(wanted))
     for i, array in enumerate(arrays):
         for place in range(array.size):
-            leaves = seeds(arrays, w, u, i, place)
-            if order < 3:
-                leaves = [Jet({s: p for s, p in x.parts.items() if s <= (4 if order > 1 else 0)
-                               or s == E3}) for x in leaves]
+            leaves = [Jet({s: part for s, part in x.parts.items() if not s & absent})
+                      for x in seeds(arrays, w, u, i, place)]
             out = function(*leaves)
-            value = out.value
-            for n, subset in enumerate(subsets):
-                found[n][i].flat[place] = out.part(subset)
-            for n, subset in enumerate((0, *subsets)):
-                sizes[n] = max(sizes[n], *(_largest(x.parts[subset]) for x in made.values()
-                                           if isinstance(x, Jet) and subset in x.parts), 0)
-    if value is None:
-        value = function(*[Jet({0: a.astype(np.float64)}) for a in arrays]).value
-    return Answer([[np.asarray(value)], *found], sizes)
+            for n, subset in enumerate(wanted[1:], start=1):
+                answer.orders[n][i].flat[place] = out.part(subset)
+            answer.sizes = [max(size, _largest_part(made, subset))
+                            for size, subset in zip(answer.sizes, wanted)]
+    return answer
+
+
+def _largest_part(made: dict[str, Any], subset: int) -> float:
+    return max((_largest(x.parts[subset]) for x in made.values()
+                if isinstance(x, Jet) and subset in x.parts), default=0.0)
 
 
 def _largest(array: np.ndarray) -> float:

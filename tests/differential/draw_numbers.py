@@ -214,7 +214,7 @@ def cosh(b: Builder) -> None:
 
 
 def of_a_user(b: Builder) -> None:
-    """Operators made with `primitive` that write to the cotangent, or return what they are given."""
+    """Made with `primitive`: they write to the cotangent, or return what they were given."""
     x = b.pick(lambda y: y in b.tensors)
     name = b.some(["user_double", "user_double", "user_same", "user_view", "user_kept"])
     others = (b.pick(lambda y: b.shape(y) == b.shape(x)),) if name == "user_kept" else ()

@@ -267,23 +267,25 @@ def gradients(program: Program, wanted: Answer, orders: int) -> None:
     tensor = made[rng.integers(len(made))]
     leaves = list(run.leaves.values())
     given = np.asarray(rng.uniform(0.5, 1.5, tensor.shape)).astype(tensor.dtype)
-    found = []
-    for _ in range(2):
-        upstream = given.copy()
-        tensor.backward(upstream, retain_graph=True)
-        found.append(filled([x.grad for x in leaves], leaves))
-        found[-1] = [np.array(g) for g in found[-1]]
-        upstream[...] = 7
-        for x in leaves:
-            if x.grad is not None:
-                x.grad[...] = 5
-            x.grad = None
-    for first, second in zip(*found):
+    before, after = [_first_and_spoil(tensor, leaves, given.copy()) for _ in range(2)]
+    for first, second in zip(before, after):
         identical("mutation, x.grad", "after x.grad and the upstream gradient were written to",
                   second, first)
-    second_order = [_second(tensor, leaves, given, touched) for touched in (False, True)]
-    for first, second in zip(*second_order):
+    before, after = [_second(tensor, leaves, given, touched) for touched in (False, True)]
+    for first, second in zip(before, after):
         identical("mutation, grad_outputs", "after it was written to", second, first)
+
+
+def _first_and_spoil(tensor: Tensor, leaves: list[Tensor], upstream: np.ndarray) -> list:
+    """Gradients by backward(); then all arrays that had a part in it are overwritten."""
+    tensor.backward(upstream, retain_graph=True)
+    found = [np.array(g) for g in filled([x.grad for x in leaves], leaves)]
+    upstream[...] = 7
+    for x in leaves:
+        if x.grad is not None:
+            x.grad[...] = 5
+        x.grad = None
+    return found
 
 
 def _second(tensor: Tensor, leaves: list[Tensor], given: np.ndarray, touched: bool) -> list:

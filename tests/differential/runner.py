@@ -123,30 +123,37 @@ def run(seed: int, programs: int | None = None, seconds: float | None = None,
     each set of operators that the shortened program has. Stops after a failure that is `enough`.
     """
     routes = all_routes() if routes is None else routes
-    report, start, seen = Report(), time.monotonic(), set()
-    told = start
-    while programs is None or report.programs < programs:
-        now = time.monotonic()
-        if seconds is not None and now - start > seconds:
-            break
-        if progress and now - told > 10:
-            told = now
-            print(f"{now - start:.0f} s: {report.programs} programs, "
-                  f"{len(report.failures)} mismatches", file=progress, flush=True)
+    report, clock, seen = Report(), _Clock(seconds, progress), set()
+    while (programs is None or report.programs < programs) and clock.goes_on(report):
         program = draw_program(seed, report.programs)
         report.programs += 1
         report.instructions += len(program.instructions)
         found = check(program, routes, report)
         if not found:
             continue
-        first = replace(found[0], others=tuple(f.route for f in found[1:]))
-        report.failures.append(first)
+        failure = replace(found[0], others=tuple(f.route for f in found[1:]))
         if len(seen) < most_reports:
-            short = replace(shortened(first, routes), others=first.others)
-            report.failures[-1] = short
-            if short.signature not in seen and progress:
-                print(short.report(), file=progress, flush=True)
-            seen.add(short.signature)
-        if enough(report.failures[-1]):
+            failure = replace(shortened(failure, routes), others=failure.others)
+            if failure.signature not in seen and progress:
+                print(failure.report(), file=progress, flush=True)
+            seen.add(failure.signature)
+        report.failures.append(failure)
+        if enough(failure):
             break
     return report
+
+
+class _Clock:
+    """Says when the time is up, and every ten seconds how far the run has come."""
+
+    def __init__(self, seconds: float | None, progress: Any):
+        self.seconds, self.progress = seconds, progress
+        self.start = self.told = time.monotonic()
+
+    def goes_on(self, report: Report) -> bool:
+        now = time.monotonic()
+        if self.progress and now - self.told > 10:
+            self.told = now
+            print(f"{now - self.start:.0f} s: {report.programs} programs, "
+                  f"{len(report.failures)} mismatches", file=self.progress, flush=True)
+        return self.seconds is None or now - self.start < self.seconds

@@ -218,7 +218,10 @@ def of_a_user(b: Builder) -> None:
     x = b.pick(lambda y: y in b.tensors)
     name = b.some(["user_double", "user_double", "user_same", "user_view", "user_kept"])
     others = (b.pick(lambda y: b.shape(y) == b.shape(x)),) if name == "user_kept" else ()
-    b.emit(name, x, *others)
+    result = b.emit(name, x, *others)
+    if b.chance(0.7):          # beside a value that is handed the same cotangent
+        other = b.pick(lambda y: b.shape(y) == b.shape(x))
+        b.emit(b.some(["add", "sub"]), *((result, other) if b.chance(0.5) else (other, result)))
 
 
 TABLE: dict[Callable, float] = {

@@ -1,0 +1,140 @@
+"""How calls of operators are drawn that work on axes: reductions, products, fused operators."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+
+from tests.differential.builder import Builder, Name, Rejected
+
+REDUCTIONS = ("sum", "mean", "sum", "mean", "max", "min", "var", "std", "logsumexp", "norm")
+
+
+def axis_of(b: Builder, rank: int, several: bool = True) -> Any:
+    """None, an axis counted from either end, or a tuple of axes."""
+    if rank == 0 or b.chance(0.2):
+        return None
+    axis = int(b.rng.integers(rank))
+    if several and rank > 1 and b.chance(0.3):
+        axes = b.rng.permutation(rank)[:b.rng.integers(1, rank + 1)]
+        return tuple(int(a) - (rank if b.chance(0.3) else 0) for a in axes)
+    return axis - rank if b.chance(0.4) else axis
+
+
+def reduction(b: Builder) -> None:
+    name = b.some(REDUCTIONS)
+    x = b.pick(lambda y: name in ("sum",) or 0 not in b.shape(y))
+    options: dict[str, Any] = {}
+    axis = axis_of(b, len(b.shape(x)), several=name != "norm")
+    if axis is not None:
+        options["axis"] = axis
+    if name in ("var", "std") and b.chance(0.4):
+        count = b.array(x).size // np.sum(b.array(x), axis=axis).size
+        if count > 1:
+            options["ddof"] = 1
+    if b.chance(0.4):
+        options["keepdims"] = True
+    b.emit(name, x, **options)
+
+
+def along_axis(b: Builder) -> None:
+    x = b.pick(lambda y: len(b.shape(y)) > 0 and 0 not in b.shape(y))
+    name = b.some(["softmax", "log_softmax"])
+    if b.chance(0.5):
+        b.emit(name, x)
+    else:
+        rank = len(b.shape(x))
+        b.emit(name, x, axis=int(b.rng.integers(-rank, rank)))
+
+
+def product(b: Builder) -> None:
+    """All combinations of ranks; leading axes broadcast."""
+    x = b.pick(lambda y: len(b.shape(y)) > 0)
+    shape = b.shape(x)
+    inner, batch = shape[-1], shape[:-2]
+    size = int(b.rng.integers(1, 4))
+    kinds: list[tuple] = [(inner,), (inner, size), (inner, size), (2, inner, size),
+                          (*batch, inner, size), (*(1 for _ in batch), inner, size)]
+    if batch == () and b.chance(0.2):
+        kinds.append((2, 1, inner, size))
+    y = b.wanted(b.some(kinds))
+    if b.chance(0.3) and len(shape) == 1:
+        y = b.wanted((size, inner))
+        x, y = y, x
+    b.emit("matmul", x, y)
+
+
+def by_itself(b: Builder) -> None:
+    """x @ x^T: both operands are one value."""
+    x = b.pick(lambda y: len(b.shape(y)) > 1)
+    other = b.emit("swapaxes", x, -1, -2)
+    b.emit("matmul", *((x, other) if b.chance(0.5) else (other, x)))
+
+
+def dot(b: Builder) -> None:
+    x = b.pick(lambda y: len(b.shape(y)) in (1, 2))
+    if b.chance(0.3):
+        y: Any = b.pick(lambda y: b.shape(y) == ())
+        b.emit("dot", x, y, for_nodes=("mul", x, y))
+        return
+    inner = b.shape(x)[-1]
+    y = b.wanted(b.some([(inner,), (inner, 2)]))
+    b.emit("dot", x, y, for_nodes=("matmul", x, y))
+
+
+def layer_norm(b: Builder) -> None:
+    x = b.pick(lambda y: len(b.shape(y)) > 0 and b.shape(y)[-1] > 1 and 0 not in b.shape(y))
+    if (np.ptp(b.array(x), axis=-1) < 0.1).any():
+        raise Rejected("nearly constant rows: the third derivative is very large")
+    width = b.shape(x)[-1:]
+    weight = b.wanted(width) if b.chance(0.7) else None
+    bias = b.wanted(width) if b.chance(0.6) else None
+    if b.chance(0.5) and bias is None:
+        b.emit("layer_norm", x, *(() if weight is None else (weight,)))
+    else:
+        b.emit("layer_norm", x, weight, bias, 1e-5)
+
+
+def cross_entropy(b: Builder) -> None:
+    x = b.pick(lambda y: len(b.shape(y)) > 0 and 0 not in b.shape(y))
+    *rows, classes = b.shape(x)
+    targets = np.asarray(b.rng.integers(0, classes, rows))
+    options: dict[str, Any] = {}
+    if b.chance(0.4):
+        ignored = b.some([-1, -100, 0])
+        targets = np.where(b.rng.random(rows) < 0.3, ignored, targets)
+        options["ignore_index"] = ignored
+    if b.chance(0.4):
+        options["reduction"] = "sum"
+    kinds: list[Any] = [targets, targets, targets.astype(np.int32)]
+    if targets.ndim:
+        kinds.append(targets.tolist())
+    b.emit("cross_entropy", x, b.constant(b.some(kinds)), **options)
+
+
+def attention(b: Builder) -> None:
+    """Queries, keys and values with leading axes of their own, which broadcast."""
+    q = b.pick(lambda y: len(b.shape(y)) > 1 and 0 not in b.shape(y))
+    *batch, queries, width = b.shape(q)
+    keys = queries + b.some([0, 0, 1])
+    leading = [(), tuple(batch), tuple(1 for _ in batch), (2,) if not batch else tuple(batch)]
+    if b.chance(0.25) and keys == queries:
+        operands = [q, q, q]
+    else:
+        operands = [q, b.wanted((*b.some(leading), keys, width)),
+                    b.wanted((*b.some(leading), keys, b.some([width, 1, 2])))]
+    b.emit("causal_attention", *operands, **({"scale": 0.5} if b.chance(0.3) else {}))
+
+
+def look_up(b: Builder) -> None:
+    table = b.pick(lambda y: len(b.shape(y)) == 2 and b.shape(y)[0] > 0 and y in b.tensors)
+    ids = b.rng.integers(0, b.shape(table)[0], b.some([(2,), (3,), (2, 2), (), (0,)]))
+    b.emit("embedding", table, b.constant(np.asarray(ids), tensor=False))
+
+
+TABLE: dict[Callable, float] = {
+    reduction: 9, along_axis: 2.5, product: 5, by_itself: 1, dot: 0.7, layer_norm: 1.5,
+    cross_entropy: 1.2, attention: 1.5, look_up: 1.2}
+
+__all__ = ["TABLE", "Name"]

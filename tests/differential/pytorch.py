@@ -1,0 +1,254 @@
+"""The operators by the names of `tape`, in PyTorch: a second reference, in reverse mode.
+
+Where the conventions differ the operator is composed of others that leave NaN in the places in
+question; those places are not compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.differential.answers import Answer, agree, directions
+from tests.differential.program import Program
+
+torch.set_num_threads(1)
+
+
+class Operators:
+    """What stands in the place of `tape` when a program is run."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+tape: Any = Operators()
+
+
+def tensor(x: Any) -> torch.Tensor:
+    return x if isinstance(x, torch.Tensor) else torch.tensor(np.asarray(x, np.float64))
+
+
+def _tensors(name: str, function: Any = None) -> None:
+    """An operator whose operands may also be numbers, arrays and lists."""
+    function = function or getattr(torch, name)
+    setattr(tape, name, lambda *args: function(*map(tensor, args)))
+
+
+for _name in ("add", "sub", "mul", "div", "maximum", "minimum", "neg", "square", "sqrt", "exp",
+              "log", "log1p", "expm1", "sin", "cos", "tanh", "abs", "sigmoid", "relu", "sign",
+              "zeros_like", "ones_like"):
+    _tensors(_name)
+
+
+def operator(function: Any) -> Any:
+    setattr(tape, function.__name__, function)
+    return function
+
+
+def axes(x: torch.Tensor, axis: Any) -> tuple:
+    axis = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    return tuple(axis)
+
+
+@operator
+def power(x, exponent):
+    if isinstance(exponent, (int, float, np.generic)):
+        return torch.pow(tensor(x), float(exponent))
+    if not isinstance(exponent, torch.Tensor):
+        return torch.pow(tensor(x), tensor(exponent))
+    return torch.exp(exponent * torch.log(tensor(x)))    # PyTorch has no mixed derivative at y = 0
+
+
+@operator
+def gelu(x): return torch.nn.functional.gelu(tensor(x), approximate="tanh")
+
+
+@operator
+def user_double(x): return 2 * tensor(x)
+
+
+@operator
+def user_same(x): return tensor(x)
+
+
+@operator
+def user_view(x): return tensor(x)
+
+
+@operator
+def user_kept(x, y): return tensor(x)
+
+
+@operator
+def clip(x, min=None, max=None): return torch.clamp(x, min, max)
+
+
+@operator
+def where(condition, x, y):
+    condition = torch.as_tensor(condition)
+    return torch.where(condition != 0, tensor(x), tensor(y))
+
+
+@operator
+def astype(x, dtype): return tensor(x).clone()
+
+
+@operator
+def dropout(x, p, rng):
+    keep = np.random.default_rng(rng).random(tuple(x.shape), np.float32) >= p
+    return x * tensor(keep / (1 - p))
+
+
+@operator
+def sum(x, axis=None, keepdims=False):
+    x = tensor(x)
+    return torch.sum(x, axes(x, axis), keepdim=keepdims) if x.ndim else x.clone()
+
+
+@operator
+def mean(x, axis=None, keepdims=False):
+    return torch.mean(x, axes(x, axis), keepdim=keepdims) if x.ndim else x.clone()
+
+
+def _extreme(x, axis, keepdims, function):
+    return function(x, axes(x, axis), keepdim=keepdims) if x.ndim else x.clone()
+
+
+@operator
+def max(x, axis=None, keepdims=False): return _extreme(x, axis, keepdims, torch.amax)
+
+
+@operator
+def min(x, axis=None, keepdims=False): return _extreme(x, axis, keepdims, torch.amin)
+
+
+@operator
+def var(x, axis=None, ddof=0, keepdims=False):
+    over = axes(x, axis)
+    centred = x - mean(x, axis, True)
+    count = np.prod([x.shape[a] for a in over])
+    return sum(centred * centred, axis, keepdims) / (count - ddof)
+
+
+@operator
+def std(x, axis=None, ddof=0, keepdims=False): return torch.sqrt(var(x, axis, ddof, keepdims))
+
+
+@operator
+def norm(x, axis=None, keepdims=False): return torch.sqrt(sum(x * x, axis, keepdims))
+
+
+@operator
+def logsumexp(x, axis=None, keepdims=False):
+    return torch.logsumexp(x, axes(x, axis), keepdim=keepdims) if x.ndim else x.clone()
+
+
+@operator
+def softmax(x, axis=-1): return torch.softmax(x, axis)
+
+
+@operator
+def log_softmax(x, axis=-1): return torch.log_softmax(x, axis)
+
+
+@operator
+def matmul(x, y): return torch.matmul(tensor(x), tensor(y))
+
+
+@operator
+def dot(x, y):
+    x, y = tensor(x), tensor(y)
+    return x * y if x.ndim == 0 or y.ndim == 0 else torch.matmul(x, y)
+
+
+@operator
+def layer_norm(x, weight=None, bias=None, eps=1e-5):
+    """Composed: PyTorch's own has a third derivative that differences do not confirm."""
+    centred = x - mean(x, -1, True)
+    out = centred / torch.sqrt(mean(centred * centred, -1, True) + eps)
+    out = out if weight is None else out * tensor(weight)
+    return out if bias is None else out + tensor(bias)
+
+
+@operator
+def cross_entropy(x, targets, ignore_index=-1, reduction="mean"):
+    targets = torch.as_tensor(np.asarray(targets, np.int64)).reshape(-1)
+    rows = x.reshape(-1, x.shape[-1])
+    total = torch.nn.functional.cross_entropy(rows, targets, ignore_index=ignore_index,
+                                              reduction="sum")
+    count = int((targets != ignore_index).sum()) or 1
+    return total / count if reduction == "mean" else total
+
+
+@operator
+def causal_attention(q, k, v, scale=None):
+    q, k, v = tensor(q), tensor(k), tensor(v)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = scale * q @ torch.swapaxes(k, -1, -2)
+    queries, keys = scores.shape[-2:]
+    future = torch.ones(queries, keys, dtype=torch.bool).triu(keys - queries + 1)
+    return torch.softmax(scores.masked_fill(future, -torch.inf), -1) @ v
+
+
+# --- moving elements: positions, which NumPy moves, tell where each element goes ---
+
+
+def _moved(function: Any) -> Any:
+    def apply(x, *args, **kwargs):
+        x = tensor(x)
+        places = function(np.arange(x.numel()).reshape(tuple(x.shape)), *args, **kwargs)
+        return x.reshape(-1)[torch.as_tensor(np.array(places))]
+    return apply
+
+
+for _name in ("reshape", "transpose", "swapaxes", "moveaxis", "squeeze", "expand_dims",
+              "broadcast_to"):
+    setattr(tape, _name, _moved(getattr(np, _name)))
+tape.getitem = _moved(lambda a, index: a[index])
+tape.embedding = _moved(lambda a, ids: a[np.asarray(ids)])
+
+
+@operator
+def split(x, sections, axis=0):
+    pieces = len(np.split(np.zeros(tuple(x.shape)), sections, axis))
+    return [_moved(lambda a, i=i: np.split(a, sections, axis)[i])(x) for i in range(pieces)]
+
+
+@operator
+def concatenate(arrays, axis=0): return torch.cat([tensor(x) for x in arrays], axis)
+
+
+@operator
+def stack(arrays, axis=0): return torch.stack([tensor(x) for x in arrays], axis)
+
+
+@operator
+def pad(x, pad_width, constant_values=0):
+    inside = np.pad(np.ones(tuple(x.shape), bool), pad_width)
+    places = np.pad(np.arange(x.numel()).reshape(tuple(x.shape)), pad_width)
+    padding = torch.full(places.shape, float(constant_values), dtype=torch.float64)
+    if not x.numel():
+        return padding
+    return torch.where(torch.as_tensor(inside), x.reshape(-1)[torch.as_tensor(places)], padding)
+
+
+def check(program: Program, wanted: Answer, orders: int) -> None:
+    """The reference itself against PyTorch, which the engine is thereby held against too."""
+    leaves = [torch.tensor(a.astype(np.float64), requires_grad=True) for a in program.arrays()]
+    function = program.function(tape, make=lambda a: tensor(a) if a.dtype.kind == "f" else a)
+    out: Any = function(*leaves)
+    agree("PyTorch", [out.numpy(force=True)], wanted, 0, loosely=True)
+    for order in range(1, orders + 1):
+        found: Any = [None] * len(leaves)
+        if getattr(out, "requires_grad", False):
+            found = torch.autograd.grad(out, leaves, create_graph=True, allow_unused=True)
+        arrays = [np.zeros(tuple(x.shape)) if g is None else g.numpy(force=True)
+                  for g, x in zip(found, leaves)]
+        agree("PyTorch", arrays, wanted, order, loosely=True)
+        if order < orders:
+            terms = [(g * tensor(d)).sum() for g, d in zip(found, directions(program)[order - 1])
+                     if g is not None]
+            out = torch.stack(terms).sum() if terms else None

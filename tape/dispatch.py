@@ -61,6 +61,8 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
         out = as_result(operator, out)
     mode = modes.get()
     if not wanted or not mode.recording:
+        if mode.tracing and mode.recording and any(map(_on_tape, inputs)):
+            return _traced_constant(operator, inputs, arrays, attributes, out)
         return from_array(out)
     plan = operator.plans.get(wanted) or operator.plan(wanted)
     guards = None
@@ -119,6 +121,20 @@ def _take_notes(record: Record, mode: Modes, inputs: Sequence, arrays: list,
         record.guards = guards_of(record.plan.named(record.saved))
     if mode.tracing:
         record.call = _call(inputs, arrays, record.parents), attributes
+
+
+def _on_tape(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value._requires_grad or value._record is not None)
+
+
+def _traced_constant(operator: Primitive, inputs: Sequence, arrays: list, attributes: dict,
+                     out: Any) -> Tensor:
+    """A result without a derivative, such as sign(x): no gradient passes, but it is to be frozen."""
+    record = Record(operator.plan(0), [None] * len(inputs), (), out)
+    record.call = _call(inputs, arrays, record.parents), attributes
+    tensor = from_array(out, record)
+    tensor._requires_grad = False
+    return tensor
 
 
 def _call(inputs: Sequence, arrays: list, parents: list) -> list:

@@ -144,14 +144,9 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
                 retained.append((record.retained, np.array(g)))
             if record.guards is not None:
                 saved.check(record)
-            if type(g) is _ndarray:
-                g = _read_only(g)
-            try:
-                _pull(record, g, lift, useful, cotangents)
-            except ValueError as error:
-                if "read-only" in str(error):
-                    raise _written_to(record) from error
-                raise
+            if type(g) is _ndarray and not g.ndim:
+                g = g[()]
+            _pull(record, g, lift, useful, cotangents)
             if not retain:
                 record.release()
     for tensor, g in retained:           # only now: a walk that fails leaves no gradient behind
@@ -268,22 +263,6 @@ def _released(record: Record) -> str:
         f"tape twice, call the first backward(retain_graph=True).")
 
 
-def _read_only(g: np.ndarray):
-    """g as a rule is given it. Others may hold the same array, so a rule must not write to it."""
-    if not g.ndim:
-        return g[()]
-    g = g.view()
-    g.flags.writeable = False
-    return g
-
-
-def _written_to(record: Record) -> ValueError:
-    places = {record.plan.describe(i) for i in record.plan.indices}
-    return ValueError(f"{record.name}: a derivative rule must not write to its cotangent g, which "
-                      f"others are given too (g *= 2 does so). Write g = g * 2. The rules stand at "
-                      f"{', '.join(sorted(places))}")
-
-
 def _pull(record: Record, g, lift, useful, cotangents: Cotangents) -> None:
     """Add what one record contributes to the gradient of each of its parents."""
     plan, parents, sums = record.plan, record.parents, cotangents.sums
@@ -295,7 +274,8 @@ def _pull(record: Record, g, lift, useful, cotangents: Cotangents) -> None:
         parent = parents[index]
         if useful and parent not in useful:
             continue
-        contribution = rule(g, *args)
+        # A rule of a user's may write to its g, which others hold too.
+        contribution = rule(g, *args) if plan.ours or lift else rule(np.array(g)[()], *args)
         kind = parent.kind if type(parent) is Record else type(parent._data)
         # A scalar of the right type fits by its type alone, and takes the short way below.
         if type(contribution) is not kind or kind is _ndarray or kind is np.float16:
@@ -315,7 +295,8 @@ def _pull_otherwise(record: Record, g, lift, useful, cotangents: Cotangents) -> 
     """The same for an operator with one rule for all inputs, or one that picks elements."""
     plan, parents = record.plan, record.parents
     if plan.joint:
-        for i, contribution in enumerate(plan.operator.pull_all(record, g, lift)):
+        own = g if plan.ours or lift else np.array(g)[()]
+        for i, contribution in enumerate(plan.operator.pull_all(record, own, lift)):
             if parents[i] is not None and contribution is not None:
                 cotangents.add(parents[i], _fitting(contribution, record, i, lift))
         return

@@ -50,13 +50,14 @@ class Plan:
     looks_further : whether a rule asks for anything behind ``out`` in the row.
     """
 
-    __slots__ = ("operator", "joint", "elementwise", "one_by_one", "indices", "rules", "sources",
-                 "pick", "likes", "kept", "names", "looks_further")
+    __slots__ = ("operator", "joint", "elementwise", "ours", "one_by_one", "indices", "rules",
+                 "sources", "pick", "likes", "kept", "names", "looks_further")
 
     def __init__(self, operator: Primitive, indices: list[int]):
         self.operator = operator
         self.joint = operator.joint
         self.elementwise = operator.elementwise
+        self.ours = operator.ours
         self.one_by_one = not operator.joint and operator.scatter is None
         self.indices = indices
         self.rules = [operator.rules[i] for i in indices]

@@ -99,7 +99,8 @@ class Primitive:
         """What follows from the rules, worked out once.
 
         `bits` says which inputs have a rule, `plans` has a `Plan` for each set of them that wants a
-        gradient, and `mixes` is whether integers beside float operands become floats.
+        gradient, `mixes` is whether integers beside float operands become floats, and `ours` whether
+        the rules are known not to write to what they are given.
         """
         self.differentiable = any(self.rules)
         # Bits of the inputs that have a rule: the key of `plans` is the sum of those that want it.
@@ -107,6 +108,8 @@ class Primitive:
                      else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
         self.plans: dict[int, Plan] = {}
         self.mixes = self.variadic or not self.joint
+        self.ours = all(getattr(rule, "__module__", "").startswith("tape.")
+                        for rule in self.rules if rule)
 
     def _read_signature(self, forward: Callable) -> None:
         """Inputs are the parameters before ``/`` (or ``*arrays``); the others are attributes."""
@@ -176,10 +179,8 @@ class Primitive:
         for name, value in attributes.items():
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
-            if type(value) is list:              # the caller may change theirs later
-                attributes[name] = tuple(value)
-            elif isinstance(value, np.ndarray):
-                attributes[name] = np.array(value)
+            if isinstance(value, (list, tuple, np.ndarray)):      # the caller may change theirs later
+                attributes[name] = _fixed(value)
         return inputs, attributes
 
     def input_name(self, i: int) -> str:
@@ -259,6 +260,13 @@ class Primitive:
                         return _operator_at, (module, name)
         raise pickle.PicklingError(f"{self!r} is not one of tape's own operators, which alone can be "
                                    f"pickled, by name")
+
+
+def _fixed(value: Any) -> Any:
+    """An attribute that nobody else can change: lists as tuples, arrays as copies, at any depth."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_fixed, value))
+    return np.array(value) if isinstance(value, np.ndarray) else value
 
 
 def _operator_at(module: str, name: str) -> Any:

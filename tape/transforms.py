@@ -64,7 +64,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
         for tensor, cotangent in zip(results, cotangents):
             seed = tensor._seed(cotangent, "grad")
             if create_graph:
-                seed = cotangent if isinstance(cotangent, Tensor) else lift(seed, None)
+                seed = cotangent if isinstance(cotangent, Tensor) else lift(np.array(seed)[()], None)
             key = tensor._record or tensor
             roots[key] = roots[key] + seed if key in roots else seed
         found = walk(roots, targets=set(keys), lift=lift if create_graph else None,

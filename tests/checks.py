@@ -21,7 +21,7 @@ from tape.gradcheck import gradcheck
 from tape.primitive import Fused
 
 # Operators whose purpose is to change the dtype of the result.
-CASTS = {"astype", "astype_like", "sum_to_like"}
+CASTS = {"astype", "astype_like", "rounded_like", "sum_to_like"}
 
 
 def check_op(case: Case) -> None:

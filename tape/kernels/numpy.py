@@ -300,7 +300,7 @@ def scatter_rows(g, ids, rows):
     """(rows, D) whose row r is the sum of the g[n] with ids[n] == r: the transpose of a look-up."""
     out = np.zeros((rows, g.shape[-1]), sum_dtype(g.dtype))
     add_rows(out, g, ids)
-    return out.astype(g.dtype, copy=False)
+    return out
 
 
 def add_rows(out, g, ids):

@@ -24,7 +24,8 @@ def tracing(function: Callable | None = None) -> Any:
 
 
 def trace(function: Callable, inputs: Mapping[str, Any] | Iterable[Any],
-          parameters: Mapping[str, Tensor] | None = None) -> tuple[Any, Any]:
+          parameters: Mapping[str, Tensor] | None = None,
+          allow_unused: bool = False) -> tuple[Any, Any]:
     """Run `function` once on `inputs`, and freeze what it did into a graph that can be fed anew.
 
     Parameters
@@ -37,6 +38,8 @@ def trace(function: Callable, inputs: Mapping[str, Any] | Iterable[Any],
     parameters : dict of str to Tensor, optional
         Tensors that the function uses by itself and that are to be Variables too, such as
         ``dict(model.named_parameters())``. All others become constants, with their present values.
+    allow_unused : bool
+        Return a Variable also for an input that plays no part in the graph, instead of raising.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def trace(function: Callable, inputs: Mapping[str, Any] | Iterable[Any],
         else:
             result = function(*given.values())
     outputs = list(result) if isinstance(result, (list, tuple)) else [result]
-    nodes, variables = _freeze(outputs, {**given, **(parameters or {})}, "trace")
+    nodes, variables = _freeze(outputs, {**given, **(parameters or {})}, "trace", allow_unused)
     return (nodes if isinstance(result, (list, tuple)) else nodes[0],
             variables if isinstance(inputs, Mapping) else list(variables.values()))
 
@@ -91,7 +94,8 @@ def _recorded(name: str, value: Any) -> Any:
     return Tensor(array, requires_grad=True) if array.dtype.kind == "f" else array
 
 
-def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any]) -> tuple[Node, Any]:
+def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any],
+              allow_unused: bool = False) -> tuple[Node, Any]:
     """Freeze what was recorded behind `output`, inside ``with tracing():``, into a graph.
 
     Parameters
@@ -102,6 +106,8 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any]) -> tupl
         What becomes a Variable: leaves (parameters, data), results on the way, or arrays that were
         operands, such as the ids of an embedding and the targets of a loss. In a dict the keys name
         the variables.
+    allow_unused : bool
+        Return a Variable also for an input that plays no part in the graph, instead of raising.
 
     Returns
     -------
@@ -142,7 +148,7 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any]) -> tupl
     >>> ad.Evaluator([node, slope]).run({feed["w"]: w.data, feed["x"]: 10 * x})
     [array(110., dtype=float32), array([30., 40.], dtype=float32)]
     """
-    (node,), variables = _freeze([output], _named(inputs, "from_tape"), "from_tape")
+    (node,), variables = _freeze([output], _named(inputs, "from_tape"), "from_tape", allow_unused)
     return node, variables if isinstance(inputs, Mapping) else list(variables.values())
 
 
@@ -154,13 +160,13 @@ def _named(inputs: Any, caller: str) -> dict[str, Any]:
         f"input{i}": value for i, value in enumerate(inputs)}
 
 
-def _freeze(outputs: list, named: dict[str, Any],
-            caller: str) -> tuple[list[Node], dict[str, Variable]]:
+def _freeze(outputs: list, named: dict[str, Any], caller: str,
+            allow_unused: bool) -> tuple[list[Node], dict[str, Variable]]:
     """The nodes of some recorded results, and the variables for the inputs that are named."""
     for output in outputs:
         if not isinstance(output, Tensor):
             raise TypeError(f"{caller}: the output must be a Tensor, got {type(output).__name__}")
-        if output._record is None:
+        if not output.requires_grad or output._record is None:
             raise ValueError(f"{caller}: the output must be the result of recorded operations: some "
                              f"input of it with requires_grad=True, and not under no_grad")
     variables = {name: Variable(name) for name in named}
@@ -171,7 +177,7 @@ def _freeze(outputs: list, named: dict[str, Any],
         made[record] = variable if variable is not None else Node(
             _operands(record, made, given), op_of(record.plan.operator), record.call[1])
     unused = [name for name in named if name not in given.used]
-    if unused:
+    if unused and not allow_unused:
         raise ValueError(f"{caller}: not on the tape of this output: {', '.join(unused)}. Give the "
                          f"very tensor or array that was an operand, not a copy or a slice of it. Data "
                          f"on which operations run before it meets a parameter is on the tape if it "

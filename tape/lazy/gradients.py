@@ -7,6 +7,7 @@ from typing import Collection, Iterable, Sequence
 from tape import ops
 from tape.lazy.node import Node, as_nodes
 from tape.lazy.order import sort_from
+from tape.ops import reductions
 
 
 def topological_sort(nodes: Node | Iterable[Node]) -> list[Node]:
@@ -56,16 +57,19 @@ def pull_back(output: Node, seed: Node, targets: Sequence[Node], *, stop: Collec
     for node in order:
         if node not in stop and not useful.isdisjoint(node.inputs):
             useful.add(node)
-    cotangents = {output: seed}
+    sums = {output: seed}
+    cotangents: dict[Node, Node] = {}
     # In this order all users of a node have contributed to its gradient before it is passed on; see
     # `tape.engine.walk`, which adds up the same numbers in the same order.
     for node in reversed(order):
-        if node not in cotangents or node in stop:
+        if node not in sums:
             continue
-        wanted = [i for i, parent in enumerate(node.inputs) if parent in useful]
+        g = sums[node]
+        cotangents[node] = g = g if node is output else reductions.rounded_like(g, node)
+        wanted = [] if node in stop else [i for i, x in enumerate(node.inputs) if x in useful]
         if wanted:
             out = stands_for if node is output else None
-            for i, part in sorted(node.op.pull(node, cotangents[node], wanted, out).items()):
+            for i, part in sorted(node.op.pull(node, g, wanted, out).items()):
                 parent = node.inputs[i]
-                cotangents[parent] = cotangents[parent] + part if parent in cotangents else part
+                sums[parent] = sums[parent] + part if parent in sums else part
     return {node: cotangents[node] for node in targets if node in cotangents}

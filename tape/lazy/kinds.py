@@ -14,7 +14,7 @@ import numpy as np
 from tape import ops
 from tape.lazy.composites import kernel_gradient
 from tape.lazy.node import (
-    REQUIRED, BuiltIn, Node, as_node, as_python, constant, is_comparison, is_none, is_number)
+    REQUIRED, BuiltIn, Node, as_node, as_python, constant, is_comparison, is_none, is_number, is_weak)
 from tape.ops import arithmetic, reductions
 from tape.primitive import Fused, Primitive
 
@@ -61,7 +61,12 @@ class TapeOp(BuiltIn):
         return node.inputs
 
     def compute(self, node: Node, input_values: list) -> Any:
-        return self.forward(*input_values, **self.attributes(node.attrs))
+        return self.forward_on(node.inputs)(*input_values, **self.attributes(node.attrs))
+
+    def forward_on(self, inputs: list[Node]) -> Callable:
+        """The forward for these inputs, of which some may be lists."""
+        weak = frozenset(i for i, x in enumerate(inputs) if is_weak(x))
+        return _forward_of(self.operator, weak) if weak else self.forward
 
     def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
              out: Node | None = None) -> dict[int, Node]:
@@ -134,8 +139,11 @@ def _zero_wherever(part: Node, g: Node) -> bool:
         map(is_comparison, others))
 
 
-def _forward_of(operator: Primitive) -> Callable:
-    """The forward on arrays, where integers take the dtype of floats beside them, as on the tape."""
+def _forward_of(operator: Primitive, weak: frozenset[int] = frozenset()) -> Callable:
+    """The forward on arrays, where integers take the dtype of floats beside them, as on the tape.
+
+    So do the operands whose numbers are in `weak`, which were given as lists.
+    """
     mixes = operator.differentiable and (operator.variadic or sum(map(bool, operator.rules)) > 1)
     if operator is ops.neg:               # of booleans too, for 1 - mask is the sum of -mask and 1
         return lambda x: -(x + 0 if getattr(x, "dtype", None) == bool else x)
@@ -143,18 +151,20 @@ def _forward_of(operator: Primitive) -> Callable:
         return operator.on_arrays if operator.residuals else operator.forward
     forward = operator.forward
 
-    def weak(*values: Any, **attributes: Any) -> Any:
+    def with_floats(*values: Any, **attributes: Any) -> Any:
         dtypes = {getattr(value, "dtype", None) for value in values}
         if len(dtypes) > 1:
-            values = _with_floats(operator, values)
+            values = _with_floats(operator, values, weak)
         return forward(*values, **attributes)
-    return weak
+    return with_floats
 
 
-def _with_floats(operator: Primitive, values: tuple) -> tuple:
-    floating = [x.dtype for x in values if hasattr(x, "dtype") and x.dtype.kind == "f"]
+def _with_floats(operator: Primitive, values: tuple, weak: frozenset[int]) -> tuple:
+    floating = [x.dtype for i, x in enumerate(values)
+                if hasattr(x, "dtype") and x.dtype.kind == "f" and i not in weak]
     return tuple(x.astype(floating[0]) if floating and bit and hasattr(x, "dtype")
-                 and x.dtype.kind != "f" else x for x, bit in zip(values, operator.bits))
+                 and (x.dtype.kind != "f" or i in weak) else x
+                 for i, (x, bit) in enumerate(zip(values, operator.bits)))
 
 
 class WithNumber(TapeOp):

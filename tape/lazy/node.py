@@ -328,6 +328,11 @@ def is_none(node: Node) -> bool:
     return node.op is constant and node.attrs["value"] is None
 
 
+def is_weak(node: Node) -> bool:
+    """Whether a node is a list of numbers, which take the dtype of the floats beside them."""
+    return node.op is constant and "weak" in node.attrs
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is weak: beside a float32 array it is a float32."""
     return isinstance(value, (int, float)) or (
@@ -376,4 +381,7 @@ def as_node(value: Any) -> Node:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"lazy: operands must be nodes, arrays or real numbers; got "
                         f"{type(value).__name__}")
-    return constant(array)
+    node = constant(array)
+    if isinstance(value, (list, tuple)):
+        node.attrs["weak"] = True
+    return node

@@ -10,7 +10,7 @@ import numpy as np
 
 from tape.lazy.composites import Composite, KernelGradient, fitted
 from tape.lazy.kinds import TapeOp, WithNumber, op_of
-from tape.lazy.node import Constant, Node, Op, Variable
+from tape.lazy.node import Constant, Node, Op, Variable, is_weak
 from tape.lazy.order import sort_from
 from tape.operands import unshared
 from tape.plan import stand_in
@@ -134,10 +134,11 @@ class _Planner:
             names = operator.inputs * len(inputs) if operator.variadic else operator.inputs
             inputs = [self._stand_in(node, slot) if name == "like" else slot
                       for name, slot in zip(names, inputs)]
-        function = _bound(op_of(operator).forward, attributes)
+        weak = tuple(map(is_weak, node.inputs))
+        function = _bound(op_of(operator).forward_on(node.inputs), attributes)
         if not operator.fresh and not self.given.isdisjoint(inputs):
             function = functools.partial(_unshared, function)
-        return self.call(node, function, inputs, (operator, self._key(attributes)))
+        return self.call(node, function, inputs, (operator, weak, self._key(attributes)))
 
     def _composite(self, node: Node, op: Composite, inputs: list[int]) -> int:
         """A composite is planned as what it is made of, so that its parts can be shared too."""

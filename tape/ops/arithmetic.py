@@ -152,7 +152,7 @@ def where(condition, x, y, /):
 @derivative(lambda g, like_x: astype_like(g, like_x), None, elementwise=True)
 def astype_like(x, like, /):
     """x in the dtype of `like`."""
-    return np.asarray(x).astype(like.dtype)
+    return np.asarray(x).astype(like.dtype, copy=False)
 
 
 @derivative(lambda g, like_x: astype_like(g, like_x), elementwise=True)

@@ -34,12 +34,19 @@ def expand_like(x, like, /):
 
 @derivative(lambda g, like_x: expand_like(g, like_x), None)
 def sum_to_like(x, like, /):
-    """x summed over the axes along which `like` was broadcast to x's shape, in the dtype of `like`.
+    """x summed over the axes along which `like` was broadcast to x's shape.
 
-    This is what the engine does with every gradient in an ordinary walk, as an operator.
+    This is what the engine does with every gradient in an ordinary walk, as an operator: in the dtype
+    of `like`, or in float32 if that is float16, since the result is to be added to others.
     """
     out = kernels.unbroadcast(np.asarray(x), like.shape)
-    return out.astype(like.dtype, copy=False) if like.dtype.kind == "f" else out
+    return out.astype(kernels.sum_dtype(like.dtype), copy=False) if like.dtype.kind == "f" else out
+
+
+@derivative(lambda g, like_x: rounded_like(g, like_x), None, elementwise=True)
+def rounded_like(x, like, /):
+    """A sum of gradients that is complete, in the dtype of `like` if that is of floats."""
+    return np.asarray(x).astype(like.dtype, copy=False) if like.dtype.kind == "f" else x
 
 
 @derivative(None)

@@ -90,9 +90,9 @@ def cut(x, bounds, /, axis, i):
 @derivative(lambda g, bounds, axis, i: cut(g, bounds, axis, i), None, None)
 def paste_like(x, like, bounds, /, axis, i):
     """Zeros of the shape of `like` with x in the place of piece i."""
-    out = np.zeros(like.shape, x.dtype)
-    out[_along(axis, like, bounds, i)] = x
-    return out
+    total = np.zeros(like.shape, kernels.sum_dtype(x.dtype))
+    total[_along(axis, like, bounds, i)] = x
+    return total
 
 
 def _along(axis, x, bounds, i):
@@ -173,9 +173,20 @@ def _add_at(total, g, like, index):
         ids = index.astype(np.intp) % max(len(total), 1)
         kernels.add_rows(total, rows, ids)
     elif _has_integer_array(index):
-        np.add.at(total, index, g)
+        places = _places(total.shape, index)
+        kernels.add_rows(total.reshape(-1, 1), np.reshape(g, (places.size, 1)), places)
     else:                       # slices and masks reach each element once
         total[index] += g
+
+
+def _places(shape, index):
+    """Where x[index] stands in x.reshape(-1): the sum over axes of coordinate times step."""
+    places, step = np.zeros((), np.intp), 1
+    for axis in reversed(range(len(shape))):
+        coordinate = np.arange(shape[axis]).reshape(-1, *(1,) * (len(shape) - 1 - axis))
+        places = places + step * np.broadcast_to(coordinate, shape)[index]
+        step *= shape[axis]
+    return places
 
 
 def _has_integer_array(index) -> bool:
@@ -191,7 +202,7 @@ def scatter_like(g, like, /, index):
     """
     total = np.zeros(like.shape, kernels.sum_dtype(g.dtype))
     _add_at(total, g, like, index)
-    return total.astype(g.dtype, copy=False)
+    return total
 
 
 @derivative(lambda g, like_x, index: scatter_like(g, like_x, index), scatter=_add_at)
@@ -234,9 +245,9 @@ _section.name = "split"
 @derivative(lambda g, sections, axis, i: _section(g, sections, axis, i), None)
 def section_gradient(g, like, /, sections, axis, i):
     """Zeros of the shape of `like` with g in the place of piece i."""
-    out = np.zeros(like.shape, g.dtype)
-    _add_section(out, g, like, sections, axis, i)
-    return out
+    total = np.zeros(like.shape, kernels.sum_dtype(g.dtype))
+    _add_section(total, g, like, sections, axis, i)
+    return total
 
 
 def _section_index(x, sections, axis, i):

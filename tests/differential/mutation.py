@@ -19,7 +19,7 @@ from tests.differential.answers import Answer, Mismatch, directions, identical
 from tests.differential.changes import ALIASES, CHANGES, HANDLES, change_list
 from tests.differential.eager import filled
 from tests.differential.engine import engine
-from tests.differential.freeze import freeze_run, reached, tracing
+from tests.differential.freeze import freeze_run
 from tests.differential.program import Program
 from tests.differential.static import other_numbers
 
@@ -184,7 +184,7 @@ def started(program: Program, scenario: Scenario) -> Run:
     run = Run(leaves, {}, {})
     function = program.function(engine, "spelled", Tensor, run.constants, run.values)
     unless_closed(scenario.before, run)
-    with tracing():
+    with ad.tracing():
         run.out = function(*run.leaves.values())
     return run
 
@@ -211,10 +211,8 @@ def by_grad(run: Run, program: Program) -> list[np.ndarray]:
 
 def by_freezing(run: Run, program: Program, without: str = "") -> list[np.ndarray]:
     """A graph of the run, on other numbers; one leaf may be a constant of it."""
-    names = {n for n, x in run.leaves.items() if x.requires_grad and x.is_leaf and n != without}
-    fresh = {n: Tensor(a) for n, a in program.leaves.items()}
-    names &= reached(program.function(engine, "spelled", Tensor), fresh)
-    node, variables = freeze_run(run.out, run.leaves, names)
+    leaves = {n: x for n, x in run.leaves.items() if x.requires_grad and x.is_leaf and n != without}
+    node, variables = freeze_run(run.out, leaves)
     feed = {v: other_numbers(program.leaves[name]) for name, v in variables.items()}
     return ad.Evaluator([node, *ad.gradients(node, list(variables.values()))]).run(feed)
 

@@ -155,8 +155,6 @@ CASES = [
     case("paste_like",
          lambda x: shapes.paste_like(x, _LIKE, np.array([0, 1, 3]), axis=1, i=1), (2, 2)),
     case("reshape_like", lambda g: shapes.reshape_like(g, _LIKE), (3, 2)),
-    case("section_gradient",
-         lambda x: shapes.section_gradient(x, _LIKE, sections=(1, 2), axis=1, i=1), (2, 1)),
     case("unpad_like", lambda g: shapes.unpad_like(g, _LIKE, 1), (4, 5)),
     case("scatter_like", lambda g: shapes.scatter_like(g, _LIKE, np.array([1, 1])), (2, 3)),
     case("embedding_gradient", lambda g: shapes.embedding_gradient(g, _IDS, np.zeros((4, 2))),

@@ -11,7 +11,7 @@ from tape.modes import USUAL, Modes, modes
 from tape.operands import as_constant, as_result, unshared, with_floats, with_name
 from tape.plan import Plan, stand_in
 from tape.primitive import Primitive
-from tape.saved import guard_of, guards_of
+from tape.saved import guard_of, guards_of, read_only
 from tape.tensor import Tensor, from_array
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
@@ -45,23 +45,28 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     if mixed and operator.mixes:
         with_floats(operator, inputs, arrays)
     try:
-        out = operator.on_numpy(*arrays, **attributes) if attributes else operator.on_numpy(*arrays)
-    except (ValueError, TypeError, IndexError) as error:
+        if not operator.ours:
+            out = operator.forward(*read_only(arrays), **attributes)
+        elif attributes:
+            out = operator.on_numpy(*arrays, **attributes)
+        else:
+            out = operator.on_numpy(*arrays)
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise with_name(error, operator, arrays) from error
     residuals = None
     if operator.residuals:
         out, residuals = out
+    if type(out) is not _ndarray and type(out) not in _SCALARS:
+        out = as_result(operator, out)
     if type(out) is _ndarray:
         if not out.ndim:
             out = out[()]
         elif not operator.fresh:
             out = unshared(out, [array for value, array in zip(inputs, arrays)
                                  if type(array) is _ndarray and getattr(value, "_writable", True)])
-    elif type(out) not in _SCALARS:
-        out = as_result(operator, out)
     mode = modes.get()
     if not wanted or not mode.recording:
-        if mode.tracing and mode.recording and any(map(_on_tape, inputs)):
+        if mode.tracing and any(map(_on_tape, inputs)):
             return _traced_constant(operator, inputs, arrays, attributes, out)
         return from_array(out)
     plan = operator.plans.get(wanted) or operator.plan(wanted)
@@ -107,8 +112,8 @@ def _protect(operator: Primitive, inputs: Sequence, arrays: list, i: int,
     if not isinstance(value, Tensor):
         arrays[i] = arrays[i].copy(order="K")
     elif value._writable and value._data is arrays[i]:
-        names = sum(x is value for x in inputs) if len(inputs) < 4 else 1      # in `arrays`
-        guards = (*(guards or ()), (operator.input_name(i), guard_of(value, names)))
+        here = sum(x is value._data for x in arrays) if len(arrays) < 4 else 1
+        guards = (*(guards or ()), (operator.input_name(i), guard_of(value, here)))
     return guards
 
 
@@ -129,7 +134,7 @@ def _on_tape(value: Any) -> bool:
 
 def _traced_constant(operator: Primitive, inputs: Sequence, arrays: list, attributes: dict,
                      out: Any) -> Tensor:
-    """A result without a derivative, such as sign(x): no gradient passes, but it is to be frozen."""
+    """A result through which no gradient passes, as of sign(x) or under no_grad, to be frozen too."""
     record = Record(operator.plan(0), [None] * len(inputs), (), out)
     record.call = _call(inputs, arrays, record.parents), attributes
     tensor = from_array(out, record)

@@ -274,8 +274,7 @@ def _pull(record: Record, g, lift, useful, cotangents: Cotangents) -> None:
         parent = parents[index]
         if useful and parent not in useful:
             continue
-        # A rule of a user's may write to its g, which others hold too.
-        contribution = rule(g, *args) if plan.ours or lift else rule(np.array(g)[()], *args)
+        contribution = rule(g, *args) if plan.ours or lift else carefully(rule, record, g, args)
         kind = parent.kind if type(parent) is Record else type(parent._data)
         # A scalar of the right type fits by its type alone, and takes the short way below.
         if type(contribution) is not kind or kind is _ndarray or kind is np.float16:
@@ -295,15 +294,28 @@ def _pull_otherwise(record: Record, g, lift, useful, cotangents: Cotangents) -> 
     """The same for an operator with one rule for all inputs, or one that picks elements."""
     plan, parents = record.plan, record.parents
     if plan.joint:
-        own = g if plan.ours or lift else np.array(g)[()]
-        for i, contribution in enumerate(plan.operator.pull_all(record, own, lift)):
+        for i, contribution in enumerate(plan.operator.pull_all(record, g, lift)):
             if parents[i] is not None and contribution is not None:
+                if plan.elementwise and contribution is not g:
+                    contribution = zero_where_undefined(contribution, g)
                 cotangents.add(parents[i], _fitting(contribution, record, i, lift))
         return
     (index,) = plan.indices
     if not useful or parents[index] in useful:
         (args,) = record.saved if lift is None else plan.lifted(record, lift)
         cotangents.scatter(parents[index], plan.operator, g, args)
+
+
+def carefully(rule: Callable, record: Record, g, args: tuple) -> Any:
+    """Call a rule of a user's, which may write to its g, but not to what the tape keeps."""
+    try:
+        return rule(np.array(g)[()], *saved.read_only(args))
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise ValueError(f"{record.name}: a derivative rule must not write to what the tape keeps for "
+                         f"it; it may write to its first parameter. The rules stand at "
+                         f"{record.plan.describe(record.plan.indices[0])}") from error
 
 
 def _fitting(contribution, record: Record, index: int, lift):

@@ -30,7 +30,8 @@ _same = {USUAL: USUAL}         # equal modes are one object
 modes: ContextVar[Modes] = ContextVar("modes", default=USUAL._replace(lines=True) if os.environ.get(
     "TAPE_RECORD_LINES", "0") not in ("", "0") else USUAL)
 
-_outside: ContextVar[tuple] = ContextVar("outside", default=())    # of each mode entered
+# For each block entered and not left: its manager, and what its mode was outside.
+_outside: ContextVar[tuple] = ContextVar("outside", default=())
 
 
 class _Mode:
@@ -44,22 +45,31 @@ class _Mode:
         self.name, self.value = name, value
 
     # What to go back to is kept in the context too, not in this object: one object may be entered
-    # twice, or by two threads at once.
+    # twice, or by two threads at once. Blocks may be left in another order than they were entered, as
+    # those of two generators that take turns, and in another context, where there is nothing to undo.
 
     def __enter__(self) -> None:
-        _outside.set((*_outside.get(), getattr(modes.get(), self.name)))
+        _outside.set((*_outside.get(), (self, getattr(modes.get(), self.name))))
         self._set(self.value)
 
     def __exit__(self, *_: Any) -> None:
-        *rest, before = _outside.get()
-        _outside.set(tuple(rest))
-        self._set(before)
+        entered = _outside.get()
+        for i in reversed(range(len(entered))):
+            if entered[i][0] is self:
+                self._set(entered[i][1])
+                _outside.set(entered[:i] + entered[i + 1:])
+                break
 
     def _set(self, value: bool) -> None:
         new = modes.get()._replace(**{self.name: value})
         modes.set(_same.setdefault(new, new))
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Any) -> Any:
+        if isinstance(function, (staticmethod, classmethod)):
+            return type(function)(self(function.__func__))
+        if isinstance(function, type):
+            raise TypeError(f"a mode decorates functions, not classes: put it on the methods of "
+                            f"{function.__name__}")
         wrapper: Callable
         if inspect.isgeneratorfunction(function):
             @functools.wraps(function)
@@ -69,15 +79,23 @@ class _Mode:
             @functools.wraps(function)
             async def wrapper(*args, **kwargs):
                 generator = function(*args, **kwargs)
+                resume, payload = generator.asend, None
                 try:
                     while True:
-                        with self:
-                            item = await anext(generator)
-                        yield item
-                except StopAsyncIteration:
-                    return
+                        try:
+                            with self:
+                                item = await resume(payload)
+                        except StopAsyncIteration:
+                            return
+                        try:
+                            resume, payload = generator.asend, (yield item)
+                        except GeneratorExit:
+                            raise
+                        except BaseException as error:
+                            resume, payload = generator.athrow, error
                 finally:
-                    await generator.aclose()
+                    with self:
+                        await generator.aclose()
         elif inspect.iscoroutinefunction(function):
             @functools.wraps(function)
             async def wrapper(*args, **kwargs):

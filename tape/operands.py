@@ -34,7 +34,10 @@ def as_constant(operator: Primitive, value: Any, bit: int) -> Any:
     if hasattr(type(value), "__tape_apply__"):
         raise TypeError(f"{operator.name}: a node of a static graph cannot stand beside a tensor; give "
                         f"it the tensor's .data, or write the graph with nodes alone")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:                       # rows of different lengths
+        raise ValueError(f"{operator.name}: {error}") from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{operator.name}: operands must be tensors, arrays or real numbers; got "
                         f"{type(value).__name__}")
@@ -42,13 +45,20 @@ def as_constant(operator: Primitive, value: Any, bit: int) -> Any:
 
 
 def with_floats(operator: Primitive, inputs: Sequence, arrays: list) -> None:
-    """Integers, and Python's numbers in lists, take the dtype of the float tensor beside them."""
-    floats = next((x.dtype for x in inputs if hasattr(type(x), "_data") and x.dtype.kind == "f"), None)
-    if floats is not None:
-        for i, (value, array, bit) in enumerate(zip(inputs, arrays, operator.bits)):
-            if bit and hasattr(array, "dtype") and (
-                    array.dtype.kind != "f" or isinstance(value, (list, tuple))):
-                arrays[i] = array.astype(floats)
+    """Integers, and Python's numbers in lists, take the dtype of the floats beside them."""
+    weak = [isinstance(x, (list, tuple)) for x in inputs]
+    arrays[:] = as_floats(operator.bits, arrays, weak)
+
+
+def as_floats(bits: Iterable[int], arrays: Sequence, weak: Sequence[bool]) -> list:
+    """Arrays, of which integers and those that are `weak` are in the dtype of the other floats."""
+    floats = {a.dtype for a, w in zip(arrays, weak)
+              if hasattr(a, "dtype") and a.dtype.kind == "f" and not w}
+    if not floats:
+        return list(arrays)
+    dtype = np.result_type(*floats)
+    return [a.astype(dtype) if bit and hasattr(a, "dtype") and (a.dtype.kind != "f" or w) else a
+            for a, bit, w in zip(arrays, bits, weak)]
 
 
 def with_name(error: Exception, operator: Primitive, arrays: list) -> Exception:

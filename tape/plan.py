@@ -39,8 +39,8 @@ class Plan:
         pick     lambda v: ((v[1],), (v[2], v[1]))
         kept     [1]                               the inputs among them: y
 
-    An operator with ``*arrays`` has the tuple of them in the place of x and y, and a fused one keeps
-    all its inputs; `kept` is then None.
+    An operator with ``*arrays`` has the tuple of them in the place of x and y. `kept` is None where
+    all inputs are kept, as by a fused operator.
 
     Attributes
     ----------
@@ -72,8 +72,8 @@ class Plan:
         self.pick = _picker(self.sources, tail)
         self.looks_further = any(s > len(operator.inputs) for source in self.sources
                                  for s in source) or bool(tail) or operator.variadic
-        self.kept = None if tail or operator.variadic else sorted(
-            {s for source in self.sources for s in source if s < len(operator.inputs)})
+        kept = sorted({s for source in self.sources for s in source if s < len(operator.inputs)})
+        self.kept = None if tail or operator.variadic and kept else kept
         self.names = [[layout[s] for s in source] for source in self.sources]
         self.names += [list(operator.inputs)] if tail else []
 
@@ -95,11 +95,17 @@ class Plan:
         """The saved arguments with inputs and result put back on the tape, as Tensors."""
         inputs = len(self.operator.inputs)
 
-        def on_tape(source: int, value: Any) -> Any:
-            if self.operator.variadic or source > inputs:
-                return value
-            owner = record if source == inputs else record.parents[source]
+        def one(value: Any, owner: Any) -> Any:
             return value if owner is None else lift(value, owner)
+
+        def on_tape(source: int, value: Any) -> Any:
+            if source == inputs:
+                return one(value, record)
+            if source > inputs:
+                return value
+            if self.operator.variadic:
+                return tuple(map(one, value, record.parents))
+            return one(value, record.parents[source])
 
         return [tuple(map(on_tape, source, args))
                 for source, args in zip(self.sources, record.saved)]

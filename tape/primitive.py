@@ -35,7 +35,7 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 
-from tape.engine import walk
+from tape.engine import carefully, walk
 from tape.kernels import sum_dtype
 from tape.plan import Plan
 
@@ -99,8 +99,8 @@ class Primitive:
         """What follows from the rules, worked out once.
 
         `bits` says which inputs have a rule, `plans` has a `Plan` for each set of them that wants a
-        gradient, `mixes` is whether integers beside float operands become floats, and `ours` whether
-        the rules are known not to write to what they are given.
+        gradient, `mixes` is whether integers beside float operands become floats, and `ours`
+        whether forward and rules are known not to write to what they are given.
         """
         self.differentiable = any(self.rules)
         # Bits of the inputs that have a rule: the key of `plans` is the sum of those that want it.
@@ -108,8 +108,8 @@ class Primitive:
                      else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
         self.plans: dict[int, Plan] = {}
         self.mixes = self.variadic or not self.joint
-        self.ours = all(getattr(rule, "__module__", "").startswith("tape.")
-                        for rule in self.rules if rule)
+        self.ours = all(isinstance(f, np.ufunc) or getattr(f, "__module__", "").startswith("tape.")
+                        for f in (self.forward, *self.rules) if f)
 
     def _read_signature(self, forward: Callable) -> None:
         """Inputs are the parameters before ``/`` (or ``*arrays``); the others are attributes."""
@@ -179,8 +179,8 @@ class Primitive:
         for name, value in attributes.items():
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
-            if isinstance(value, (list, tuple, np.ndarray)):      # the caller may change theirs later
-                attributes[name] = _fixed(value)
+            if isinstance(value, (list, tuple, dict, np.ndarray)):
+                attributes[name] = _fixed(value)           # the caller may change theirs later
         return inputs, attributes
 
     def input_name(self, i: int) -> str:
@@ -215,7 +215,8 @@ class Primitive:
         """The gradients of all inputs of a joint operator; see `Plan.joint`."""
         rule: Any = self.rules[0]
         (args,) = record.saved if lift is None else record.plan.lifted(record, lift)
-        return self.one_each(rule(g, *args), len(record.parents))
+        gradients = rule(g, *args) if self.ours or lift else carefully(rule, record, g, args)
+        return self.one_each(gradients, len(record.parents))
 
     def one_each(self, gradients: Any, count: int) -> Sequence:
         """What a joint rule returned, checked: a gradient (or None) for each input."""
@@ -232,7 +233,8 @@ class Primitive:
         `picks` has (operator, g, arguments of its rule) for each.
         """
         operators, pieces, args = zip(*picks)
-        return PICKED(*pieces, operators=operators, args=args, shape=shape, dtype=dtype)
+        attributes = {"operators": operators, "args": args, "shape": shape, "dtype": dtype}
+        return type(pieces[0]).__tape_apply__(PICKED, pieces, attributes)      # none of it is a user's
 
     def pick_again(self, g: Any, args: tuple) -> Any:
         """This operator on g, with all else as it was when its rule was given `args`."""
@@ -266,6 +268,8 @@ def _fixed(value: Any) -> Any:
     """An attribute that nobody else can change: lists as tuples, arrays as copies, at any depth."""
     if isinstance(value, (list, tuple)):
         return tuple(map(_fixed, value))
+    if isinstance(value, dict):
+        return {name: _fixed(item) for name, item in value.items()}
     return np.array(value) if isinstance(value, np.ndarray) else value
 
 
@@ -289,6 +293,15 @@ def _pick_all_again(g, like_pieces, operators, args):
 PICKED = Primitive(_sum_of_scattered, (_pick_all_again,), name="scatter_add")
 
 IDENTITY = Primitive(lambda x, /: x, (lambda g: g,), name="identity", elementwise=True)
+STOP_GRADIENT = Primitive(lambda x, /: x, (None,), name="stop_gradient", elementwise=True)
+
+
+def _widened(x, /):
+    x = np.asarray(x)
+    return x.astype(sum_dtype(x.dtype), copy=False) if x.dtype.kind == "f" else x
+
+
+WIDENED = Primitive(_widened, (lambda g: g,), name="widened", elementwise=True)
 
 
 class Fused(Primitive):
@@ -312,6 +325,10 @@ class Fused(Primitive):
         self.forward = self.on_numpy = forward
         self.mixes = False
 
+    def compose(self, *inputs, **attributes):
+        """The composed definition, run in float32 on what is in float16, as the kernels do."""
+        return self.composed(*(None if x is None else WIDENED(x) for x in inputs), **attributes)
+
     def on_arrays(self, *arrays, **attributes):
         out = self.forward(*arrays, **attributes)
         return out[0] if self.residuals else out
@@ -328,9 +345,9 @@ class Fused(Primitive):
             return kernel(g, *args)
         linked = [value if parent is None else IDENTITY(lift(value, parent))
                   for value, parent in zip(inputs, record.parents)]
-        out = self.composed(*linked, **attributes)
+        out = self.compose(*linked, **attributes)
         targets = [getattr(x, "_record", None) for x in linked]
-        pulled = walk({out._record: g}, targets={t for t in targets if t is not None},
+        pulled = walk({out._record: WIDENED(g)}, targets={t for t in targets if t is not None},
                       lift=lift, retain=True)
         return [pulled.get(t, lift(np.zeros_like(x), None)) if t is not None else None
                 for t, x in zip(targets, inputs)]

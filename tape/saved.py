@@ -12,6 +12,9 @@ it and a wrong number:
   ``t.data[0] = 1``, ``out=``. Where somebody else holds the array when it is recorded, by an older
   name or a view, the checksum is taken at once.
 
+What an operator of a user's is given, forwards or backwards, is read-only. Raw pointers, weak
+references to ``t.data`` and ``flags.writeable = True`` on a result are beyond this.
+
 A training loop reads ``t.data`` after its backward, when no record is left, and so pays nothing.
 """
 
@@ -36,8 +39,8 @@ class Guard:
     Attributes
     ----------
     array : what is kept.
-    before : its shape, dtype and checksum when it was last surely unchanged; None while nobody but
-        its Tensor and the tape has it.
+    before : its shape, strides, dtype and checksum when it was last surely unchanged; None while
+        nobody but its Tensor and the tape has it.
     """
 
     __slots__ = ("array", "before", "__weakref__")
@@ -59,17 +62,17 @@ class Guard:
 
 
 def _state(array: np.ndarray) -> tuple:
-    return array.shape, array.dtype, checksum(array)       # the first two can be assigned to
+    return array.shape, array.strides, array.dtype, checksum(array)     # the first three are settable
 
 
-def guard_of(tensor: Any, names: int) -> Guard:
-    """The guard of a leaf's array, whose references are its Tensor and `names` more of our own.
+def guard_of(tensor: Any, here: int) -> Guard:
+    """The guard of a leaf's array, to which the caller holds `here` references besides the Tensor's.
 
     It is one for all records until the array is handed out.
     """
     guard = None if tensor._guard is None else tensor._guard()
     if guard is None or guard.before is not None:
-        known_elsewhere = _references(tensor) > _ALONE + names      # before there is one more
+        known_elsewhere = _references(tensor) > _ALONE + here      # before there is one more
         guard = Guard(tensor._data, known_elsewhere)
         tensor._guard = weakref.ref(guard)
     return guard
@@ -118,3 +121,16 @@ def check(record: Record) -> None:
 def guards_of(named: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Guard], ...]:
     """Sealed guards on those values that are arrays; a NumPy scalar cannot be changed."""
     return tuple((name, Guard(value, True)) for name, value in named if type(value) is np.ndarray)
+
+
+def read_only(values: Iterable) -> list:
+    """Values, of which arrays (also in tuples) become views that cannot be written to."""
+    found = []
+    for value in values:
+        if type(value) is np.ndarray:
+            value = value.view()
+            value.flags.writeable = False
+        elif isinstance(value, tuple):
+            value = tuple(read_only(value))
+        found.append(value)
+    return found

@@ -17,7 +17,9 @@ import numpy as np
 from tape import border
 from tape.engine import Record, walk
 from tape.methods import Methods
+from tape.modes import modes
 from tape.operands import as_new_array
+from tape.primitive import STOP_GRADIENT
 
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
 
@@ -210,7 +212,9 @@ class Tensor(Methods):
         return self
 
     def detach(self) -> Tensor:
-        """A copy that takes no part in any tape."""
+        """A copy that takes no part in any tape; while tracing, a result without a gradient."""
+        if modes.get().tracing and (self._requires_grad or self._record is not None):
+            return STOP_GRADIENT(self)
         copy = from_array(self._data)
         copy._own(np.array(self._data))
         return copy

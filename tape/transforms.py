@@ -88,6 +88,8 @@ def _result(gradient: Any, i: int, tensor: Tensor, allow_unused: bool,
 
 def _tensors(values: Any, name: str) -> list[Tensor]:
     values = list(values) if isinstance(values, (list, tuple)) else [values]
+    if not values:
+        raise ValueError(f"grad: {name} must be one or several Tensors, got none")
     for i, value in enumerate(values):
         if not isinstance(value, Tensor):
             raise TypeError(f"grad: {name} must be Tensors; number {i} is a {type(value).__name__}")

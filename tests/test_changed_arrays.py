@@ -3,6 +3,8 @@
 The walk gives the gradient at the values of the forward run, or an error that says "in place".
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -285,3 +287,106 @@ def test_references_are_counted_right():
     assert saved.guard_of(x, 0).before is not None
     del alias
     assert saved.guard_of(x, 0).before is None
+
+
+# --- operators of a user's are given what they cannot change ---
+
+
+def test_a_forward_that_keeps_its_argument():
+    kept = []
+    hoard = tape.primitive(lambda x: (kept.append(x), x * 2)[1], lambda g: g * 2, name="hoard")
+    t = leaf([1.0, 2.0])
+    y = t * t
+    z = hoard(t)
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0][:] = 10
+    (y + z).sum().backward()
+    np.testing.assert_array_equal(t.grad, [4, 6])
+
+
+def test_a_forward_that_writes_to_its_argument():
+    def bump(x):
+        x += 1
+        return x * 2
+    operator = tape.primitive(bump, lambda g: g * 2, name="bump")
+    t = leaf([1.0, 2.0])
+    with pytest.raises(ValueError, match="bump: .*read-only"):
+        operator(t)
+    np.testing.assert_array_equal(t.data, [1, 2])
+
+
+@pytest.mark.parametrize("source", [lambda t: t, lambda t: t * 1], ids=["leaf", "result"])
+def test_a_rule_that_writes_to_what_the_tape_keeps(source):
+    def scaled(g, x):
+        x *= g
+        return x
+    operator = tape.primitive(lambda x: x * x / 2, scaled, name="scaled")
+    t = leaf([1.0, 2.0])
+    h = source(t)
+    y = (operator(h) + h * h).sum()
+    with pytest.raises(ValueError, match="scaled: a derivative rule must not write to what the tape"):
+        y.backward()
+    np.testing.assert_array_equal(h.data, [1, 2])
+
+
+def test_a_result_of_a_subclass_that_views_its_input():
+    class Marked(np.ndarray):
+        """A subclass, as np.matrix is."""
+    operator = tape.primitive(lambda x: x.view(Marked), lambda g: g, name="marked")
+    t = leaf([1.0, 2.0])
+    z = operator(t)
+    y = (z * z).sum()
+    t.data[:] = 10
+    assert type(z.data) is np.ndarray
+    np.testing.assert_array_equal(z.data, [1, 2])
+    y.backward()
+    np.testing.assert_array_equal(t.grad, [2, 4])
+
+
+def test_a_condition_that_is_an_operand_too():
+    # The operand is cast, so the array itself occurs once where the tensor occurs twice.
+    t, f = Tensor(np.array([1, 0, 1])), leaf([1.0, 2.0, 3.0])
+    alias = t.data
+    y = tape.where(t, t, f).sum()
+    alias[:] = 1 - alias
+    right_or_refused(y, f, [0, 1, 0])
+
+
+def test_strides_that_are_assigned_to():
+    x = leaf(np.arange(4096.0).reshape(64, 64))
+    y = (x * x).sum()
+    array = x.data
+    with pytest.warns(DeprecationWarning) if np.lib.NumpyVersion(np.__version__) >= "2.4.0" else (
+            contextlib.nullcontext()):
+        array.strides = array.strides[::-1]
+    with pytest.raises(RuntimeError, match="in place"):
+        y.backward()
+
+
+@pytest.mark.parametrize("attribute", [[[1, 0]], [np.array([1, 0])], (np.array([1, 0]),)], ids=repr)
+def test_attributes_within_attributes(attribute):
+    t, w = leaf([1.0, 2.0]), np.array([10.0, 20.0, 30.0])
+    y = (tape.pad(t, attribute) * w).sum()
+    attribute[0][:] = [0, 1]
+    y.backward()
+    np.testing.assert_array_equal(t.grad, [20, 30])
+
+
+def test_an_upstream_gradient_under_create_graph():
+    x, v = leaf([1.0, 2.0]), np.ones(2)
+    slope = grad(x ** 2, x, v, create_graph=True)
+    same = grad(x.reshape(2), x, v, create_graph=True)
+    v[:] = 7
+    np.testing.assert_array_equal(slope.data, [2, 4])
+    np.testing.assert_array_equal(same.data, [1, 1])
+    np.testing.assert_array_equal(grad(slope.sum(), x).data, [2, 2])
+
+
+@pytest.mark.parametrize("join", [ops.stack, ops.concatenate])
+def test_joined_leaves_may_change(join):
+    # Their rule asks for no values.
+    a = leaf([1.0, 2.0])
+    y = join([a, a]).sum()
+    a.data -= 1
+    y.backward()
+    np.testing.assert_array_equal(a.grad, [2, 2])

@@ -367,3 +367,26 @@ def test_an_ordinary_run_cannot_be_frozen():
     thread.join()
     with pytest.raises(RuntimeError, match=r"mul was not traced.*tape.lazy.tracing\(\).*trace\("):
         ad.from_tape(out[0], [x])
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: x - x.max().detach(), lambda x: x * np.sign(x), lambda x: x / total_without_gradient(x),
+    lambda x: x * tape.zeros_like(x) + tape.ones_like(x) * x, lambda x: x * (x * x).detach()])
+def test_what_passes_no_gradient_is_in_the_graph(function):
+    node, (v,) = ad.trace(function, [np.array([1.0, -2.0])])
+    fresh = leaf([3.0, 5.0])
+    expected = function(fresh)
+    value, slope = ad.Evaluator([node, *ad.gradients(node, [v])]).run({v: fresh.data})
+    np.testing.assert_array_equal(value, expected.data)
+    np.testing.assert_array_equal(slope, grad(expected.sum(), fresh).data)
+
+
+def total_without_gradient(x):
+    with no_grad():
+        return (x * x).sum()
+
+
+def test_an_unused_input_may_be_allowed():
+    node, v = ad.trace(lambda x, y: x * 2, {"x": np.ones(2), "y": np.ones(2)}, allow_unused=True)
+    assert list(v) == ["x", "y"]
+    np.testing.assert_array_equal(ad.Evaluator([node]).run({v["x"]: np.ones(2)}), [[2, 2]])

@@ -3,6 +3,7 @@ with generators, coroutines and threads; and where a record says it was made.
 """
 
 import asyncio
+import contextvars
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import tape
 from tape import enable_grad, no_grad
+from tape.modes import USUAL, modes
 from tests.checks import leaf
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -375,3 +377,71 @@ def test_the_environment_variable(value, on, tmp_path):
                          text=True, timeout=60)
     assert run.returncode == 0 and run.stderr == ""
     assert run.stdout.count("user_script.py:3") == (2 if on else 0)
+
+
+# --- blocks that are left in another order, or elsewhere ---
+
+
+def test_blocks_of_different_modes_that_interleave():
+    def silent():
+        with no_grad():
+            yield 1
+    generator = silent()
+    next(generator)
+    with tape.strict():
+        assert list(generator) == []               # leaves no_grad inside strict
+        assert (leaf(1.0) * 2).requires_grad
+    assert (leaf(1.0) * 2).requires_grad
+    assert modes.get() is USUAL
+
+
+def test_a_block_that_is_left_in_another_context():
+    def silent():
+        with no_grad():
+            yield 1
+    generator = silent()
+    contextvars.copy_context().run(next, generator)
+    assert list(generator) == []                      # there is nothing to undo here
+    assert (leaf(1.0) * 2).requires_grad
+
+
+def test_a_decorated_async_generator_is_sent_to_and_thrown_into():
+    @no_grad
+    async def echo():
+        got = []
+        try:
+            while True:
+                try:
+                    got.append((yield len(got)))
+                except ValueError:
+                    got.append("caught")
+                assert not (leaf(1.0) * 2).requires_grad
+        finally:
+            seen.extend(got)
+    seen: list = []
+
+    async def drive():
+        generator = echo()
+        await generator.asend(None)
+        await generator.asend("a")
+        await generator.athrow(ValueError)
+        assert (leaf(1.0) * 2).requires_grad
+        await generator.aclose()
+    asyncio.run(drive())
+    assert seen == ["a", "caught"]
+
+
+def test_decorated_methods_and_classes():
+    class Model:
+        @no_grad
+        @staticmethod
+        def first(x):
+            return (x * 2).requires_grad
+
+        @no_grad
+        @classmethod
+        def second(cls, x):
+            return (x * 2).requires_grad
+    assert not Model.first(leaf(1.0)) and not Model().second(leaf(1.0))
+    with pytest.raises(TypeError, match="functions, not classes: .*Model"):
+        no_grad(Model)

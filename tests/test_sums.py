@@ -157,3 +157,82 @@ def test_sums_of_integers_and_booleans_are_numpys():
         for found, expected in ((ops.sum(x, 0), np.sum(x, 0)), (ops.mean(x, 0), np.mean(x, 0))):
             np.testing.assert_array_equal(found, expected)
             assert found.dtype == expected.dtype
+
+
+# --- float16 in second order and in large products ---
+
+
+@pytest.mark.parametrize("function, values", [
+    (ops.layer_norm, RNG.standard_normal((2, 64)) * 400),
+    (lambda x: ops.causal_attention(x, x, x), RNG.standard_normal((4, 16)) * 20),
+    (lambda x: ops.cross_entropy(x, np.zeros(len(x), int)) * 1000, np.zeros((MANY // 4, 2))),
+    (lambda x: ops.max(x) * 1000, np.zeros(MANY))], ids=["norm", "attention", "loss", "max"])
+def test_a_recorded_gradient_in_float16_is_the_plain_one(function, values):
+    x = half(values)
+    out = function(x)
+    g = np.ones(out.shape, np.float16)
+    if g.ndim:
+        g[..., ::2] *= 2
+    recorded = grad(out, x, g, create_graph=True)
+    plain = grad(out, x, g)
+    assert recorded.dtype == plain.dtype == np.float16
+    assert np.isfinite(recorded.data).all() and np.abs(plain.data).max() > 0
+    np.testing.assert_allclose(recorded.data, plain.data, atol=2e-3 * np.abs(plain.data).max())
+
+
+def test_contributions_beyond_float16_cancel():
+    b, ones = half([1.0]), np.ones((80_000, 1), np.float16)
+    up, down = b * ones, b * -ones                            # 80,000 is no float16
+    slope = grad([up, down, b * 1], b, [ones, ones, np.ones(1, np.float16)])
+    assert slope.data == 1
+
+
+def test_many_uses_of_a_node_in_float16():
+    x = ad.Variable("x")
+    total = x * 1
+    for _ in range(2999):
+        total = total + x * 1
+    (slope,) = ad.Evaluator(ad.gradients(total, [x])).run({x: np.ones(2, np.float16)})
+    assert slope.dtype == np.float16
+    np.testing.assert_array_equal(slope, 3000)
+
+
+# --- layouts ---
+
+
+@pytest.mark.parametrize("layout", [
+    lambda rng: np.broadcast_to(rng.random(3, np.float32), (100_000, 3)),
+    lambda rng: np.broadcast_to(rng.random((1, 50, 1), np.float32), (400, 50, 3)),
+    lambda rng: rng.random((3000, 8), np.float32)[:, ::2],
+    lambda rng: rng.random((6, 3000), np.float32).T,
+    lambda rng: rng.random((40, 50, 60), np.float32).transpose(1, 2, 0),
+    lambda rng: rng.random((3000, 4), np.float32)[::-1]])
+def test_a_sum_in_float32_of_any_layout(layout):
+    x = layout(np.random.default_rng(0))
+    for axis in (*range(x.ndim), None, tuple(range(x.ndim - 1))):
+        assert ulps(kernels.reduce_sum(x, axis), x.sum(axis=axis, dtype=np.float64)) < 8
+
+
+def test_layer_norm_of_columns():
+    x = RNG.standard_normal((50, 20_000)).astype(np.float32)
+    columns = ops.layer_norm(np.asfortranarray(x))
+    np.testing.assert_allclose(columns, ops.layer_norm(x), atol=2e-5)
+
+
+# --- integers ---
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.uint16])
+def test_functions_with_real_values_of_integers(dtype):
+    x = np.array([3, 100, 7], dtype)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(ops.sigmoid(x), ops.sigmoid(wide))
+    np.testing.assert_allclose(ops.norm(x), np.linalg.norm(wide))
+    np.testing.assert_allclose(ops.cross_entropy(x[None], [1]), ops.cross_entropy(wide[None], [1]))
+    q = np.tile(x, (3, 1))
+    np.testing.assert_allclose(ops.causal_attention(q, q, q, scale=1),
+                               ops.causal_attention(q.astype(float), q.astype(float), q.astype(float),
+                                                    scale=1))
+    v = ad.Variable("x")
+    for node, expected in ((2.5 - v, 2.5 - wide), (v - 2.5, wide - 2.5), (2.5 + v, wide + 2.5)):
+        np.testing.assert_allclose(ad.Evaluator([node]).run({v: x})[0], expected)

@@ -86,3 +86,33 @@ def test_sequences_in_an_index_are_arrays_with_repeats(index):
     np.add.at(expected, plain, g)
     np.testing.assert_allclose(x.grad, expected)
     assert tape.gradcheck(lambda x: x[index], [x.data], order=2)
+
+
+def test_second_order_of_an_operator_on_any_number_of_inputs():
+    product = tape.primitive(lambda *xs: xs[0] * xs[1], lambda g, xs: [g * xs[1], g * xs[0]], name="p")
+    shifted = tape.primitive(lambda *xs: np.exp(xs[0] + xs[1]), lambda g, out, xs: [g * out, g * out],
+                             name="q")
+    for operator in (product, shifted):
+        assert tape.gradcheck(lambda a, b: operator(a, b) * a, [np.array(0.3), np.array(0.4)], order=2)
+    a, b = leaf(3.0), leaf(4.0)
+    slope = grad(product(a, b) * a, a, create_graph=True)
+    assert grad(slope, b).item() == 6
+
+
+def test_the_zero_rule_of_an_elementwise_operator_on_any_number_of_inputs():
+    root = tape.primitive(lambda *xs: np.sqrt(xs[0]) + xs[1],
+                          lambda g, xs: [g / (2 * np.sqrt(xs[0])), g], name="root", elementwise=True)
+    x, y = leaf([0.0, 4.0]), leaf([0.0, 0.0])
+    root(x, y).backward(np.array([0.0, 1.0]))
+    np.testing.assert_array_equal(x.grad, [0, 0.25])
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda: grad(X.sum(), []), ValueError, "inputs must be one or several Tensors, got none"),
+    (lambda: X + [[1], [2, 3]], ValueError, "add: "),
+    (lambda: Tensor(np.array([1], np.uint8)) - 1000, OverflowError, "sub: "),
+    (lambda: ad.trace(lambda w: w * X, {"w": np.ones(3)}, parameters={"w": X}), ValueError,
+     "names of their own; both have w")])
+def test_other_errors_name_what_they_are_about(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

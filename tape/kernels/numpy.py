@@ -14,7 +14,7 @@ from typing import Callable
 import numpy as np
 
 from tape.kernels.sums import (
-    FOLD, in_float32, reduce_sum, sum_dtype, unbroadcast, variance)
+    FOLD, gradient_in_float32, in_float32, reduce_mean, reduce_sum, sum_dtype, unbroadcast, variance)
 
 SQRT_2_OVER_PI = 0.7978845608028654     # sqrt(2 / pi)
 GELU_CUBIC = 0.044715                   # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
@@ -95,6 +95,7 @@ def deviation(x, axis=None, ddof=0, keepdims=False):
 @in_float32
 def norm(x, axis=None, keepdims=False):
     """sqrt(sum x^2)."""
+    x = _floating(x)
     return np.sqrt(reduce_sum(x * x, axis, keepdims))
 
 
@@ -107,6 +108,7 @@ def log_softmax(x, axis=-1):
 
 def sigmoid(x):
     """1 / (1 + exp(-x)), by the exponential of a number that is never positive."""
+    x = _floating(x)
     e = np.exp(-np.abs(x))
     return np.where(np.greater_equal(x, 0), 1, e) / (1 + e)
 
@@ -119,7 +121,7 @@ def layer_norm(x, weight, bias, eps):
             hint = "" if np.ndim(value) else f". Did you mean eps={value}?"
             raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
                              f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
-    mean = np.mean(x, axis=-1, keepdims=True)
+    mean = reduce_mean(x, -1, keepdims=True)
     out = x - mean
     rstd = 1 / np.sqrt(_dot_rows(out, out) / x.shape[-1] + eps)
     out *= rstd
@@ -130,7 +132,7 @@ def layer_norm(x, weight, bias, eps):
     return out, {"mean": mean, "rstd": rstd}
 
 
-@in_float32
+@gradient_in_float32
 def layer_norm_backward(g, x, weight, bias, mean, rstd):
     """Gradients of x, weight and bias; derived in `tape.layer_norm`."""
     normalised = (x - mean) * rstd
@@ -142,7 +144,7 @@ def layer_norm_backward(g, x, weight, bias, mean, rstd):
         g_weight = _dot_columns(flat, _as_rows(normalised))
         g = g * weight
     along = _dot_rows(g, normalised) / width
-    g_x = g - np.mean(g, axis=-1, keepdims=True)
+    g_x = g - reduce_mean(g, -1, keepdims=True)
     normalised *= along
     g_x -= normalised
     g_x *= rstd
@@ -179,7 +181,7 @@ def _dot_columns(a, b):
     return reduce_sum(parts, 0) + np.einsum("ij,ij->j", a[whole:], b[whole:])
 
 
-@in_float32
+@gradient_in_float32
 def gelu_backward(g, x, s):
     """g * s * [1 + x (1 - s) * 2 du/dx]; derived in `tape.gelu`."""
     x = _floating(x)
@@ -200,7 +202,7 @@ def gelu_backward(g, x, s):
 @in_float32
 def cross_entropy(logits, targets, ignore_index, reduction):
     """Mean (or sum) of logsumexp(row) - row[target] over the rows that count."""
-    targets = np.asarray(targets)
+    logits, targets = _floating(logits), np.asarray(targets)
     _check_targets(logits, targets, ignore_index, reduction)
     rows, picks, counts = _rows(logits, targets, ignore_index)
     peak = np.max(rows, axis=-1, keepdims=True)
@@ -226,7 +228,7 @@ def _check_targets(logits, targets, ignore_index, reduction):
                          f"(ignored); got {targets[place]} at {place}")
 
 
-@in_float32
+@gradient_in_float32
 def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
     """(softmax(row) - one_hot(target)) * g / count; derived in `tape.cross_entropy`."""
     rows, picks, counts = _rows(logits, targets, ignore_index)
@@ -275,6 +277,7 @@ def causal_attention(q, k, v, scale):
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2] or q.shape[-2] > k.shape[-2]:
         raise ValueError(f"causal_attention: q (..., T, D), k and v (..., S, D) with T <= S; got "
                          f"{q.shape}, {k.shape}, {v.shape}")
+    q, k, v = _floating(q), _floating(k), _floating(v)
     scale = attention_scale(q) if scale is None else scale
     weights = (q * scale) @ np.swapaxes(k, -1, -2)             # (..., T, S)
     weights += future_mask(*weights.shape[-2:], weights.dtype)
@@ -285,7 +288,7 @@ def causal_attention(q, k, v, scale):
     return weights @ v, {"weights": weights}
 
 
-@in_float32
+@gradient_in_float32
 def causal_attention_backward(g, q, k, v, scale, weights):
     """Gradients of q, k, v; derived in `tape.causal_attention`."""
     g_v = np.swapaxes(weights, -1, -2) @ g
@@ -331,6 +334,7 @@ def matmul(x, y):
     return np.matmul(x, y)
 
 
+@gradient_in_float32
 def matmul_gradient_x(g, x, y):
     """dL/dx of x @ y, in x's shape; derived in `tape.matmul`."""
     if y.ndim == 1:
@@ -340,6 +344,7 @@ def matmul_gradient_x(g, x, y):
     return unbroadcast(matmul(g, np.swapaxes(y, -1, -2)), x.shape)
 
 
+@gradient_in_float32
 def matmul_gradient_y(g, x, y):
     """dL/dy of x @ y, in y's shape; derived in `tape.matmul`."""
     if x.ndim == 1:

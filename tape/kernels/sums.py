@@ -19,11 +19,11 @@ def sum_dtype(dtype):
     return SINGLE if dtype == HALF else dtype
 
 
-def in_float32(kernel):
+def in_float32(kernel, rounded=True):
     """A kernel that computes in float32 what it is given in float16.
 
-    A result is rounded to float16 once. What goes with it stays in float32, and so do gradients, which
-    the walk adds up and rounds.
+    A result is rounded to float16 once. What goes with it stays in float32, and so do gradients (not
+    `rounded`), which the walk adds up and rounds.
     """
     @functools.wraps(kernel)
     def wrapper(x, *others, **attributes):
@@ -33,20 +33,25 @@ def in_float32(kernel):
         floats = {a.dtype for a in operands if hasattr(a, "dtype") and a.dtype.kind == "f"}
         result = kernel(*(a.astype(SINGLE) if getattr(a, "dtype", None) == HALF else a
                           for a in operands), **attributes)
-        if floats != {HALF} or kernel.__name__.endswith("_backward"):
+        if floats != {HALF} or not rounded:
             return result
         return (result[0].astype(HALF), result[1]) if isinstance(result, tuple) \
             else result.astype(HALF)
     return wrapper
 
 
+def gradient_in_float32(kernel):
+    """`in_float32` for the kernel of a gradient."""
+    return in_float32(kernel, rounded=False)
+
+
 def reduce_sum(x, axis=None, keepdims=False):
     """np.sum with a small rounding error, whichever axes it goes over.
 
-    NumPy adds pairwise along the last axis, and the error grows with the logarithm of the length.
-    Along the others it adds row to row, and the error grows with the number of rows: of the sum of
-    10,000 rows of 0.1 in float32 four digits would be right. Here 16 rows become one at a time, so
-    that no sum has more than 16 terms.
+    NumPy adds pairwise along the axis that is contiguous in memory, and the error grows with the
+    logarithm of the length. Along the others it adds row to row, and the error grows with the
+    number of rows: of the sum of 10,000 rows of 0.1 in float32 four digits would be right. Here 16
+    rows become one at a time, so that no sum has more than 16 terms.
     """
     x = np.asarray(x)
     if x.dtype.kind != "f":
@@ -91,10 +96,13 @@ def _rows_to_add(x, axis):
     It adds pairwise along the axis whose elements are next to each other in memory, and along those
     that continue it without a gap.
     """
+    if axis == -1 and x.flags.c_contiguous:
+        return []
     axes = range(x.ndim) if axis is None else [
         i % max(x.ndim, 1) for i in (axis if isinstance(axis, tuple) else (axis,))]
     pairwise, step = set(), None
-    for i in sorted((i for i in range(x.ndim) if x.shape[i] > 1), key=lambda i: abs(x.strides[i])):
+    long = [i for i in range(x.ndim) if x.shape[i] > 1 and x.strides[i]]      # 0: broadcast
+    for i in sorted(long, key=lambda i: abs(x.strides[i])):
         if i not in axes or step not in (None, x.strides[i]):
             break
         pairwise.add(i)
@@ -127,8 +135,8 @@ def unbroadcast(g, shape):
     extra = len(g.shape) - len(shape)
     axes = tuple(range(extra)) + tuple(
         i + extra for i, size in enumerate(shape) if size == 1 and g.shape[i + extra] != 1)
-    if axes and isinstance(g, np.ndarray):
-        g = reduce_sum(g, axes, keepdims=True)
+    if axes and isinstance(g, np.ndarray):      # not rounded to float16 yet
+        g = reduce_sum(g.astype(sum_dtype(g.dtype), copy=False), axes, keepdims=True)
     elif axes:
         g = g.sum(axis=axes, keepdims=True)
     return g.reshape(shape) if extra else g

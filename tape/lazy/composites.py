@@ -15,7 +15,7 @@ from tape import ops
 from tape.kernels import unbroadcast
 from tape.lazy.gradients import pull_back
 from tape.lazy.node import BuiltIn, Node, as_node, is_none
-from tape.primitive import IDENTITY, Fused
+from tape.primitive import IDENTITY, WIDENED, Fused
 
 
 class Composite(BuiltIn):
@@ -76,9 +76,9 @@ class KernelGradient(Composite):
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
         g, *rest = inputs
         x = rest[attrs["input"]]
-        out = self.operator.composed(*(None if is_none(node) else node for node in rest),
-                                     **self.attributes(attrs))
-        found = pull_back(out, g, [x], stop=frozenset(rest))
+        out = self.operator.compose(*(None if is_none(node) else node for node in rest),
+                                    **self.attributes(attrs))
+        found = pull_back(out, WIDENED(g), [x], stop=frozenset(rest))
         return found[x] if x in found else ops.zeros_like(x)
 
     def __reduce__(self) -> tuple:

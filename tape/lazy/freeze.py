@@ -11,6 +11,7 @@ from tape.engine import Record
 from tape.lazy.kinds import op_of
 from tape.lazy.node import Node, Variable, constant
 from tape.modes import enable_grad, mode
+from tape.primitive import STOP_GRADIENT
 from tape.tensor import Tensor
 
 
@@ -58,8 +59,9 @@ def trace(function: Callable, inputs: Mapping[str, Any] | Iterable[Any],
     Notes
     -----
     The graph is the list of operators that ran. What the program took from its data outside of them
-    is part of it: Python's branches and loops, shapes, comparisons (``t > 0`` is an array), dropout
-    masks, and what plain NumPy made of the arrays that are not of floats.
+    is part of it: Python's branches and loops, shapes, comparisons (``t > 0`` is an array), numbers
+    taken out (``t.item()``, ``t.data``), dropout masks, and what plain NumPy made of the arrays that
+    are not of floats. What ran under ``no_grad`` or was detached is in the graph, without a gradient.
 
     Examples
     --------
@@ -71,6 +73,11 @@ def trace(function: Callable, inputs: Mapping[str, Any] | Iterable[Any],
     [array(25.), array([6., 8.])]
     """
     named = _named(inputs, "trace")
+    parameters = dict(parameters or {})
+    twice = sorted(named.keys() & parameters.keys())
+    if twice:
+        raise ValueError(f"trace: inputs and parameters must have names of their own; both have "
+                         f"{', '.join(twice)}")
     given = {name: _recorded(name, value) for name, value in named.items()}
     with tracing(), enable_grad():
         if isinstance(inputs, Mapping):
@@ -78,7 +85,7 @@ def trace(function: Callable, inputs: Mapping[str, Any] | Iterable[Any],
         else:
             result = function(*given.values())
     outputs = list(result) if isinstance(result, (list, tuple)) else [result]
-    nodes, variables = _freeze(outputs, {**given, **(parameters or {})}, "trace", allow_unused)
+    nodes, variables = _freeze(outputs, {**given, **parameters}, "trace", allow_unused)
     return (nodes if isinstance(result, (list, tuple)) else nodes[0],
             variables if isinstance(inputs, Mapping) else list(variables.values()))
 
@@ -174,8 +181,7 @@ def _freeze(outputs: list, named: dict[str, Any], caller: str,
     made: dict[Any, Node] = {}
     for record in _records([output._record for output in outputs], given):
         variable = given.find(record)
-        made[record] = variable if variable is not None else Node(
-            _operands(record, made, given), op_of(record.plan.operator), record.call[1])
+        made[record] = variable if variable is not None else _node_of(record, made, given)
     unused = [name for name in named if name not in given.used]
     if unused and not allow_unused:
         raise ValueError(f"{caller}: not on the tape of this output: {', '.join(unused)}. Give the "
@@ -183,6 +189,13 @@ def _freeze(outputs: list, named: dict[str, Any], caller: str,
                          f"on which operations run before it meets a parameter is on the tape if it "
                          f"is a Tensor with requires_grad=True.")
     return [made[output._record] for output in outputs], variables
+
+
+def _node_of(record: Record, made: dict[Any, Node], given: _Given) -> Node:
+    operator = record.plan.operator
+    node = Node(_operands(record, made, given), op_of(operator), record.call[1])
+    cut_off = operator.differentiable and all(parent is None for parent in record.parents)
+    return STOP_GRADIENT(node) if cut_off else node       # it ran under no_grad
 
 
 class _Given:

@@ -15,6 +15,7 @@ from tape import ops
 from tape.lazy.composites import kernel_gradient
 from tape.lazy.node import (
     REQUIRED, BuiltIn, Node, as_node, as_python, constant, is_comparison, is_none, is_number, is_weak)
+from tape.operands import as_floats
 from tape.ops import arithmetic, reductions
 from tape.primitive import Fused, Primitive
 
@@ -105,7 +106,7 @@ class TapeOp(BuiltIn):
 
 
 def _node(op: TapeOp, inputs: Sequence, attributes: dict) -> Node:
-    if op.operator is ops.where and isinstance(inputs[0], (bool, np.bool_)):
+    if op.operator is ops.where and isinstance(inputs[0], bool):
         raise TypeError(f"where: the condition must be a node or an array, got {inputs[0]}. Between "
                         f"nodes == says whether they are the same; np.equal(x, y) compares values.")
     optional = isinstance(op.operator, Fused)        # layer_norm, say, may have no weight
@@ -154,17 +155,10 @@ def _forward_of(operator: Primitive, weak: frozenset[int] = frozenset()) -> Call
     def with_floats(*values: Any, **attributes: Any) -> Any:
         dtypes = {getattr(value, "dtype", None) for value in values}
         if len(dtypes) > 1:
-            values = _with_floats(operator, values, weak)
+            weakly = [i in weak for i in range(len(values))]
+            return forward(*as_floats(operator.bits, values, weakly), **attributes)
         return forward(*values, **attributes)
     return with_floats
-
-
-def _with_floats(operator: Primitive, values: tuple, weak: frozenset[int]) -> tuple:
-    floating = [x.dtype for i, x in enumerate(values)
-                if hasattr(x, "dtype") and x.dtype.kind == "f" and i not in weak]
-    return tuple(x.astype(floating[0]) if floating and bit and hasattr(x, "dtype")
-                 and (x.dtype.kind != "f" or i in weak) else x
-                 for i, (x, bit) in enumerate(zip(values, operator.bits)))
 
 
 class WithNumber(TapeOp):
@@ -215,7 +209,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict) -> Node:
         return WITH_NUMBER[operator](*inputs)
     if operator is ops.sub and is_number(inputs[1]):
         return inputs[0] + -as_python(inputs[1])
-    if operator is ops.sub and is_number(inputs[0]):
+    if operator is ops.sub and isinstance(inputs[0], int):
         return -inputs[1] + inputs[0]
     if operator in (ops.add, ops.mul) and is_number(inputs[0]):
         return WITH_NUMBER[operator](inputs[1], inputs[0])

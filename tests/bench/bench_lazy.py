@@ -36,9 +36,9 @@ def eager_step(losses):
 def static_step(losses):
     model = nn.GPT(CONFIG, rng=0)
     idx, targets = BATCHES[0]
-    _, loss = model(idx, targets)
     parameters = dict(model.named_parameters())
-    node, variables = ad.from_tape(loss, {"idx": idx, "targets": targets, **parameters})
+    node, variables = ad.trace(lambda idx, targets: model(idx, targets)[1],
+                               {"idx": idx, "targets": targets}, parameters=parameters)
     weights = {variables[name]: parameter.data for name, parameter in parameters.items()}
     evaluator = ad.Evaluator([node, *ad.gradients(node, list(weights))])
 

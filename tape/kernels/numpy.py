@@ -121,6 +121,7 @@ def layer_norm(x, weight, bias, eps):
             hint = "" if np.ndim(value) else f". Did you mean eps={value}?"
             raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
                              f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
+    x = _floating(x)
     mean = _mean_rows(x)
     out = x - mean
     rstd = 1 / np.sqrt(_dot_rows(out, out) / x.shape[-1] + eps)

@@ -11,7 +11,7 @@ from tape.modes import USUAL, Modes, modes
 from tape.operands import as_constant, as_result, unshared, with_floats, with_name
 from tape.plan import Plan, stand_in
 from tape.primitive import Primitive
-from tape.saved import guard_of, guards_of, read_only
+from tape.saved import guard_of, guards_of
 from tape.tensor import Tensor, from_array
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})
@@ -45,25 +45,14 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     if mixed and operator.mixes:
         with_floats(operator, inputs, arrays)
     try:
-        if not operator.ours:
-            out = operator.forward(*read_only(arrays), **attributes)
-        elif attributes:
-            out = operator.on_numpy(*arrays, **attributes)
-        else:
-            out = operator.on_numpy(*arrays)
+        out = operator.on_numpy(*arrays, **attributes) if attributes else operator.on_numpy(*arrays)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise with_name(error, operator, arrays) from error
     residuals = None
     if operator.residuals:
         out, residuals = out
-    if type(out) is not _ndarray and type(out) not in _SCALARS:
-        out = as_result(operator, out)
-    if type(out) is _ndarray:
-        if not out.ndim:
-            out = out[()]
-        elif not operator.fresh:
-            out = unshared(out, [array for value, array in zip(inputs, arrays)
-                                 if type(array) is _ndarray and getattr(value, "_writable", True)])
+    if type(out) not in _SCALARS:
+        out = _own_result(operator, out, inputs, arrays)
     mode = modes.get()
     if not wanted or not mode.recording:
         if mode.tracing and any(map(_on_tape, inputs)):
@@ -100,6 +89,18 @@ def _more_values(plan: Plan, arrays: list, out: Any, attributes: dict,
     if operator.composed is not None:        # higher derivatives run the composed definition again
         values += [tuple(arrays), attributes]
     return values
+
+
+def _own_result(operator: Primitive, out: Any, inputs: Sequence, arrays: list) -> Any:
+    """What a forward returned, as an array that nobody can write to, or a scalar."""
+    if type(out) is not _ndarray:
+        out = as_result(operator, out)
+    if not out.ndim:
+        return out[()]
+    if operator.fresh:
+        return out
+    return unshared(out, [array for value, array in zip(inputs, arrays)
+                          if type(array) is _ndarray and getattr(value, "_writable", True)])
 
 
 def _protect(operator: Primitive, inputs: Sequence, arrays: list, i: int,

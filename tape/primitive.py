@@ -35,9 +35,10 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 
-from tape.engine import carefully, walk
+from tape.engine import carefully
 from tape.kernels import sum_dtype
 from tape.plan import Plan
+from tape.saved import read_only
 
 # NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
 NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
@@ -49,13 +50,14 @@ _SAME_BUT_FASTER: dict[Callable, Callable] = {
 
 
 class Primitive:
-    """An operator that can be differentiated. Make one with `primitive`, `derivative` or `fused`.
+    """An operator that can be differentiated. Make one with `primitive` or `derivative`.
 
     Attributes
     ----------
     name : what errors, `tape.show` and the gradient checker call it.
     forward : arrays -> array.
-    on_numpy : the same for operands of which one at least is NumPy's, where that is faster.
+    on_numpy : the same for operands of which one at least is NumPy's: faster, where there is such a
+        way, and of a user's operator with arrays that it cannot write to.
     fresh : whether the forward always makes a new array, rather than a view of an input.
     scatter : for an operator that picks elements of its input x: ``scatter(total, g, *args)`` adds to
         `total`, in place, what the rule of x returns for the same arguments.
@@ -63,7 +65,7 @@ class Primitive:
         the gradients of all its inputs.
     """
 
-    residuals: tuple[str, ...] = ()      # both for `Fused` alone
+    residuals: tuple[str, ...] = ()      # both for `tape.fused.Fused` alone
     composed: Callable | None = None
 
     def __init__(self, forward: Callable, rules: tuple, *, name: str | None = None,
@@ -110,6 +112,8 @@ class Primitive:
         self.mixes = self.variadic or not self.joint
         self.ours = all(isinstance(f, np.ufunc) or getattr(f, "__module__", "").startswith("tape.")
                         for f in (self.forward, *self.rules) if f)
+        if not self.ours:
+            self.on_numpy = _careful_forward(self.forward)
 
     def _read_signature(self, forward: Callable) -> None:
         """Inputs are the parameters before ``/`` (or ``*arrays``); the others are attributes."""
@@ -273,6 +277,10 @@ def _fixed(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.ndarray) else value
 
 
+def _careful_forward(forward: Callable) -> Callable:
+    return lambda *arrays, **attributes: forward(*read_only(arrays), **attributes)
+
+
 def _operator_at(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
@@ -294,63 +302,6 @@ PICKED = Primitive(_sum_of_scattered, (_pick_all_again,), name="scatter_add")
 
 IDENTITY = Primitive(lambda x, /: x, (lambda g: g,), name="identity", elementwise=True)
 STOP_GRADIENT = Primitive(lambda x, /: x, (None,), name="stop_gradient", elementwise=True)
-
-
-def _widened(x, /):
-    x = np.asarray(x)
-    return x.astype(sum_dtype(x.dtype), copy=False) if x.dtype.kind == "f" else x
-
-
-WIDENED = Primitive(_widened, (lambda g: g,), name="widened", elementwise=True)
-
-
-class Fused(Primitive):
-    """An operator defined twice: composed of primitives, and as a pair of kernels.
-
-    The composed definition is the explanation, the test oracle and the derivative of higher
-    order; the kernels are there for speed. The backward kernel's parameter names say what it
-    needs, as in any rule; a name that is neither an input nor an attribute is a residual, and the
-    forward kernel then returns ``(out, {name: array})``.
-    """
-
-    composed: Callable
-
-    def __init__(self, composed: Callable, forward: Callable, backward: Callable):
-        self.composed = composed
-        self._read_signature(composed)
-        _, *names = inspect.signature(backward).parameters
-        known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
-        self.residuals = tuple(name for name in names if name not in known)
-        super().__init__(composed, (backward,), joint=True)
-        self.forward = self.on_numpy = forward
-        self.mixes = False
-
-    def compose(self, *inputs, **attributes):
-        """The composed definition, run in float32 on what is in float16, as the kernels do."""
-        return self.composed(*(None if x is None else WIDENED(x) for x in inputs), **attributes)
-
-    def on_arrays(self, *arrays, **attributes):
-        out = self.forward(*arrays, **attributes)
-        return out[0] if self.residuals else out
-
-    def pull_all(self, record, g, lift) -> Sequence:
-        """By the backward kernel on arrays; on Tensors by running the composed definition again.
-
-        The second run starts from fresh stand-ins of the inputs (`IDENTITY`), where its own walk
-        stops: an input that depends on another input must not pull that one's gradient twice.
-        """
-        args, inputs, attributes = record.saved
-        kernel: Any = self.rules[0]
-        if lift is None:
-            return kernel(g, *args)
-        linked = [value if parent is None else IDENTITY(lift(value, parent))
-                  for value, parent in zip(inputs, record.parents)]
-        out = self.compose(*linked, **attributes)
-        targets = [getattr(x, "_record", None) for x in linked]
-        pulled = walk({out._record: WIDENED(g)}, targets={t for t in targets if t is not None},
-                      lift=lift, retain=True)
-        return [pulled.get(t, lift(np.zeros_like(x), None)) if t is not None else None
-                for t, x in zip(targets, inputs)]
 
 
 def primitive(forward: Callable, *rules: Callable | None, name: str | None = None,
@@ -409,11 +360,6 @@ def joint_derivative(rule: Callable, numpy: Callable | None = None) -> Callable:
             NUMPY_FUNCTIONS[numpy] = operator
         return operator
     return define
-
-
-def fused(forward: Callable, backward: Callable) -> Callable[[Callable], Fused]:
-    """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""
-    return lambda composed: Fused(composed, forward, backward)
 
 
 def implements(*functions: Callable) -> Callable[[Callable], Callable]:

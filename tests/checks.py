@@ -18,7 +18,7 @@ import pytest
 from tape import Tensor, grad, no_grad, primitive
 from tape.catalogue import Case
 from tape.gradcheck import gradcheck
-from tape.primitive import Fused
+from tape.fused import Fused
 
 # Operators whose purpose is to change the dtype of the result.
 CASTS = {"astype", "astype_like", "rounded_like", "sum_to_like"}

@@ -10,8 +10,9 @@ import pytest
 import tape
 from tape import Tensor, grad, ops
 from tape.catalogue import CASES, DEFINITIONS
+from tape.fused import Fused
 from tape.gradcheck import gradcheck
-from tape.primitive import NUMPY_FUNCTIONS, Fused, Primitive
+from tape.primitive import NUMPY_FUNCTIONS, Primitive
 from tests.checks import check_op, leaf
 
 # Public operators that are constants to the tape.

@@ -12,10 +12,11 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape import ops
+from tape.fused import WIDENED, Fused
 from tape.kernels import unbroadcast
 from tape.lazy.gradients import pull_back
 from tape.lazy.node import BuiltIn, Node, as_node, is_none
-from tape.primitive import IDENTITY, WIDENED, Fused
+from tape.primitive import IDENTITY
 
 
 class Composite(BuiltIn):

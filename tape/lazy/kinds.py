@@ -12,12 +12,13 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape import ops
+from tape.fused import Fused
 from tape.lazy.composites import kernel_gradient
 from tape.lazy.node import (
     REQUIRED, BuiltIn, Node, as_node, as_python, constant, is_comparison, is_none, is_number, is_weak)
 from tape.operands import as_floats
 from tape.ops import arithmetic, reductions
-from tape.primitive import Fused, Primitive
+from tape.primitive import Primitive
 
 _SYMBOLS = {ops.add: "+", ops.sub: "-", ops.mul: "*", ops.div: "/", ops.neg: "-", ops.matmul: "@",
             arithmetic.less: "<", arithmetic.less_equal: "<=", arithmetic.greater: ">",

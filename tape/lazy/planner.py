@@ -8,13 +8,14 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
+from tape.fused import Fused
 from tape.lazy.composites import Composite, KernelGradient, fitted
 from tape.lazy.kinds import TapeOp, WithNumber, op_of
 from tape.lazy.node import Constant, Node, Op, Variable, is_weak
 from tape.lazy.order import sort_from
 from tape.operands import unshared
 from tape.plan import stand_in
-from tape.primitive import IDENTITY, Fused, Primitive
+from tape.primitive import IDENTITY, Primitive
 
 
 class Step(NamedTuple):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
+from tape.fused import fused
 from tape.ops import reductions
 from tape.ops.arithmetic import mul
-from tape.primitive import derivative, fused, primitive
+from tape.primitive import derivative, primitive
 
 tanh = primitive(np.tanh, lambda g, out: g * (1 - out * out),
                  doc="Hyperbolic tangent: derivative 1 - tanh(x)^2.")

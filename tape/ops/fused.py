@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
+from tape.fused import fused
 from tape.ops.activations import log_softmax, softmax
 from tape.ops.reductions import mean
-from tape.primitive import derivative, fused
+from tape.primitive import derivative
 
 
 @fused(kernels.layer_norm, kernels.layer_norm_backward)

@@ -148,6 +148,7 @@ CASES = [
     case("broadcast_like", lambda g: reductions.broadcast_like(g, _LIKE, 1, False), (2,)),
     case("expand_like", lambda x: reductions.expand_like(x, _LIKE), (2, 1)),
     case("sum_to_like", lambda x: reductions.sum_to_like(x, _LIKE[:, :1]), (4, 2, 3)),
+    case("accumulate", reductions.accumulate, (2, 3), (2, 3)),
     case("rounded_like", lambda x: reductions.rounded_like(x, _LIKE), (3,)),
     case("zero_where_undefined", lambda x: arithmetic.zero_where_undefined(x, np.zeros(3)), (3,)),
     case("astype_like", lambda x: arithmetic.astype_like(x, _LIKE), (3,)),

@@ -70,7 +70,7 @@ class Evaluator:
         values = plan.start.copy()
         fed = _settled([_as_fed(node, input_values[node]) for node in plan.feeds])
         for slot, value in zip(plan.feeds.values(), fed):
-            values[slot] = value
+            values[slot] = value if value.ndim else value[()]       # a scalar, as on the tape
         given = [value for value in values if isinstance(value, np.ndarray)]
         with np.errstate(all="ignore"):           # infinities and NaN are values, as in backward()
             try:

@@ -58,6 +58,7 @@ def pull_back(output: Node, seed: Node, targets: Sequence[Node], *, stop: Collec
         if node not in stop and not useful.isdisjoint(node.inputs):
             useful.add(node)
     sums = {output: seed}
+    owned: set[Node] = set()         # nodes whose sum has two contributions or more
     cotangents: dict[Node, Node] = {}
     # In this order all users of a node have contributed to its gradient before it is passed on; see
     # `tape.engine.walk`, which adds up the same numbers in the same order.
@@ -71,5 +72,11 @@ def pull_back(output: Node, seed: Node, targets: Sequence[Node], *, stop: Collec
             out = stands_for if node is output else None
             for i, part in sorted(node.op.pull(node, g, wanted, out).items()):
                 parent = node.inputs[i]
-                sums[parent] = sums[parent] + part if parent in sums else part
+                if parent not in sums:
+                    sums[parent] = part
+                elif parent not in owned:
+                    sums[parent] = sums[parent] + part
+                    owned.add(parent)
+                else:
+                    sums[parent] = reductions.accumulate(sums[parent], part)
     return {node: cotangents[node] for node in targets if node in cotangents}

@@ -185,7 +185,8 @@ class _Planner:
     def _constant(self, value: Any) -> int:
         key = ("constant", self._key(value))
         if key not in self._known:
-            self._known[key] = self.slot(value)
+            scalar = isinstance(value, np.ndarray) and not value.ndim
+            self._known[key] = self.slot(value[()] if scalar else value)
             self.given.add(self._known[key])
         return self._known[key]
 

@@ -1,4 +1,4 @@
-"""Raw array code for the operators that gain from it: arrays in, arrays out, no differentiation.
+"""The fused operators as kernels, and other array code that gains from being ordered for speed.
 
 Each function here has a plain definition elsewhere: the docstring of its operator in ``tape/ops``
 derives it, and the tests hold the two against each other. Here the same arithmetic is ordered for
@@ -154,7 +154,7 @@ def layer_norm_backward(g, x, weight, bias, mean, rstd):
 
 def _mean_rows(x):
     """mean(x, axis=-1, keepdims=True), by a product with ones: five times as fast on short rows."""
-    return x @ np.full((x.shape[-1], 1), 1 / max(x.shape[-1], 1), x.dtype)
+    return x @ np.ones((x.shape[-1], 1), x.dtype) / x.shape[-1]
 
 
 def _dot_rows(a, b):

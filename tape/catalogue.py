@@ -151,6 +151,7 @@ CASES = [
     case("accumulate", reductions.accumulate, (2, 3), (2, 3)),
     case("rounded_like", lambda x: reductions.rounded_like(x, _LIKE), (3,)),
     case("zero_where_undefined", lambda x: arithmetic.zero_where_undefined(x, np.zeros(3)), (3,)),
+    case("as_operand", lambda x: arithmetic.as_operand(x, _LIKE), (3,)),
     case("astype_like", lambda x: arithmetic.astype_like(x, _LIKE), (3,)),
     case("cut", lambda x: shapes.cut(x, np.array([0, 1, 3]), axis=-1, i=1), (2, 3)),
     case("paste_like",

@@ -40,7 +40,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
             mixed = mixed or value.dtype.kind != "f"
         else:
             arrays.append(as_constant(operator, value, bit))
-            mixed = True
+            mixed = mixed or type(value) is not _ndarray or value.dtype.kind != "f"
         parents.append(None)
     if mixed and operator.mixes:
         with_floats(operator, inputs, arrays)
@@ -97,7 +97,8 @@ def _own_result(operator: Primitive, out: Any, inputs: Sequence, arrays: list) -
         out = as_result(operator, out)
     if not out.ndim:
         return out[()]
-    if operator.fresh:
+    if operator.fresh or operator.ours and out.base is None and not any(
+            array is out for array in arrays):
         return out
     return unshared(out, [array for value, array in zip(inputs, arrays)
                           if type(array) is _ndarray and getattr(value, "_writable", True)])
@@ -113,9 +114,19 @@ def _protect(operator: Primitive, inputs: Sequence, arrays: list, i: int,
     if not isinstance(value, Tensor):
         arrays[i] = arrays[i].copy(order="K")
     elif value._writable and value._data is arrays[i]:
-        here = sum(x is value._data for x in arrays) if len(arrays) < 4 else 1
-        guards = (*(guards or ()), (operator.input_name(i), guard_of(value, here)))
+        # Too low a count costs a checksum, no more.
+        guard = i, guard_of(value, _count(arrays, i) if len(arrays) < 5 else 1)
+        guards = (guard,) if guards is None else (*guards, guard)
     return guards
+
+
+def _count(arrays: list, i: int) -> int:
+    """How often an array stands in a list."""
+    count = 0
+    for array in arrays:
+        if array is arrays[i]:
+            count += 1
+    return count
 
 
 def _take_notes(record: Record, mode: Modes, inputs: Sequence, arrays: list,

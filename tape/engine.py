@@ -206,7 +206,7 @@ class Cotangents:
         """The whole gradient of a value, in its dtype, which is done with; None if there is none."""
         if self.scattered and key in self.scattered:
             picks = self.scattered.pop(key)
-            self.add(key, picks[0][0].undo_picks(picks, key.shape, key.dtype))
+            self.add(key, picks[0][0].undo_picks(picks, key.shape, sum_dtype(key.dtype)))
         g = self.sums.pop(key, None)
         if key.dtype is HALF and g is not None:
             self.owned.discard(key)
@@ -215,7 +215,7 @@ class Cotangents:
 
     def keys(self, targets: set | None) -> list:
         """What is still here: of the targets, or of all."""
-        found = dict.fromkeys((*self.sums, *self.scattered))
+        found = dict.fromkeys((*self.sums, *self.scattered)) if self.scattered else self.sums
         return [key for key in found if targets is None or key in targets]
 
 
@@ -274,7 +274,7 @@ def _pull(record: Record, g, lift, useful, cotangents: Cotangents) -> None:
         parent = parents[index]
         if useful and parent not in useful:
             continue
-        contribution = rule(g, *args) if plan.ours or lift else carefully(rule, record, g, args)
+        contribution = rule(g, *args) if plan.ours else carefully(rule, record, g, args)
         kind = parent.kind if type(parent) is Record else type(parent._data)
         # A scalar of the right type fits by its type alone, and takes the short way below.
         if type(contribution) is not kind or kind is _ndarray or kind is np.float16:
@@ -309,7 +309,8 @@ def _pull_otherwise(record: Record, g, lift, useful, cotangents: Cotangents) -> 
 def carefully(rule: Callable, record: Record, g, args: tuple) -> Any:
     """Call a rule of a user's, which may write to its g, but not to what the tape keeps."""
     try:
-        return rule(np.array(g)[()], *saved.read_only(args))
+        own = np.array(g) if type(g) is _ndarray else g
+        return rule(own, *saved.read_only(args))
     except ValueError as error:
         if "read-only" not in str(error):
             raise

@@ -53,12 +53,17 @@ class _Mode:
         self._set(self.value)
 
     def __exit__(self, *_: Any) -> None:
-        entered = _outside.get()
-        for i in reversed(range(len(entered))):
-            if entered[i][0] is self:
-                self._set(entered[i][1])
-                _outside.set(entered[:i] + entered[i + 1:])
-                break
+        entered = list(_outside.get())
+        mine = [i for i, (manager, _) in enumerate(entered) if manager is self]
+        if mine:
+            _, before = entered.pop(mine[-1])
+            for i in range(mine[-1], len(entered)):         # of a block that is still open
+                if entered[i][0].name == self.name:
+                    entered[i] = entered[i][0], before
+                    break
+            else:
+                self._set(before)
+            _outside.set(tuple(entered))
 
     def _set(self, value: bool) -> None:
         new = modes.get()._replace(**{self.name: value})

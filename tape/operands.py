@@ -66,6 +66,8 @@ def with_name(error: Exception, operator: Primitive, arrays: list) -> Exception:
     text = str(error)
     prefix = "" if text.startswith(operator.name + ":") else operator.name + ": "
     shapes = ", ".join(str(np.shape(a)) for a in arrays[:8])
+    if not operator.ours and any(words in text for words in ("read-only", "readonly", "not writable")):
+        text += ". A forward is given arrays that it cannot write to: work on a copy, x.copy()"
     message = f"{prefix}{text.rstrip()} (inputs of shape {shapes})"
     return retold(error, message)
 

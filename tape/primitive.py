@@ -185,10 +185,15 @@ class Primitive:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
             if isinstance(value, (list, tuple, dict, np.ndarray)):
                 attributes[name] = _fixed(value)           # the caller may change theirs later
+            elif not self.ours and hasattr(type(value), "_data"):
+                raise TypeError(f"{self.name}: {name} is an attribute, which gets no gradient, and "
+                                f"cannot be a Tensor. Inputs stand before a / in the signature.")
         return inputs, attributes
 
-    def input_name(self, i: int) -> str:
+    def input_name(self, i: int | str) -> str:
         """What to call input number `i` in an error."""
+        if isinstance(i, str):
+            return i
         return f"input {i}" if self.variadic else f"input {self.inputs[i]}"
 
     def describe(self) -> str:
@@ -219,7 +224,7 @@ class Primitive:
         """The gradients of all inputs of a joint operator; see `Plan.joint`."""
         rule: Any = self.rules[0]
         (args,) = record.saved if lift is None else record.plan.lifted(record, lift)
-        gradients = rule(g, *args) if self.ours or lift else carefully(rule, record, g, args)
+        gradients = rule(g, *args) if self.ours else carefully(rule, record, g, args)
         return self.one_each(gradients, len(record.parents))
 
     def one_each(self, gradients: Any, count: int) -> Sequence:

@@ -13,7 +13,8 @@ it and a wrong number:
   name or a view, the checksum is taken at once.
 
 What an operator of a user's is given, forwards or backwards, is read-only. Raw pointers, weak
-references to ``t.data`` and ``flags.writeable = True`` on a result are beyond this.
+references to ``t.data``, and ``.base`` or ``flags.writeable = True`` of a read-only array are beyond
+this.
 
 A training loop reads ``t.data`` after its backward, when no record is left, and so pays nothing.
 """
@@ -113,9 +114,10 @@ def check(record: Record) -> None:
         if guard.broken():
             place = f" (recorded at {record.line})" if record.line else ""
             raise RuntimeError(
-                f"{record.name}{place}: its {name}, of shape {guard.array.shape}, was changed in place "
-                f"after this operation recorded it, so its gradient would be wrong. Call backward() "
-                f"before the update, or give the tensor a new array: t.data = t.data + change.")
+                f"{record.name}{place}: its {record.plan.operator.input_name(name)}, of shape "
+                f"{guard.array.shape}, was changed in place after this operation recorded it, so its "
+                f"gradient would be wrong. Call backward() before the update, or give the tensor a new "
+                f"array: t.data = t.data + change.")
 
 
 def guards_of(named: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Guard], ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from tape.engine import walk
 from tape.modes import enable_grad
 from tape.operands import plain
+from tape.primitive import IDENTITY
 from tape.tensor import Tensor, lift
 
 
@@ -64,7 +65,8 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
         for tensor, cotangent in zip(results, cotangents):
             seed = tensor._seed(cotangent, "grad")
             if create_graph:
-                seed = cotangent if isinstance(cotangent, Tensor) else lift(np.array(seed)[()], None)
+                seed = IDENTITY(cotangent) if isinstance(cotangent, Tensor) else lift(
+                    np.array(seed)[()], None)
             key = tensor._record or tensor
             roots[key] = roots[key] + seed if key in roots else seed
         found = walk(roots, targets=set(keys), lift=lift if create_graph else None,

@@ -390,3 +390,37 @@ def test_joined_leaves_may_change(join):
     a.data -= 1
     y.backward()
     np.testing.assert_array_equal(a.grad, [2, 2])
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_rule_that_writes_to_an_attribute(create_graph):
+    def doubled(g, w):
+        w *= 2
+        return g * w
+    scale = tape.primitive(lambda x, /, w: x * w, doubled, name="scale")
+    x = leaf([1.0])
+    y = scale(x, w=np.array([5.0]))
+    with pytest.raises(ValueError, match="scale: .* must not write"):
+        grad(y, x, create_graph=create_graph)
+
+
+def test_a_tensor_is_no_attribute():
+    scale = tape.primitive(lambda x, /, w: x * w, lambda g, w: g * w, name="scale")
+    with pytest.raises(TypeError, match="scale: w is an attribute, .* cannot be a Tensor"):
+        scale(leaf([1.0]), w=Tensor([5.0]))
+
+
+def test_a_cotangent_is_not_the_gradient_itself():
+    x, v = leaf([1.0]), Tensor(np.array([3.0]))
+    slope = grad(x + 1.0, x, grad_outputs=v, create_graph=True)
+    v.data[:] = 7
+    np.testing.assert_array_equal(slope.data, [3])
+
+
+def test_a_forward_that_needs_to_write_is_told_how():
+    def ordered(x):
+        x.sort()
+        return x
+    operator = tape.primitive(ordered, lambda g: g, name="ordered")
+    with pytest.raises(ValueError, match=r"ordered: .*work on a copy, x.copy\(\)"):
+        operator(leaf([2.0, 1.0]))

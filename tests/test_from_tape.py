@@ -390,3 +390,23 @@ def test_an_unused_input_may_be_allowed():
     node, v = ad.trace(lambda x, y: x * 2, {"x": np.ones(2), "y": np.ones(2)}, allow_unused=True)
     assert list(v) == ["x", "y"]
     np.testing.assert_array_equal(ad.Evaluator([node]).run({v["x"]: np.ones(2)}), [[2, 2]])
+
+
+@pytest.mark.parametrize("change", ["input", "integers"])
+def test_an_input_that_changes_during_the_run_is_refused(change):
+    def function(x, k):
+        y = x * k
+        if change == "input":
+            x.data[...] = 7
+        else:
+            k += 1
+        return y + x * 2 + x * k
+    with pytest.raises(RuntimeError, match="in place"):
+        ad.trace(function, [np.array([1.0, 2.0]), np.array([3, 4])])
+
+
+def test_one_integer_input_as_a_factor_and_as_ids():
+    table = leaf(np.eye(3))
+    node, v = ad.trace(lambda k: (tape.embedding(table, k) * 2).sum(axis=1) * k * table.sum(),
+                       {"k": np.array([0, 2])})
+    np.testing.assert_array_equal(ad.Evaluator([node]).run({v["k"]: np.array([1, 2])}), [[6, 12]])

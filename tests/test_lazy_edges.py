@@ -117,3 +117,31 @@ def test_a_gradient_has_the_dtype_of_its_operand(function, dtypes):
         assert slope.dtype == x.dtype == eager.grad.dtype
         assert slope.shape == x.shape
         np.testing.assert_allclose(slope, eager.grad, rtol=3e-3 if np.float16 in dtypes else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+@pytest.mark.parametrize("function", [
+    lambda n, x: n ** x, lambda n, x: x ** n, lambda n, x: n * x, lambda n, x: n / x,
+    lambda n, x: x / n, lambda n, x: square(x, n)])
+def test_rules_get_integers_as_the_forward_does(function, dtype):
+    n, x = ad.Variable("n"), ad.Variable("x")
+    integers, floats = np.array([20, 3], dtype), np.array([1.5, 2.0])
+    (slope,) = ad.gradients(function(n, x), [x])
+    leaf = tape.Tensor(floats, requires_grad=True)
+    function(integers, leaf).sum().backward()
+    np.testing.assert_array_equal(ad.Evaluator([slope]).run({n: integers, x: floats})[0], leaf.grad)
+
+
+square = tape.primitive(lambda x, n: x * (n * n), lambda g, n: g * (n * n),
+                        lambda g, x, n: 2 * g * x * n, name="square")
+
+
+def test_a_users_forward_cannot_write_to_what_is_fed():
+    def ordered(x):
+        x.sort()
+        return x * 1.0
+    operator, x = tape.primitive(ordered, lambda g: g, name="ordered"), ad.Variable("x")
+    fed = np.array([3.0, 1.0])
+    with pytest.raises(ValueError, match="read-only"):
+        ad.Evaluator([operator(x), x * 1.0]).run({x: fed})
+    np.testing.assert_array_equal(fed, [3, 1])

@@ -445,3 +445,24 @@ def test_decorated_methods_and_classes():
     assert not Model.first(leaf(1.0)) and not Model().second(leaf(1.0))
     with pytest.raises(TypeError, match="functions, not classes: .*Model"):
         no_grad(Model)
+
+
+def test_blocks_of_one_mode_that_interleave():
+    def silent():
+        with no_grad():
+            yield
+            yield
+
+    def recorded():
+        return (leaf(1.0) * 2).requires_grad
+    x, y = silent(), silent()
+    next(x)
+    next(y)
+    assert list(x) == [None] and not recorded()          # y is still inside
+    assert list(y) == [None] and recorded()
+    x = silent()
+    next(x)
+    with enable_grad():
+        list(x)
+        assert recorded()
+    assert recorded() and modes.get() is USUAL

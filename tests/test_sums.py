@@ -236,3 +236,12 @@ def test_functions_with_real_values_of_integers(dtype):
     v = ad.Variable("x")
     for node, expected in ((2.5 - v, 2.5 - wide), (v - 2.5, wide - 2.5), (2.5 + v, wide + 2.5)):
         np.testing.assert_allclose(ad.Evaluator([node]).run({v: x})[0], expected)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_picks_and_sums_of_one_array_in_float16(create_graph):
+    x = half(np.ones(3))
+    with np.errstate(over="ignore"):
+        y = ops.sum(x * -60000.0) + x[0] * 60000.0 + x[0] * 60000.0
+    slope = grad(y, x, np.float16(1), create_graph=create_graph)
+    np.testing.assert_array_equal(slope.data, np.array([6e4, -6e4, -6e4], np.float16))

@@ -59,8 +59,8 @@ def reduce_sum(x, axis=None, keepdims=False):
     out = x
     for i in _rows_to_add(x, axis):
         out = _added_rows(out, i)
-    out = np.sum(out, axis=axis, keepdims=keepdims, dtype=sum_dtype(x.dtype))
-    return out.astype(x.dtype, copy=False)
+    out = np.add.reduce(out, axis=axis, keepdims=keepdims, dtype=sum_dtype(x.dtype))
+    return out if out.dtype == x.dtype else out.astype(x.dtype)
 
 
 def reduce_mean(x, axis=None, keepdims=False):

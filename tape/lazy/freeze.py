@@ -9,7 +9,7 @@ import numpy as np
 from tape import saved
 from tape.engine import Record
 from tape.lazy.kinds import op_of
-from tape.lazy.node import Node, Variable, constant
+from tape.lazy.node import Node, Variable, as_node, constant
 from tape.modes import enable_grad, mode
 from tape.primitive import STOP_GRADIENT
 from tape.tensor import Tensor
@@ -60,8 +60,10 @@ def trace(function: Callable, inputs: Mapping[str, Any] | Iterable[Any],
     -----
     The graph is the list of operators that ran. What the program took from its data outside of them
     is part of it: Python's branches and loops, shapes, comparisons (``t > 0`` is an array), numbers
-    taken out (``t.item()``, ``t.data``), dropout masks, and what plain NumPy made of the arrays that
-    are not of floats. What ran under ``no_grad`` or was detached is in the graph, without a gradient.
+    taken out (``t.item()``, ``t.data``, ``t.grad``), gradients taken without ``create_graph=True``,
+    dropout masks, integer arrays that serve as an index (``x[ids]``; an `embedding` looks ids up in
+    the graph), and what plain NumPy made of arrays that are not of floats. What ran under ``no_grad``
+    or was detached is in the graph, without a gradient.
 
     Examples
     --------
@@ -204,6 +206,7 @@ class _Given:
     def __init__(self, named: dict[str, Any], variables: dict[str, Variable]):
         self.variables = variables
         self.used: set[str] = set()
+        self._states: dict[Variable, Any] = {}
         self._names: dict[Any, str] = {}
         for name, value in named.items():
             other = self._names.setdefault(_memory_key(value), name)
@@ -218,6 +221,13 @@ class _Given:
             return None
         self.used.add(name)
         return self.variables[name]
+
+    def check_unchanged(self, variable: Variable, array: Any) -> None:
+        """Refuse an input that had other values at another use, since a variable has one."""
+        state = saved.checksum(np.asarray(array, np.float64))      # integers may have become floats
+        if self._states.setdefault(variable, state) != state:
+            raise RuntimeError(f"from_tape: the input {variable.name} was changed in place during the "
+                               f"run, between two uses. Compute a new array instead.")
 
 
 def _memory_key(value: Any) -> Any:
@@ -275,10 +285,13 @@ def _leaf(value: Any, array: Any, made: dict[Any, Node], given: _Given) -> Node:
         return made[value._record]
     variable = given.find(value)
     if variable is not None:
+        given.check_unchanged(variable, array)
         return variable
     if not hasattr(array, "dtype"):           # a number, or an optional input that was not given
         return constant(array)
     array = np.asarray(array)
+    if isinstance(value, (list, tuple)):
+        return as_node(array.tolist())
     key = (_memory_key(value), array.dtype, array.shape, saved.checksum(array))
     if key not in made:
         made[key] = constant(array)

@@ -79,6 +79,10 @@ class TapeOp(BuiltIn):
         else:
             values.update(zip(operator.inputs, self.operands(node)))
         values.update({f"like_{name}": values[name] for name in operator.inputs})
+        if operator.mixes and not operator.joint:
+            asked = {name for i in wanted for name in operator.needs[i]}
+            values.update((name, self._as_operand(i, self.operands(node)))
+                          for i, name in enumerate(operator.inputs) if name in asked)
 
         def call(rule: Any, names: list[str]) -> Any:
             return rule(output_grad, *(values[name] for name in names))
@@ -94,6 +98,16 @@ class TapeOp(BuiltIn):
             parts = {i: call(operator.rules[i], operator.needs[i]) for i in wanted
                      if operator.rules[i] is not None}
         return {i: _fitting(self, part, node, i, output_grad) for i, part in parts.items()}
+
+    def _as_operand(self, i: int, operands: list) -> Any:
+        """Operand number i as the forward takes it: integers are floats beside floats."""
+        x, rules = operands[i], self.operator.rules
+        arrays = [isinstance(y, Node) and not is_number(y.attrs.get("value")) and rule is not None
+                  for y, rule in zip(operands, rules)]
+        for other, is_array in zip(operands, arrays):
+            if arrays[i] and is_array and other is not operands[i]:
+                x = arithmetic.as_operand(x, other)
+        return x
 
     def formula(self, names: list[str], attrs: dict) -> str:
         if self.symbol and len(names) == 1:
@@ -146,12 +160,12 @@ def _forward_of(operator: Primitive, weak: frozenset[int] = frozenset()) -> Call
 
     So do the operands whose numbers are in `weak`, which were given as lists.
     """
+    forward = operator.forward if operator.ours else operator.on_numpy     # see `Primitive.ours`
     mixes = operator.differentiable and (operator.variadic or sum(map(bool, operator.rules)) > 1)
     if operator is ops.neg:               # of booleans too, for 1 - mask is the sum of -mask and 1
         return lambda x: -(x + 0 if getattr(x, "dtype", None) == bool else x)
     if isinstance(operator, Fused) or not mixes:
-        return operator.on_arrays if operator.residuals else operator.forward
-    forward = operator.forward
+        return operator.on_arrays if operator.residuals else forward
 
     def with_floats(*values: Any, **attributes: Any) -> Any:
         dtypes = {getattr(value, "dtype", None) for value in values}

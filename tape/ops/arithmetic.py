@@ -176,6 +176,14 @@ def astype(x, dtype):
     return _astype(x, dtype) if dtype.kind == "f" else _round_to(x, dtype)
 
 
+@derivative(lambda g: g, None, elementwise=True)
+def as_operand(x, like, /):
+    """x as an operator gets it beside `like`: integers take the dtype of floats."""
+    if not hasattr(x, "dtype") or x.dtype.kind == "f" or like.dtype.kind != "f":
+        return x                               # a Python number is weak as it is
+    return x.astype(like.dtype)
+
+
 @derivative(lambda g, x, cotangent: np.where(_undefined(x, cotangent), 0, g), None)
 def zero_where_undefined(x, cotangent, /):
     """A gradient x, with 0 where it is NaN though the cotangent that it was made from is exactly 0.

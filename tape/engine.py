@@ -194,8 +194,9 @@ class Cotangents:
         if self.lift is not None:
             self.scattered.setdefault(key, []).append((operator, g, args))
             return
-        if key not in self.owned:
-            previous = self.sums.get(key)
+        previous = self.sums.get(key)
+        # The kernels write to rows of it, which a reshape must not copy.
+        if previous is None or key not in self.owned or not previous.flags.c_contiguous:
             dtype = sum_dtype(key.dtype)
             self.sums[key] = (np.zeros(key.shape, dtype) if previous is None
                               else np.array(previous, dtype, order="C"))

@@ -431,3 +431,18 @@ def test_several_picks_of_one_array(pieces, create_graph):
         np.testing.assert_allclose(third, (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
     loss(x).backward()
     np.testing.assert_allclose(x.grad, slope.data)
+
+
+@pytest.mark.parametrize("pick", [
+    lambda t: t[[1, 2, 1]], lambda t: t[..., [0, 0]], lambda t: t[(0, 0), (1, 1)], lambda t: t[1:],
+    lambda t: ops.embedding(t, [0, 2, 2]), lambda t: ops.split(t, [1])[1].sum() * t[0]])
+def test_picks_join_a_sum_of_any_layout(pick):
+    # The sum of the two gradients of t * t is laid out as t is: in columns.
+    values = np.random.default_rng(0).standard_normal((4, 3))
+    assert tape.gradcheck(lambda x: (x.T * 1.0 * (x.T * 2.0)).sum() + (pick(x.T * 1.0) ** 3).sum(),
+                          [values])
+
+    def several(x):
+        t = x.T * 1.0
+        return (t * t).sum() + (pick(t) ** 3).sum() + (t * t * t).sum() + pick(t).sum()
+    assert tape.gradcheck(several, [values], order=2)

@@ -106,7 +106,7 @@ class TapeOp(BuiltIn):
                   for y, rule in zip(operands, rules)]
         for other, is_array in zip(operands, arrays):
             if arrays[i] and is_array and other is not operands[i]:
-                x = arithmetic.as_operand(x, other)
+                x = arithmetic.as_operand(x, other, weak=is_weak(operands[i]))
         return x
 
     def formula(self, names: list[str], attrs: dict) -> str:

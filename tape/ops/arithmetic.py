@@ -177,10 +177,11 @@ def astype(x, dtype):
 
 
 @derivative(lambda g: g, None, elementwise=True)
-def as_operand(x, like, /):
-    """x as an operator gets it beside `like`: integers take the dtype of floats."""
-    if not hasattr(x, "dtype") or x.dtype.kind == "f" or like.dtype.kind != "f":
-        return x                               # a Python number is weak as it is
+def as_operand(x, like, /, weak=False):
+    """x as an operator gets it beside `like`: integers and (`weak`) lists take the dtype of floats."""
+    floats = getattr(getattr(x, "dtype", None), "kind", "f") == "f"       # a Python number is as it is
+    if like.dtype.kind != "f" or floats and not weak:
+        return x
     return x.astype(like.dtype)
 
 

@@ -1,5 +1,7 @@
 """What is added up is added up in float32 at least, and with a small rounding error."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -141,6 +143,20 @@ def test_a_scale_gradient_in_float32():
     exact = (g * normalised).sum(axis=0)
     scale = np.abs(g * normalised).sum(axis=0)        # the terms have both signs
     assert np.max(np.abs(w.grad - exact) / scale) < 1e-6
+
+
+@pytest.mark.parametrize("dtypes", list(itertools.product("efd", repeat=3)), ids="".join)
+@pytest.mark.parametrize("operator, shapes", [
+    (ops.layer_norm, [(4, 5), (5,), (5,)]), (ops.causal_attention, [(4, 5)] * 3)],
+    ids=["layer_norm", "attention"])
+def test_a_fused_operator_promotes_dtypes_as_numpy_does(operator, shapes, dtypes):
+    inputs = [leaf(RNG.standard_normal(shape), dtype) for shape, dtype in zip(shapes, dtypes)]
+    out = operator(*inputs)
+    assert out.dtype == np.result_type(*dtypes)
+    expected = operator(*(leaf(t.data) for t in inputs))
+    np.testing.assert_allclose(out.data, expected.data, rtol=4e-3, atol=4e-3)
+    out.sum().backward()
+    assert [t.grad.dtype for t in inputs] == [t.dtype for t in inputs]
 
 
 @pytest.mark.parametrize("shape, axis", [

@@ -123,7 +123,8 @@ def layer_norm(x, weight, bias, eps):
                              f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
     x = _floating(x)
     mean = _mean_rows(x)
-    out = x - mean
+    dtype = np.result_type(*(a for a in (x, weight, bias) if a is not None))
+    out = np.subtract(x, mean, dtype=dtype)
     rstd = 1 / np.sqrt(_dot_rows(out, out) / x.shape[-1] + eps)
     out *= rstd
     if weight is not None:

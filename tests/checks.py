@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tape import Tensor, grad, no_grad, primitive
-from tape.catalogue import Case
+from tape.gradcheck.cases import Case
 from tape.gradcheck import gradcheck
 from tape.fused import Fused
 

@@ -9,7 +9,7 @@ import nn
 import tape
 import tape.lazy as ad
 from tape import Tensor, grad, no_grad
-from tape.catalogue import CASES
+from tape.gradcheck.cases import CASES
 
 RNG = np.random.default_rng(5)
 

@@ -15,7 +15,7 @@ import pytest
 
 import tape
 from tape import enable_grad, no_grad
-from tape.modes import USUAL, modes
+from tape.grad_mode import USUAL, modes
 from tests.checks import leaf
 
 ROOT = Path(__file__).resolve().parents[1]

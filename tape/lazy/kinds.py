@@ -16,7 +16,7 @@ from tape.fused import Fused
 from tape.lazy.composites import kernel_gradient
 from tape.lazy.node import (
     REQUIRED, BuiltIn, Node, as_node, as_python, constant, is_comparison, is_none, is_number, is_weak)
-from tape.operands import as_floats
+from tape.promotion import as_floats
 from tape.ops import arithmetic, reductions
 from tape.primitive import Primitive
 

@@ -162,8 +162,6 @@ def _forward_of(operator: Primitive, weak: frozenset[int] = frozenset()) -> Call
     """
     forward = operator.forward if operator.ours else operator.on_numpy     # see `Primitive.ours`
     mixes = operator.differentiable and (operator.variadic or sum(map(bool, operator.rules)) > 1)
-    if operator is ops.neg:               # of booleans too, for 1 - mask is the sum of -mask and 1
-        return lambda x: -(x + 0 if getattr(x, "dtype", None) == bool else x)
     if isinstance(operator, Fused) or not mixes:
         return operator.on_arrays if operator.residuals else forward
 
@@ -224,8 +222,6 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict) -> Node:
         return WITH_NUMBER[operator](*inputs)
     if operator is ops.sub and is_number(inputs[1]):
         return inputs[0] + -as_python(inputs[1])
-    if operator is ops.sub and isinstance(inputs[0], int):
-        return -inputs[1] + inputs[0]
     if operator in (ops.add, ops.mul) and is_number(inputs[0]):
         return WITH_NUMBER[operator](inputs[1], inputs[0])
     return _node(op_of(operator), inputs, attributes)

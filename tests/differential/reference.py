@@ -231,7 +231,8 @@ def causal_attention(q, k, v, scale=None):
     scores = scaled(matmul(q, swapaxes(k, -1, -2)), scale)
     queries, keys = scores.shape[-2:]
     seen = np.tril(np.ones((queries, keys), bool), keys - queries)
-    weights = scaled(exp(sub(scores, np.max(scores.value, axis=-1, keepdims=True))), seen)
+    peak = np.max(np.where(seen, scores.value, -np.inf), axis=-1, keepdims=True)
+    weights = scaled(exp(sub(chosen(seen, scores, peak), peak)), seen)
     return matmul(div(weights, sum(weights, -1, True)), v)
 
 

@@ -134,8 +134,6 @@ def _fitting(op: TapeOp, part: Any, node: Node, i: int, output_grad: Node) -> No
     part, x, elementwise = as_node(part), node.inputs[i], op.operator.elementwise
     if elementwise and not _zero_wherever(part, output_grad):
         part = arithmetic.zero_where_undefined(part, output_grad)
-    if elementwise and part is output_grad and all(other is x for other in node.inputs):
-        return part                 # no other input broadcasts or widens it
     return reductions.sum_to_like(part, x)
 
 
@@ -222,6 +220,8 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict) -> Node:
         return WITH_NUMBER[operator](*inputs)
     if operator is ops.sub and is_number(inputs[1]):
         return inputs[0] + -as_python(inputs[1])
+    if operator is ops.sub and isinstance(inputs[0], int):
+        return -inputs[1] + inputs[0]
     if operator in (ops.add, ops.mul) and is_number(inputs[0]):
         return WITH_NUMBER[operator](inputs[1], inputs[0])
     return _node(op_of(operator), inputs, attributes)

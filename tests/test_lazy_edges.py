@@ -150,9 +150,11 @@ def test_a_users_forward_cannot_write_to_what_is_fed():
 def test_contributions_in_float16_are_added_up_in_float32():
     rng = np.random.default_rng(0)
     x = tape.Tensor(rng.standard_normal(200).astype(np.float16), requires_grad=True)
-    c, d = rng.standard_normal((2, 200)).astype(np.float16)
-    node, (v,) = ad.trace(lambda x: (x * d).sum() + ((x + x) * c).sum(), [x])
-    (slope,) = ad.gradients(node, [v])
-    ((x * d).sum() + ((x + x) * c).sum()).backward()
-    (found,) = ad.Evaluator([slope]).run({v: x.data})
-    np.testing.assert_array_equal(found, x.grad)
+    c, d, e = rng.standard_normal((3, 200)).astype(np.float16)
+
+    def function(x):
+        return (x * c).sum() + (x * d).sum() + ((x + x) * e).sum()
+    node, (v,) = ad.trace(function, [x])
+    function(x).backward()
+    (slope,) = ad.Evaluator(ad.gradients(node, [v])).run({v: x.data})
+    np.testing.assert_array_equal(slope, x.grad)

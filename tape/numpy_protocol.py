@@ -14,9 +14,8 @@ from typing import Any, Callable
 import numpy as np
 
 from tape import ops
-from tape.ops.arithmetic import COMPARISONS
 from tape.promotion import plain
-from tape.primitive import NUMPY_FUNCTIONS
+from tape.primitive import NUMPY_FUNCTIONS, Comparison
 
 # Functions of the values alone: no derivative to lose, so they work on the array.
 _PLAIN: set[Any] = {
@@ -25,7 +24,8 @@ _PLAIN: set[Any] = {
     np.zeros_like, np.ones_like, np.full_like, np.empty_like, np.result_type, np.can_cast,
     np.array_repr, np.array_str, np.array2string, np.shares_memory, np.may_share_memory,
     np.iscomplexobj, np.isrealobj,
-} | set(COMPARISONS) | {np.floor, np.ceil, np.rint, np.floor_divide}
+    np.floor, np.ceil, np.rint, np.floor_divide,
+} | {function for function, ours in NUMPY_FUNCTIONS.items() if isinstance(ours, Comparison)}
 
 
 def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple, kwargs: dict) -> Any:

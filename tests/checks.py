@@ -18,7 +18,7 @@ import pytest
 from tape import Tensor, grad, no_grad, primitive
 from tape.gradcheck.cases import Case
 from tape.gradcheck import gradcheck
-from tape.fused import Fused
+from tape.primitive import Fused
 
 # Operators whose purpose is to change the dtype of the result.
 CASTS = {"astype", "astype_like", "rounded_like", "sum_to_like"}
@@ -198,10 +198,10 @@ def fused_agrees_with_composed(case: Case) -> None:
     """A fused operator's kernels against its composed definition: value and gradients."""
     leaves = _leaves(case)
     out = _outputs(case.function(*leaves))[0]
-    operator = out._record.plan.operator
+    operator = out._record.vjp.operator
     if not isinstance(operator, Fused):
         return
-    _, inputs, attributes = out._record.saved
+    *_, inputs, attributes = out._record.saved
     # The parents tell which of the fused operator's inputs are our leaves.
     again = [Tensor(value, requires_grad=True) if parent is not None else value
              for value, parent in zip(inputs, out._record.parents)]

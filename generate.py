@@ -16,7 +16,7 @@ if __name__ == "__main__":     # one token at a time is little work: see train.p
         os.environ.setdefault(name, "1")
 
 import nn
-from nn.command_line import COUNT, SEED, Parser, number, run, user_input
+from nn.jobs.command_line import COUNT, SEED, Parser, number, run, user_input
 
 FOLDER = Path("checkpoints")
 

@@ -3,22 +3,22 @@
 Built from tape's public names only.
 """
 
-from nn.activation import GELU, ReLU
-from nn.attention import MultiHeadAttention, causal_mask, padding_mask
-from nn.checkpoint import (
+from nn.layers.activation import GELU, ReLU
+from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
+from nn.training.checkpoint.load import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
-from nn.dropout import Dropout
-from nn.gpt import GPT, GPTConfig
-from nn.linear import Embedding, Linear
-from nn.module import Module, ModuleList, Parameter, Sequential, evaluating
-from nn.norm import LayerNorm
-from nn.optim import SGD, AdamW, clip_grad_norm, decay_groups
-from nn.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
-from nn.sampling import generate, sample
-from nn.schedule import warmup_cosine
-from nn.text import CharTokenizer, Tokenizer, WordTokenizer
-from nn.transformer import FeedForward, TransformerBlock
-from nn.vision import PatchEmbedding, VisionConfig, VisionTransformer, predict
+from nn.layers.dropout import Dropout
+from nn.models.gpt import GPT, GPTConfig
+from nn.layers.linear import Embedding, Linear
+from nn.layers.module import Module, ModuleList, Parameter, Sequential, evaluating
+from nn.layers.norm import LayerNorm
+from nn.training.optim import SGD, AdamW, clip_grad_norm, decay_groups
+from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from nn.generation.sampling import generate, sample
+from nn.training.schedule import warmup_cosine
+from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
+from nn.layers.transformer import FeedForward, TransformerBlock
+from nn.models.vision import PatchEmbedding, VisionConfig, VisionTransformer, predict
 from tape import cross_entropy
 
 __all__ = [

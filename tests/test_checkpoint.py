@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nn
-from nn.checkpoint_config import KINDS
+from nn.training.checkpoint.configuration import KINDS
 from tests.checkpoint_crafted import bombs, crafted_archives
 from tests.checkpoint_files import CONFIG, INFO, digest, npy, pack, parts, same, small_parts
 
@@ -288,7 +288,7 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path, monkeypatch):
 
     def refused(*arguments):
         raise PermissionError(13, "Permission denied")
-    monkeypatch.setattr("nn.checkpoint_archive.open", refused, raising=False)
+    monkeypatch.setattr("nn.training.checkpoint.archive.open", refused, raising=False)
     with pytest.raises(nn.CheckpointError, match="a.npz cannot be read: Permission denied"):
         nn.load_checkpoint(path)
     assert nn.newest_checkpoint(tmp_path) == path

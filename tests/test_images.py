@@ -9,8 +9,8 @@ import pytest
 
 import nn
 import tape
-from nn.images import load_digits, load_idx, read_idx, shuffled_batches
-from nn.vision import predict
+from nn.data.images import load_digits, load_idx, read_idx, shuffled_batches
+from nn.models.vision import predict
 
 RNG = np.random.default_rng(2)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nn
-from nn.text import (
+from nn.data.tokenizers import (
     consecutive_blocks, padded_sentences, random_batch, tokenizer_from_dict, train_validation_split,
     unigram_entropy)
 

@@ -9,8 +9,9 @@ import pytest
 import generate
 import nn
 import train
-from nn import static_vision, vision
-from nn.images import ImageData, load_idx
+from nn.models import vision
+from nn.models.static import vision as static_vision
+from nn.data.images import ImageData, load_idx
 from tests.test_images import folder as folder_of_images
 from tests.test_scripts import Recorder, refused
 
@@ -91,7 +92,7 @@ def test_between_two_lines_a_terminal_shows_how_far_it_is(engine, images_folder,
     flags = ["images", "--engine", engine, "--data", str(images_folder), "--epochs", "2",
              "--batch-size", "30", "--n-embd", "4"]
     seconds = itertools.count(0, 2)
-    monkeypatch.setattr("nn.command_line.time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr("nn.jobs.command_line.time.perf_counter", lambda: next(seconds))
     train.main(flags)
     assert "\r" not in capsys.readouterr().out
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)

@@ -6,8 +6,8 @@ import pytest
 import nn
 import tape
 import tape.lazy as ad
-from nn.static_gpt import language_model, sgd
-from nn.static_vision import (
+from nn.models.static.gpt import language_model, sgd
+from nn.models.static.vision import (
     WEIGHTS, Classifier, initial_weights, sgd_epoch, softmax_loss, transformer)
 from tape import Tensor, grad
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 import tape
-from nn.dropout import Dropout
-from nn.init import Rng
-from nn.linear import Linear
-from nn.module import Module
+from nn.layers.dropout import Dropout
+from nn.layers.init import Rng
+from nn.layers.linear import Linear
+from nn.layers.module import Module
 from tape import Tensor
 
 

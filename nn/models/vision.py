@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import tape
-from nn.init import Rng
-from nn.linear import Linear
-from nn.module import Module, evaluating
-from nn.norm import LayerNorm
-from nn.position import LearnedPositionalEncoding
-from nn.transformer import TransformerBlock, check_sizes
+from nn.layers.init import Rng
+from nn.layers.linear import Linear
+from nn.layers.module import Module, evaluating
+from nn.layers.norm import LayerNorm
+from nn.layers.position import LearnedPositionalEncoding
+from nn.layers.transformer import TransformerBlock, check_sizes
 from tape import Tensor, no_grad
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import tape
-from nn.init import Rng, normal, uniform, zeros
-from nn.module import Module
+from nn.layers.init import Rng, normal, uniform, zeros
+from nn.layers.module import Module
 from tape import Tensor
 
 

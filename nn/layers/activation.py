@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable
 
 import tape
-from nn.module import Module
+from nn.layers.module import Module
 from tape import Tensor
 
 ACTIVATIONS: dict[str, Callable] = {"relu": tape.relu, "gelu": tape.gelu}

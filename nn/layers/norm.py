@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tape
-from nn.init import ones, zeros
-from nn.module import Module
+from nn.layers.init import ones, zeros
+from nn.layers.module import Module
 from tape import Tensor
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nn.init import Rng, normal
-from nn.module import Module
+from nn.layers.init import Rng, normal
+from nn.layers.module import Module
 from tape import Tensor
 
 

@@ -6,8 +6,8 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from nn.init import Rng
-from nn.module import evaluating
+from nn.layers.init import Rng
+from nn.layers.module import evaluating
 from tape import no_grad
 
 

@@ -7,8 +7,7 @@ The file is a NumPy ``.npz`` without pickle (loading one runs no code from it), 
                          under "arrays" the shape, the dtype and the SHA-256 of each parameter
     checkpoint.sha256    the SHA-256 of that text
 
-Files of the first format have no digests, only the checksums of the archive. Of either format,
-`nn.checkpoint_archive` reads the arrays, and `nn.checkpoint_config` says which there must be.
+Files of the first format have no digests, only the checksums of the archive.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from typing import Any, Collection, Iterator
 
 import numpy as np
 
-from nn.checkpoint_archive import Archive, CheckpointError, damaged, opened, unfit
-from nn.checkpoint_config import KINDS, config_from_dict, expected_shapes
-from nn.gpt import GPT
-from nn.text import Tokenizer, tokenizer_from_dict
-from nn.vision import VisionTransformer
+from nn.training.checkpoint.archive import Archive, CheckpointError, damaged, opened, unfit
+from nn.training.checkpoint.configuration import KINDS, config_from_dict, expected_shapes
+from nn.models.gpt import GPT
+from nn.data.tokenizers import Tokenizer, tokenizer_from_dict
+from nn.models.vision import VisionTransformer
 
 FORMAT = "tape checkpoint 2"
 _FIRST_FORMAT = "tape checkpoint 1"

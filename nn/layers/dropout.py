@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import tape
-from nn.init import Rng
-from nn.module import Module
+from nn.layers.init import Rng
+from nn.layers.module import Module
 from tape import Tensor
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from nn.activation import ACTIVATIONS
-from nn.attention import MultiHeadAttention
-from nn.dropout import Dropout
-from nn.init import Rng
-from nn.linear import Linear
-from nn.module import Module
-from nn.norm import LayerNorm
+from nn.layers.activation import ACTIVATIONS
+from nn.layers.attention import MultiHeadAttention
+from nn.layers.dropout import Dropout
+from nn.layers.init import Rng
+from nn.layers.linear import Linear
+from nn.layers.module import Module
+from nn.layers.norm import LayerNorm
 from tape import Tensor
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 import tape
-from nn.dropout import Dropout
-from nn.init import Rng
-from nn.linear import Embedding, Linear
-from nn.module import Module
-from nn.norm import LayerNorm
-from nn.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
-from nn.transformer import TransformerBlock, check_sizes
+from nn.layers.dropout import Dropout
+from nn.layers.init import Rng
+from nn.layers.linear import Embedding, Linear
+from nn.layers.module import Module
+from nn.layers.norm import LayerNorm
+from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from nn.layers.transformer import TransformerBlock, check_sizes
 from tape import Tensor
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nn.module import Parameter
+from nn.layers.module import Parameter
 
 Rng = Any       # numpy.random.Generator, an int seed, or None for fresh entropy
 

@@ -1,0 +1,1 @@
+"""A model in one file: saving and loading it."""

@@ -27,15 +27,15 @@ if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
 import numpy as np
 
 import nn
-from nn.jobs.command_line import (
-    COUNT, RATE, SEED, Parser, Progress, UsageError, check_finite, check_writable, file_path,
-    keep_freed_memory, number, read_text, run, user_input)
 from nn.data.images import ImageData, load_digits, load_idx, shuffled_batches
-from nn.models.static.gpt import language_model, sgd
-from nn.models.static.vision import Classifier, initial_weights, sgd_epoch
 from nn.data.tokenizers import (
     CharTokenizer, WordTokenizer, consecutive_blocks, padded_sentences, python_help_text, random_batch,
     train_validation_split, unigram_entropy)
+from nn.jobs.command_line import (
+    COUNT, RATE, SEED, Parser, Progress, UsageError, check_finite, check_writable, file_path,
+    keep_freed_memory, number, read_text, run, user_input)
+from nn.models.static.gpt import language_model, sgd
+from nn.models.static.vision import Classifier, initial_weights, sgd_epoch
 from nn.models.vision import predict
 from tape import no_grad
 

@@ -3,22 +3,24 @@
 Built from tape's public names only.
 """
 
+from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
+from nn.generation.sampling import generate, sample
 from nn.layers.activation import GELU, ReLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
+from nn.layers.containers import ModuleList, Sequential
+from nn.layers.dropout import Dropout
+from nn.layers.linear import Embedding, Linear
+from nn.layers.module import Module, evaluating
+from nn.layers.norm import LayerNorm
+from nn.layers.parameter import Parameter
+from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from nn.layers.transformer import FeedForward, TransformerBlock
+from nn.models.gpt import GPT, GPTConfig
+from nn.models.vision import PatchEmbedding, VisionConfig, VisionTransformer, predict
 from nn.training.checkpoint.load import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
-from nn.layers.dropout import Dropout
-from nn.models.gpt import GPT, GPTConfig
-from nn.layers.linear import Embedding, Linear
-from nn.layers.module import Module, ModuleList, Parameter, Sequential, evaluating
-from nn.layers.norm import LayerNorm
 from nn.training.optim import SGD, AdamW, clip_grad_norm, decay_groups
-from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
-from nn.generation.sampling import generate, sample
 from nn.training.schedule import warmup_cosine
-from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
-from nn.layers.transformer import FeedForward, TransformerBlock
-from nn.models.vision import PatchEmbedding, VisionConfig, VisionTransformer, predict
 from tape import cross_entropy
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nn.layers.module import Parameter
+from nn.layers.parameter import Parameter
 
 Rng = Any       # numpy.random.Generator, an int seed, or None for fresh entropy
 

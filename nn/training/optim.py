@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nn.layers.module import Module, is_learned
+from nn.layers.module import Module
+from nn.layers.parameter import is_learned
 from tape import Tensor
 
 # Of each setting, what it must be.

@@ -14,8 +14,8 @@ from typing import Iterator, NamedTuple
 import numpy as np
 
 import tape.lazy as ad
-from nn.models.gpt import GPTConfig
 from nn.layers.position import sinusoids
+from nn.models.gpt import GPTConfig
 
 MASKED = -1e9       # added to a score; exp of the sum is 0. -inf would do too, and is what nn.GPT uses
 

@@ -7,9 +7,9 @@ from dataclasses import MISSING, fields
 from itertools import islice
 from typing import Any, Callable, Collection, Iterator
 
-from nn.training.checkpoint.archive import unfit
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.vision import VisionConfig, VisionTransformer
+from nn.training.checkpoint.archive import unfit
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 

@@ -24,11 +24,11 @@ from typing import Any, Collection, Iterator
 
 import numpy as np
 
+from nn.data.tokenizers import Tokenizer, tokenizer_from_dict
+from nn.models.gpt import GPT
+from nn.models.vision import VisionTransformer
 from nn.training.checkpoint.archive import Archive, CheckpointError, damaged, opened, unfit
 from nn.training.checkpoint.configuration import KINDS, config_from_dict, expected_shapes
-from nn.models.gpt import GPT
-from nn.data.tokenizers import Tokenizer, tokenizer_from_dict
-from nn.models.vision import VisionTransformer
 
 FORMAT = "tape checkpoint 2"
 _FIRST_FORMAT = "tape checkpoint 1"

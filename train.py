@@ -27,13 +27,14 @@ if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
 import numpy as np
 
 import nn
-from nn.data.images import ImageData, load_digits, load_idx, shuffled_batches
-from nn.data.tokenizers import (
-    CharTokenizer, WordTokenizer, consecutive_blocks, padded_sentences, python_help_text, random_batch,
-    train_validation_split, unigram_entropy)
+from nn.data.batches import (
+    consecutive_blocks, padded_sentences, random_batch, shuffled_batches, train_validation_split)
+from nn.data.images import ImageData, load_digits, load_idx
+from nn.data.text import python_help_text, read_text, unigram_entropy
+from nn.data.tokenizers import CharTokenizer, WordTokenizer
 from nn.jobs.command_line import (
     COUNT, RATE, SEED, Parser, Progress, UsageError, check_finite, check_writable, file_path,
-    keep_freed_memory, number, read_text, run, user_input)
+    keep_freed_memory, number, run, user_input)
 from nn.models.static.gpt import language_model, sgd
 from nn.models.static.vision import Classifier, initial_weights, sgd_epoch
 from nn.models.vision import predict
@@ -160,7 +161,8 @@ def text_parser() -> Parser:
 
 def train_text(o: argparse.Namespace) -> None:
     """Train on random blocks of a text; validate on its end."""
-    text = python_help_text() if o.data is None else read_text(o.data)
+    with user_input():
+        text = python_help_text() if o.data is None else read_text(o.data)
     tokenizer = CharTokenizer.from_text(text)
     ids = tokenizer.encode(text)
     with user_input(o):

@@ -9,15 +9,17 @@ from nn.layers.activation import GELU, ReLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.layers.containers import ModuleList, Sequential
 from nn.layers.dropout import Dropout
+from nn.layers.feed_forward import FeedForward
 from nn.layers.linear import Embedding, Linear
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm
 from nn.layers.parameter import Parameter
+from nn.layers.patches import PatchEmbedding
 from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
-from nn.layers.transformer import FeedForward, TransformerBlock
+from nn.layers.transformer import TransformerBlock
 from nn.models.gpt import GPT, GPTConfig
-from nn.models.vision import PatchEmbedding, VisionConfig, VisionTransformer, predict
-from nn.training.checkpoint.load import (
+from nn.models.vision import VisionConfig, VisionTransformer, predict
+from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
 from nn.training.optim import SGD, AdamW, clip_grad_norm, decay_groups
 from nn.training.schedule import warmup_cosine

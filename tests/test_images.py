@@ -9,7 +9,8 @@ import pytest
 
 import nn
 import tape
-from nn.data.images import load_digits, load_idx, read_idx, shuffled_batches
+from nn.data.batches import shuffled_batches
+from nn.data.images import load_digits, load_idx, read_idx
 from nn.models.vision import predict
 
 RNG = np.random.default_rng(2)

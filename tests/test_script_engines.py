@@ -9,9 +9,9 @@ import pytest
 import generate
 import nn
 import train
+from nn.data.images import ImageData, load_idx
 from nn.models import vision
 from nn.models.static import vision as static_vision
-from nn.data.images import ImageData, load_idx
 from tests.test_images import folder as folder_of_images
 from tests.test_scripts import Recorder, refused
 

@@ -200,7 +200,7 @@ def test_best_is_replaced_only_by_better(folder, monkeypatch, capsys):
 
 
 def test_the_default_text_comes_with_python():
-    text = nn.data.tokenizers.python_help_text()
+    text = nn.data.text.python_help_text()
     assert len(text) > 100_000 and "statement" in text
 
 

@@ -6,7 +6,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -151,12 +151,3 @@ def load_digits(seed: int = 0) -> ImageData:
     test, train = np.split(order, [len(order) // 5])
     labels = found.target.astype(np.int64)
     return ImageData(images[train], labels[train], images[test], labels[test])
-
-
-def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """The indices 0 .. count - 1 in random order, in batches; a pure function of (seed, epoch).
-
-    The last batch is what is left over.
-    """
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    return iter(np.split(order, range(batch_size, count, batch_size)))

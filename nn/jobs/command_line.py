@@ -146,31 +146,6 @@ SEED = number(int, 0)
 RATE = number(float, above=0)
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file, as it is.
-
-    Raises
-    ------
-    UsageError
-        The file is missing, empty, or not UTF-8.
-    """
-    path = Path(path)
-    with user_input():
-        if not path.exists():
-            raise FileNotFoundError(f"there is no file {path}")
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; give a text file")
-        data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: byte 0x{data[error.start]:02x} at position "
-                         f"{error.start:,}") from error
-    if not text.strip():
-        raise UsageError(f"{path} is empty")
-    return text
-
-
 def file_path(text: str) -> Path:
     """A flag's type: the path of a file, which need not exist."""
     if text.endswith(("/", os.sep)):

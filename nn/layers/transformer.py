@@ -6,41 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from nn.layers.activation import ACTIVATIONS
 from nn.layers.attention import MultiHeadAttention
 from nn.layers.dropout import Dropout
+from nn.layers.feed_forward import FeedForward
 from nn.layers.init import Rng
-from nn.layers.linear import Linear
 from nn.layers.module import Module
 from nn.layers.norm import LayerNorm
 from tape import Tensor
-
-
-class FeedForward(Module):
-    """Two linear layers with an activation between them, at each position by itself.
-
-    Parameters
-    ----------
-    d_model : int
-    d_hidden : int, optional
-        Default 4 * d_model.
-    activation : str
-        "relu" or "gelu".
-    """
-
-    def __init__(self, d_model: int, d_hidden: int | None = None, activation: str = "relu",
-                 bias: bool = True, rng: Rng = None):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"FeedForward: activation must be one of {sorted(ACTIVATIONS)}, got "
-                             f"{activation!r}")
-        rng = np.random.default_rng(rng)
-        d_hidden = 4 * d_model if d_hidden is None else d_hidden
-        self.hidden = Linear(d_model, d_hidden, bias, rng)
-        self.activation = ACTIVATIONS[activation]
-        self.output = Linear(d_hidden, d_model, bias, rng)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.activation(self.hidden(x)))
 
 
 class TransformerBlock(Module):
@@ -85,14 +57,3 @@ class TransformerBlock(Module):
             return x + self.dropout(self.feed_forward(self.norm2(x)))
         x = self.norm1(x + self.dropout(self.attention(x, mask=mask)))
         return self.norm2(x + self.dropout(self.feed_forward(x)))
-
-
-def check_sizes(config: Any, *names: str) -> None:
-    """Refuse sizes in a configuration that are not positive, and heads that do not fill the width."""
-    kind = type(config).__name__
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{kind}: {name} must be a positive integer, got {value!r}")
-    if config.n_embd % config.n_head:
-        raise ValueError(f"{kind}: n_head must divide n_embd, got {config.n_head} and {config.n_embd}")

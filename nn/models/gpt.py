@@ -18,7 +18,8 @@ from nn.layers.linear import Embedding, Linear
 from nn.layers.module import Module
 from nn.layers.norm import LayerNorm
 from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
-from nn.layers.transformer import TransformerBlock, check_sizes
+from nn.layers.transformer import TransformerBlock
+from nn.models.configuration import Shapes, block_shapes, check_sizes, linear_shapes, norm_shapes
 from tape import Tensor
 
 
@@ -57,6 +58,17 @@ class GPTConfig:
         if self.position not in ("learned", "sinusoidal"):
             raise ValueError(f"GPTConfig: position must be 'learned' or 'sinusoidal', got "
                              f"{self.position!r}")
+
+    def parameter_shapes(self) -> Shapes:
+        """(name, shape) of each parameter of the model, in the order of definition."""
+        yield "tokens.weight", (self.vocab_size, self.n_embd)
+        if self.position == "learned":
+            yield "positions.weight", (self.block_size, self.n_embd)
+        yield from block_shapes(self.n_layer, self.n_embd, self.bias)
+        if self.norm == "pre":
+            yield from norm_shapes("norm", self.n_embd, self.bias)
+        if not self.tie_weights:
+            yield from linear_shapes("head", self.n_embd, self.vocab_size, bias=False)
 
 
 class GPT(Module):

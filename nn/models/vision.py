@@ -15,41 +15,11 @@ from nn.layers.init import Rng
 from nn.layers.linear import Linear
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm
+from nn.layers.patches import PatchEmbedding
 from nn.layers.position import LearnedPositionalEncoding
-from nn.layers.transformer import TransformerBlock, check_sizes
+from nn.layers.transformer import TransformerBlock
+from nn.models.configuration import Shapes, block_shapes, check_sizes, linear_shapes, norm_shapes
 from tape import Tensor, no_grad
-
-
-class PatchEmbedding(Module):
-    """Cut images (B, H, W) into squares and map each to a vector: (B, N, d), row by row.
-
-    Parameters
-    ----------
-    image_shape : (int, int)
-        H and W.
-    patch_size : int
-        Divides both.
-    d : int
-    rng : numpy.random.Generator or int, optional
-    """
-
-    def __init__(self, image_shape: tuple[int, int], patch_size: int, d: int, rng: Rng = None):
-        if any(n % patch_size for n in image_shape):
-            raise ValueError(f"PatchEmbedding: patch_size must divide the sides of the image, got "
-                             f"{patch_size} and {image_shape}")
-        self.image_shape, self.patch_size = tuple(image_shape), patch_size
-        self.count = image_shape[0] // patch_size * (image_shape[1] // patch_size)
-        self.linear = Linear(patch_size * patch_size, d, rng=rng)
-
-    def forward(self, images: Any) -> Tensor:
-        shape = np.shape(images)
-        if shape[1:] != self.image_shape:
-            raise ValueError(f"PatchEmbedding: images must have shape (B, {self.image_shape[0]}, "
-                             f"{self.image_shape[1]}), got {shape}")
-        (H, W), P, B = self.image_shape, self.patch_size, shape[0]
-        grid = tape.reshape(images, (B, H // P, P, W // P, P))
-        patches = tape.swapaxes(grid, 2, 3)                      # (B, H/P, W/P, P, P)
-        return self.linear(tape.reshape(patches, (B, self.count, P * P)))
 
 
 @dataclass(frozen=True)
@@ -84,6 +54,15 @@ class VisionConfig:
         object.__setattr__(self, "image_shape", tuple(self.image_shape))       # a list in a file
         if not self.std > 0:
             raise ValueError(f"VisionConfig: std must be positive, got {self.std!r}")
+
+    def parameter_shapes(self) -> Shapes:
+        """(name, shape) of each parameter of the model, in the order of definition."""
+        (height, width), side = self.image_shape, self.patch_size
+        yield from linear_shapes("patches.linear", side * side, self.n_embd)
+        yield "positions.weight", (height // side * (width // side), self.n_embd)
+        yield from block_shapes(self.n_layer, self.n_embd)
+        yield from norm_shapes("norm", self.n_embd)
+        yield from linear_shapes("head", self.n_embd, self.classes)
 
 
 class VisionTransformer(Module):

@@ -1,97 +1,17 @@
-"""What a configuration calls for, found out without making the model."""
+"""The configuration in a header, and the weights that it calls for, without making the model."""
 
 from __future__ import annotations
 
 import reprlib
 from dataclasses import MISSING, fields
 from itertools import islice
-from typing import Any, Callable, Collection, Iterator
+from typing import Any, Callable, Collection
 
-from nn.models.gpt import GPT, GPTConfig
-from nn.models.vision import VisionConfig, VisionTransformer
+from nn.models.registry import MODELS
 from nn.training.checkpoint.archive import unfit
 
-Shapes = Iterator[tuple[str, tuple[int, ...]]]
-
-# The table of sinusoids is made, not read, so that the file does not bound it.
+# The table of sinusoids is made, not read, so that the size of the file does not bound it.
 _TABLE = 2 ** 24
-
-
-# --- the weights ---
-
-
-def gpt_shapes(c: GPTConfig) -> Shapes:
-    """(name, shape) of each parameter of a `GPT`."""
-    yield "tokens.weight", (c.vocab_size, c.n_embd)
-    if c.position == "learned":
-        yield "positions.weight", (c.block_size, c.n_embd)
-    yield from _blocks(c.n_layer, c.n_embd, c.bias)
-    if c.norm == "pre":
-        yield from _norm("norm", c.n_embd, c.bias)
-    if not c.tie_weights:
-        yield from _linear("head", c.n_embd, c.vocab_size, False)
-
-
-def vision_shapes(c: VisionConfig) -> Shapes:
-    """(name, shape) of each parameter of a `VisionTransformer`."""
-    (height, width), side = c.image_shape, c.patch_size
-    yield from _linear("patches.linear", side * side, c.n_embd)
-    yield "positions.weight", (height // side * (width // side), c.n_embd)
-    yield from _blocks(c.n_layer, c.n_embd)
-    yield from _norm("norm", c.n_embd)
-    yield from _linear("head", c.n_embd, c.classes)
-
-
-def _blocks(n_layer: int, d: int, bias: bool = True) -> Shapes:
-    for i in range(n_layer):
-        name = f"blocks.{i}"
-        yield from _norm(f"{name}.norm1", d, bias)
-        for part in ("query", "key", "value", "output"):
-            yield from _linear(f"{name}.attention.{part}", d, d, bias)
-        yield from _norm(f"{name}.norm2", d, bias)
-        yield from _linear(f"{name}.feed_forward.hidden", d, 4 * d, bias)
-        yield from _linear(f"{name}.feed_forward.output", 4 * d, d, bias)
-
-
-def _linear(name: str, n_in: int, n_out: int, bias: bool = True) -> Shapes:
-    yield f"{name}.weight", (n_in, n_out)
-    if bias:
-        yield f"{name}.bias", (n_out,)
-
-
-def _norm(name: str, d: int, bias: bool = True) -> Shapes:
-    yield f"{name}.weight", (d,)
-    if bias:
-        yield f"{name}.bias", (d,)
-
-
-# The models that a checkpoint can hold: configuration, model, and the shapes of its parameters.
-KINDS: dict[str, tuple[type, type, Callable[[Any], Shapes]]] = {
-    "GPT": (GPTConfig, GPT, gpt_shapes),
-    "VisionTransformer": (VisionConfig, VisionTransformer, vision_shapes)}
-
-
-def expected_shapes(kind: str, config: Any, found: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter, where the parameters that were `found` are those of the model.
-
-    Goes no further than there are names in `found`, whatever the configuration says.
-
-    Raises
-    ------
-    CheckpointError
-        A parameter is missing or left over.
-    """
-    shapes = dict(islice(KINDS[kind][2](config), len(found) + 1))
-    for name in shapes:
-        if name not in found:
-            raise unfit(f"the configuration calls for a weight {name!r}, which is missing")
-    for name in found:
-        if name not in shapes:
-            raise unfit(f"a {kind} of this configuration has no weight {reprlib.repr(name)}")
-    return shapes
-
-
-# --- the configuration itself ---
 
 
 def _is_size(value: Any) -> bool:
@@ -123,7 +43,7 @@ def config_from_dict(kind: str, state: Any) -> Any:
     CheckpointError
         A field is missing, unknown, of another type or out of range; says which.
     """
-    make = KINDS[kind][0]
+    make = MODELS[kind].config
     if not isinstance(state, dict):
         raise unfit(f"config must be a dict, got {reprlib.repr(state)}")
     known = {field.name: field for field in fields(make)}
@@ -151,3 +71,23 @@ def _check_table(config: Any) -> None:
     if config.block_size * config.n_embd > _TABLE:
         raise unfit(f"block_size * n_embd must be at most {_TABLE} with sinusoidal positions, got "
                     f"{reprlib.repr(config.block_size)} * {reprlib.repr(config.n_embd)}")
+
+
+def expected_shapes(kind: str, config: Any, found: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter, where the parameters that were `found` are those of the model.
+
+    Goes no further than there are names in `found`, whatever the configuration says.
+
+    Raises
+    ------
+    CheckpointError
+        A parameter is missing or left over.
+    """
+    shapes = dict(islice(config.parameter_shapes(), len(found) + 1))
+    for name in shapes:
+        if name not in found:
+            raise unfit(f"the configuration calls for a weight {name!r}, which is missing")
+    for name in found:
+        if name not in shapes:
+            raise unfit(f"a {kind} of this configuration has no weight {reprlib.repr(name)}")
+    return shapes

@@ -21,7 +21,8 @@ from nn.models.gpt import GPT, GPTConfig
 from nn.models.vision import VisionConfig, VisionTransformer, predict
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
-from nn.training.optim import SGD, AdamW, clip_grad_norm, decay_groups
+from nn.training.clip import clip_grad_norm
+from nn.training.optim import SGD, AdamW, decay_groups
 from nn.training.schedule import warmup_cosine
 from tape import cross_entropy
 

@@ -5,28 +5,15 @@ The learning rate is a plain attribute: set ``optimiser.lr = schedule(step)`` be
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from nn.layers.module import Module
-from nn.layers.parameter import is_learned
+from nn.training.parameters import check, groups, learned, own_settings, widened
 from tape import Tensor
-
-# Of each setting, what it must be.
-_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "lr": ("positive and finite", lambda x: _is_number(x) and 0 < x < math.inf),
-    "weight_decay": ("finite and not negative", lambda x: _is_number(x) and 0 <= x < math.inf),
-    "momentum": ("in [0, 1)", lambda x: _is_number(x) and 0 <= x < 1),
-    "betas": ("two numbers in [0, 1)", lambda x: isinstance(x, (tuple, list)) and len(x) == 2
-              and all(_is_number(beta) and 0 <= beta < 1 for beta in x)),
-    "eps": ("finite and not negative", lambda x: _is_number(x) and 0 <= x < math.inf),
-}
 
 
 class Optimizer:
@@ -67,15 +54,15 @@ class Optimizer:
         caller = type(self).__name__
         self._names = ["lr", *settings, "weight_decay"]
         for name, value in {"lr": lr, **settings, "weight_decay": weight_decay}.items():
-            _check(caller, name, value)
+            check(caller, name, value)
             setattr(self, name, value)
         self._initial_lr = lr
         self.params: list[Tensor] = []
         self._group_of: list[int] = []              # of each parameter
         self._own: list[dict[str, Any]] = []        # the settings of each group
-        for i, (where, group) in enumerate(_groups(params, caller)):
-            self._own.append(_own_settings(group, self._names, where))
-            tensors = _learned(group["params"], where)
+        for i, (where, group) in enumerate(groups(params, caller)):
+            self._own.append(own_settings(group, self._names, where))
+            tensors = learned(group["params"], where)
             self.params += tensors
             self._group_of += [i] * len(tensors)
         if not self.params:
@@ -106,13 +93,13 @@ class Optimizer:
                           f"left alone: {shapes}. They play no part in the loss.", stacklevel=2)
         for i, g in gradients.items():
             if g is not None:
-                self._update(i, self.params[i], _wide(g), **settings[self._group_of[i]])
+                self._update(i, self.params[i], widened(g), **settings[self._group_of[i]])
 
     def _settings(self) -> list[dict[str, Any]]:
         """What holds in each group at this step."""
         shared = {name: getattr(self, name) for name in self._names}
         for name, value in shared.items():
-            _check(type(self).__name__, name, value, or_zero=True)
+            check(type(self).__name__, name, value, or_zero=True)
         factor = self.lr / self._initial_lr
         return [{**shared, **own, "lr": own["lr"] * factor} if "lr" in own else {**shared, **own}
                 for own in self._own]
@@ -137,7 +124,7 @@ class SGD(Optimizer):
     def _update(self, i: int, parameter: Tensor, g: np.ndarray, *, lr: float, momentum: float,
                 weight_decay: float) -> None:
         if weight_decay:
-            g = g + weight_decay * _wide(parameter.data)
+            g = g + weight_decay * widened(parameter.data)
         if momentum:
             v = self.velocity[i]
             if v is None:
@@ -187,7 +174,7 @@ class AdamW(Optimizer):
         step = m / denominator
         step *= lr * root / (1 - beta1 ** t)
         if weight_decay:
-            step += lr * weight_decay * _wide(parameter.data)
+            step += lr * weight_decay * widened(parameter.data)
         parameter.data -= step
 
 
@@ -199,155 +186,6 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict]:
     parameters = model.parameters()
     return [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
-
-
-def clip_grad_norm(params: Any, max_norm: float) -> float:
-    """Scale all gradients by one factor so that their joint length is at most `max_norm`.
-
-    Parameters
-    ----------
-    params : Tensor, or iterable of Tensor or of (name, Tensor), or mapping from names
-        With names, as from ``model.named_parameters()``, errors can say which. A tensor that is
-        given twice counts once.
-    max_norm : float
-        May be infinite: nothing is scaled then.
-
-    Returns
-    -------
-    float
-        The length before scaling.
-
-    Raises
-    ------
-    ValueError
-        A gradient is not finite (all such parameters are listed), max_norm is not positive, or
-        there are no parameters, as of a generator that was used up.
-    RuntimeError
-        No parameter has a gradient: ``backward()`` comes first.
-    """
-    if not (_is_number(max_norm) and max_norm > 0):
-        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm!r}")
-    named = _named_gradients(params)
-    norm = _joint_length(named)
-    if norm > max_norm:
-        scale = float(max_norm) / norm
-        for g in {id(g): g for _, g in named}.values():         # one that is shared, only once
-            np.multiply(_wide(g), scale, out=g, casting="same_kind")
-    return norm
-
-
-def _named_gradients(params: Any) -> list[tuple[Any, np.ndarray]]:
-    tensors: dict[int, tuple[Any, Tensor]] = {}
-    for i, item in enumerate(_listed(params.items() if isinstance(params, Mapping) else params,
-                                     "clip_grad_norm")):
-        pair = isinstance(item, tuple) and len(item) == 2 and not isinstance(item[0], Tensor)
-        name, tensor = item if pair else (f"number {i}", item)
-        if not isinstance(tensor, Tensor):
-            raise TypeError(_no_tensor("clip_grad_norm", i, item))
-        tensors.setdefault(id(tensor), (name, tensor))
-    if not tensors:
-        raise ValueError("clip_grad_norm: there are no parameters; was a generator used up?")
-    named = [(name, g) for name, p in tensors.values() if (g := p.grad) is not None]
-    if not named:
-        raise RuntimeError("clip_grad_norm: no parameter has a gradient. Call loss.backward() "
-                           "before clipping.")
-    return named
-
-
-def _joint_length(named: list[tuple[Any, np.ndarray]]) -> float:
-    wide = [_wide(g) for _, g in named]
-    total = sum(float(np.vdot(g, g)) for g in wide)
-    if 1e-30 < total < math.inf:
-        return math.sqrt(total)
-    bad = [str(name) for name, g in named if not np.isfinite(g).all()]
-    if bad:
-        raise ValueError(f"clip_grad_norm: the gradient is not finite in {', '.join(bad)}")
-    # The squares are too small or too large for the type; those of quotients are not.
-    largest = max(float(np.max(np.abs(g), initial=0)) for g in wide)
-    quotients = (np.divide(g, largest or 1, dtype=np.float64) for g in wide)
-    return largest * math.sqrt(sum(float(np.sum(np.square(q))) for q in quotients))
-
-
-# --- what an optimiser is given ---
-
-
-def _groups(params: Any, caller: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """The groups, each with the words that an error about it begins with."""
-    items = _listed(params, caller)
-    kinds = {isinstance(item, Mapping) for item in items}
-    if len(kinds) == 2:
-        raise TypeError(f"{caller}: params must be tensors or groups, got tensors and groups. Put "
-                        f"the tensors into a group too: {{'params': [...]}}.")
-    if True not in kinds:
-        return [(caller, {"params": items})]
-    return [(f"{caller}: group {i}", group) for i, group in enumerate(items)]
-
-
-def _own_settings(group: Mapping[str, Any], known: list[str], where: str) -> dict[str, Any]:
-    if "params" not in group:
-        raise ValueError(f"{where} has no 'params': a group is {{'params': [...], ...}}, got the "
-                         f"keys {', '.join(map(repr, group)) or 'none'}")
-    own = {name: value for name, value in group.items() if name != "params"}
-    for name, value in own.items():
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            raise ValueError(f"{where} has the unknown key {name!r}" +
-                             (f" (nearest: {near[0]!r})" if near else "") +
-                             f"; known: params, {', '.join(known)}")
-        _check(where, name, value)
-    return own
-
-
-def _learned(params: Any, where: str) -> list[Tensor]:
-    """The tensors of a group, all of which an optimiser can change."""
-    tensors = _listed(params, where)
-    for i, tensor in enumerate(tensors):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(_no_tensor(where, i, tensor))
-        if not is_learned(tensor):
-            raise ValueError(f"{where}: params must be leaves that want a gradient, but number {i} "
-                             f"{tensor.shape} " + (
-                                 "has requires_grad=False. Make it an nn.Parameter, or set "
-                                 "requires_grad=True." if tensor.is_leaf else
-                                 "is a result. Give what it was computed from, or "
-                                 "Parameter(t.data)."))
-    return tensors
-
-
-def _listed(params: Any, where: str) -> list[Any]:
-    if isinstance(params, Tensor):           # one parameter: not its rows
-        return [params]
-    if isinstance(params, (Module, Mapping)) or not isinstance(params, Iterable):
-        raise TypeError(f"{where}: params must be tensors, got a {type(params).__name__}. "
-                        f"{_REMEDY}")
-    return list(params)
-
-
-def _no_tensor(where: str, i: int, item: Any) -> str:
-    return f"{where}: params must be tensors, but number {i} is a {type(item).__name__}. {_REMEDY}"
-
-
-_REMEDY = "Give model.parameters(); of a dict its .values(); one group as [group]."
-
-
-def _check(where: str, name: str, value: Any, or_zero: bool = False) -> None:
-    """Raise unless the value is allowed; `or_zero`: a learning rate of 0 is, as a schedule ends."""
-    words, allowed = _RULES[name]
-    if not (allowed(value) or (or_zero and name == "lr" and _is_number(value) and value == 0)):
-        raise ValueError(f"{where}: {name} must be {words}, got {value!r}")
-
-
-def _is_number(x: Any) -> bool:
-    return type(x) is float or (isinstance(x, Real) and not isinstance(x, bool))
-
-
-# --- precision ---
-
-
-def _wide(array: np.ndarray) -> np.ndarray:
-    """In float32 if it is float16, and else itself."""
-    # By its letter, because to compare dtypes takes as long as a small update.
-    return array.astype(np.float32) if array.dtype.char == "e" else array
 
 
 def _zeros_like(parameter: Tensor) -> np.ndarray:

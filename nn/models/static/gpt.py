@@ -2,25 +2,29 @@
 
 It is the model that `nn.GPT` is with ``norm="post", activation="relu", position="sinusoidal",
 tie_weights=False``, with the same weights under the same names, and gives the same losses. There
-the operations run as the code is read; here `language_model` describes them, `gradients` extends
-the description, and an `Evaluator` runs it, as often as there are batches.
+the operations run as the code is read; here `language_model` describes them, and
+`LanguageModel.run` runs the description with the gradients, as often as there are batches.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Iterator, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Mapping, Sequence
 
 import numpy as np
 
 import tape.lazy as ad
 from nn.layers.position import sinusoids
 from nn.models.gpt import GPTConfig
+from nn.models.static.sgd import TrainingGraph
 
 MASKED = -1e9       # added to a score; exp of the sum is 0. -inf would do too, and is what nn.GPT uses
 
 
-class LanguageModel(NamedTuple):
+@dataclass(frozen=True)
+class LanguageModel:
     """The graph: what is fed, and what can be asked for."""
 
     shape: tuple[int, int]               # B, T: what the graph was built for
@@ -29,6 +33,31 @@ class LanguageModel(NamedTuple):
     weights: dict[str, ad.Node]          # by the names of `nn.GPT`'s parameters
     logits: ad.Node                      # (B, T, V)
     loss: ad.Node                        # (), the mean cross-entropy in nats
+
+    @cached_property
+    def _training(self) -> TrainingGraph:
+        nodes = list(self.weights.values())
+        return TrainingGraph(self.ids, self.targets, nodes, self.logits, self.loss)
+
+    def run(self, ids: np.ndarray, targets: np.ndarray,
+            weights: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """[logits, loss, *gradients] of a batch, the weights in the order of `arrays`."""
+        if not np.shape(ids) == np.shape(targets) == self.shape:
+            raise ValueError(f"LanguageModel: ids and targets must have the shape {self.shape} that "
+                             f"the graph was built for, got {np.shape(ids)} and {np.shape(targets)}")
+        return self._training.run(ids, targets, weights)
+
+    def arrays(self, state: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The weights in the order that `run` takes them, from an `nn.GPT`'s ``state_dict()``."""
+        missing = [name for name in self.weights if name not in state]
+        if missing:
+            raise ValueError(f"LanguageModel: state must have an array for each weight of the model; "
+                             f"missing: {', '.join(missing)}")
+        return [state[name] for name in self.weights]
+
+    def state(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The reverse of `arrays`: for ``load_state_dict``."""
+        return dict(zip(self.weights, arrays))
 
 
 class _Weights(dict):
@@ -97,32 +126,3 @@ def linear(x: ad.Node, w: dict[str, ad.Node], name: str) -> ad.Node:
 def normalised(x: ad.Node, w: dict[str, ad.Node], name: str, config: GPTConfig) -> ad.Node:
     """Each row with mean 0 and variance 1, then scaled and shifted."""
     return ad.layernorm(x, [config.n_embd]) * w[f"{name}.weight"] + w[f"{name}.bias"]
-
-
-def sgd(model: LanguageModel, weights: dict[str, np.ndarray], ids: np.ndarray, targets: np.ndarray,
-        lr: float) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
-    """Gradient descent on one batch, without end: the loss before each step, the weights after it.
-
-    Parameters
-    ----------
-    model : LanguageModel
-    weights : dict of arrays
-        The initial values, by name; left as they are.
-    ids, targets : integer arrays (B, T)
-    lr : float
-    """
-    names = list(model.weights)
-    missing = [name for name in names if name not in weights]
-    if missing:
-        raise ValueError(f"sgd: weights must have an array for each weight of the model; missing: "
-                         f"{', '.join(missing)}")
-    if not np.shape(ids) == np.shape(targets) == model.shape:
-        raise ValueError(f"sgd: ids and targets must have the shape {model.shape} that the graph was "
-                         f"built for, got {np.shape(ids)} and {np.shape(targets)}")
-    slopes = ad.gradients(model.loss, [model.weights[name] for name in names])
-    evaluator = ad.Evaluator([model.loss, *slopes])
-    while True:
-        feed = {model.weights[name]: weights[name] for name in names}
-        loss, *found = evaluator.run({model.ids: ids, model.targets: targets, **feed})
-        weights = {name: weights[name] - np.float32(lr) * g for name, g in zip(names, found)}
-        yield loss.item(), weights

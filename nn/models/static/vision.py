@@ -9,11 +9,12 @@ program can call these functions; that is also why biases are broadcast to a sha
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence
+from typing import Sequence
 
 import numpy as np
 
 import tape.lazy as ad
+from nn.models.static.sgd import RunModel, TrainingGraph, sgd_step
 
 WEIGHTS = ("W_in", "b_in", "W_q", "W_k", "W_v", "W_o", "W_1", "b_1", "W_2", "b_2", "W_out", "b_out")
 
@@ -81,7 +82,7 @@ def softmax_loss(Z: ad.Node, y_one_hot: ad.Node, batch_size: int) -> ad.Node:
     return ad.sum_op(chosen, dim=0) / -batch_size
 
 
-def sgd_epoch(f_run_model: Callable, X: np.ndarray, y: np.ndarray,
+def sgd_epoch(f_run_model: RunModel, X: np.ndarray, y: np.ndarray,
               model_weights: Sequence[np.ndarray], batch_size: int,
               lr: float) -> tuple[list[np.ndarray], float]:
     """Go through the data once, in the order given, with a step of gradient descent for each batch.
@@ -111,18 +112,9 @@ def sgd_epoch(f_run_model: Callable, X: np.ndarray, y: np.ndarray,
     weights, losses = list(model_weights), []
     for start in range(0, len(X) - batch_size + 1, batch_size):
         batch = slice(start, start + batch_size)
-        _, loss, *slopes = f_run_model(X[batch], y[batch], weights)
-        weights = _stepped(weights, slopes, lr)
-        losses.append(float(loss))
+        weights, loss = sgd_step(f_run_model, X[batch], y[batch], weights, lr)
+        losses.append(loss)
     return weights, float(np.mean(losses))
-
-
-def _stepped(weights: list[np.ndarray], slopes: list[np.ndarray], lr: float) -> list[np.ndarray]:
-    """The weights after a step downhill, each in its own dtype."""
-    if [np.shape(w) for w in weights] != [np.shape(slope) for slope in slopes]:
-        raise ValueError(f"sgd_epoch: f_run_model must return a gradient of the shape of each weight, "
-                         f"{[np.shape(w) for w in weights]}; got {[np.shape(s) for s in slopes]}")
-    return [w - (lr * slope).astype(w.dtype) for w, slope in zip(weights, slopes)]
 
 
 class Classifier:
@@ -144,8 +136,7 @@ class Classifier:
         self.logits = transformer(self.X, self.nodes, model_dim, seq_length, eps, batch_size,
                                   num_classes)
         self.loss = softmax_loss(self.logits, self.y, batch_size)
-        slopes = ad.gradients(self.loss, self.nodes)
-        self._train = ad.Evaluator([self.logits, self.loss, *slopes])
+        self._training = TrainingGraph(self.X, self.y, self.nodes, self.logits, self.loss)
         self._predict = ad.Evaluator([self.logits])
 
     def run(self, X: np.ndarray, y: np.ndarray, weights: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -158,7 +149,7 @@ class Classifier:
             raise ValueError(f"Classifier: labels must be integers in [0, {self.num_classes}), got "
                              f"{y.dtype} from {y.min()} to {y.max()}")
         one_hot = np.eye(self.num_classes, dtype=np.float32)[y]                      # (B, C)
-        return self._train.run({self.X: X, self.y: one_hot, **self._fed(weights)})
+        return self._training.run(X, one_hot, weights)
 
     def predict(self, X: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
         """The likeliest label of each image, (N,) integers, for any number of them."""
@@ -167,12 +158,6 @@ class Classifier:
             batch = X[start:start + self.batch_size]
             full = np.zeros((self.batch_size, *X.shape[1:]), X.dtype)    # the graph has one batch size
             full[:len(batch)] = batch
-            (logits,) = self._predict.run({self.X: full, **self._fed(weights)})
+            (logits,) = self._predict.run({self.X: full, **self._training.fed(weights)})
             labels.append(np.argmax(logits[:len(batch)], axis=1))
         return np.concatenate(labels)
-
-    def _fed(self, weights: Sequence[np.ndarray]) -> dict[ad.Node, np.ndarray]:
-        if len(weights) != len(WEIGHTS):
-            raise ValueError(f"Classifier: needs an array for each of {', '.join(WEIGHTS)}; got "
-                             f"{len(weights)}")
-        return dict(zip(self.nodes, weights))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from dataclasses import MISSING, fields
 from itertools import islice
-from typing import Any, Callable, Collection
+from typing import Any, Callable, Collection, get_type_hints
 
 from nn.models.registry import MODELS
 from nn.training.checkpoint.archive import unfit
@@ -26,13 +26,13 @@ def _is_two_sizes(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_size, value))
 
 
-# By what the annotation of a field says.
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (_is_size, "a positive integer"),
-    "float": (_is_number, "a finite number"),
-    "bool": (lambda value: type(value) is bool, "true or false"),
-    "str": (lambda value: type(value) is str, "a text"),
-    "tuple[int, int]": (_is_two_sizes, "two positive integers")}
+# By the type of a field.
+_CHECKS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    int: (_is_size, "a positive integer"),
+    float: (_is_number, "a finite number"),
+    bool: (lambda value: type(value) is bool, "true or false"),
+    str: (lambda value: type(value) is str, "a text"),
+    tuple[int, int]: (_is_two_sizes, "two positive integers")}
 
 
 def config_from_dict(kind: str, state: Any) -> Any:
@@ -53,8 +53,9 @@ def config_from_dict(kind: str, state: Any) -> Any:
     if missing or unknown:
         raise unfit(f"config must have the fields of a {make.__name__}; missing "
                     f"{reprlib.repr(missing)}, unknown {reprlib.repr(unknown)}")
+    types = get_type_hints(make)
     for name, value in state.items():
-        right, what = _CHECKS[str(known[name].type)]
+        right, what = _CHECKS[types[name]]
         if not right(value):
             raise unfit(f"{name} must be {what}, got {reprlib.repr(value)}")
     try:

@@ -55,10 +55,10 @@ def consecutive_blocks(ids: np.ndarray, batch_size: int, block_size: int) -> Any
 
 
 def padded_sentences(sentences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One row a sentence: inputs (B, T), and targets one place later with -1 behind the end.
+    """One row a sentence: inputs (B, T), and targets one place later with -1 after the end.
 
-    What stands in the inputs behind the end (0) plays no part: its targets are ignored, and
-    earlier positions do not see it.
+    Inputs after the end are 0. They do not change the loss: their targets are ignored, and earlier
+    positions do not attend to them.
     """
     longest = max(map(len, sentences)) - 1
     inputs = np.zeros((len(sentences), longest), np.int64)

@@ -1,4 +1,4 @@
-"""Images with labels: files in the format of MNIST, and the digits that scikit-learn carries."""
+"""Images with labels: files in the format of MNIST, and the digits of scikit-learn."""
 
 from __future__ import annotations
 

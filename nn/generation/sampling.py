@@ -1,4 +1,4 @@
-"""From logits to text: `sample` picks a token, `generate` goes on picking."""
+"""From logits to tokens: `sample` draws one, `generate` continues a sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scripts share: mistakes that end in a sentence, and the process that they run in."""
+"""What the scripts share: errors that are shown as one line, and settings of the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 
 
 class UsageError(Exception):
-    """A mistake in what the user gave: its text is shown, and the script ends with exit status 2."""
+    """An argument or a file is wrong: the script prints the text and ends with exit status 2."""
 
 
 @contextmanager
@@ -53,11 +53,11 @@ def run(script: str, job: Callable[[], int | None]) -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library to keep freed memory for the next step, rather than hand it back.
+    """Make the C library keep freed memory for the next step, rather than return it to the system.
 
-    Each training step allocates the arrays that the last one freed; having the system take the pages
-    back and clear new ones in between took a third of the time of a step (``tests/bench/LOG.md``).
-    Only glibc can be asked; elsewhere this does nothing. Returns whether it did something.
+    Each training step allocates the arrays that the last one freed. To return the pages and to have
+    new ones cleared took a third of the time of a step (``tests/bench/LOG.md``). This works with
+    glibc; elsewhere it does nothing. Returns whether it worked.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3               # malloc.h; 32 MiB is the most it takes
     try:

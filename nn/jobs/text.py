@@ -15,7 +15,7 @@ from nn.jobs.command_line import check_writable, user_input
 from nn.jobs.flags import flag
 from nn.jobs.job import INIT, Job, print_generate, print_start, save
 from nn.training.engines import TapeEngine
-from nn.training.loop import Evaluation, Plan, Stopped, train
+from nn.training.loop import Evaluation, Outcome, Plan, Stopped, train
 from tape import no_grad
 
 
@@ -52,11 +52,20 @@ def train_text(o: Flags) -> None:
             vocab_size=len(tokenizer), block_size=o.block_size, n_layer=o.n_layer,
             n_head=o.n_head, n_embd=o.n_embd, dropout=o.dropout, bias=False)
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
-    tokens = o.batch_size * o.block_size
-    print_start(model, tokens, f"{len(training):,} characters to train on, {len(validation):,} to "
-                f"validate on\nguessing by the frequency of letters has a loss of "
-                f"{unigram_entropy(ids):.3f}")
+    print_start(model, o.batch_size * o.block_size, f"{len(training):,} characters to train on, "
+                f"{len(validation):,} to validate on\n"
+                f"guessing by the frequency of letters has a loss of {unigram_entropy(ids):.3f}")
     check_writable(o.out / "text-last.npz")
+    outcome = trained(o, model, tokenizer, training, validation)
+    assert outcome.evaluation is not None
+    print(f"\nvalidation loss {outcome.evaluation.loss:.4f} after {o.steps} steps, over all "
+          f"{len(validation):,} characters;\nthe best was {outcome.best:.4f}")
+    print_generate("saved", o.out / "text-best.npz", "--temperature 0.8")
+
+
+def trained(o: Flags, model: nn.GPT, tokenizer: nn.Tokenizer, training: np.ndarray,
+            validation: np.ndarray) -> Outcome:
+    """Train the model; an interrupted training is saved too."""
     prompt = "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]
 
     def save_as(which: str, info: dict) -> None:
@@ -73,18 +82,14 @@ def train_text(o: Flags) -> None:
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
     batches = (random_batch(training, o.batch_size, o.block_size, o.seed, step)
                for step in itertools.count(1))
-    plan = Plan(o.steps, tokens, log_interval=o.log_interval, eval_interval=o.eval_interval,
-                save_interval=o.eval_interval)
+    plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
+                eval_interval=o.eval_interval, save_interval=o.eval_interval)
     try:
-        outcome = train(TapeEngine(model, optimizer, o.grad_clip), batches, lr, plan, evaluate, save_as)
+        return train(TapeEngine(model, optimizer, o.grad_clip), batches, lr, plan, evaluate, save_as)
     except Stopped as stopped:
         save_as("last", {"step": stopped.rounds})
         print(f"\nstopped in step {stopped.rounds + 1}; saved {o.out / 'text-last.npz'}")
         raise
-    assert outcome.evaluation is not None
-    print(f"\nvalidation loss {outcome.evaluation.loss:.4f} after {o.steps} steps, over all "
-          f"{len(validation):,} characters;\nthe best was {outcome.best:.4f}")
-    print_generate("saved", o.out / "text-best.npz", "--temperature 0.8")
 
 
 @no_grad

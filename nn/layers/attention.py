@@ -87,7 +87,7 @@ class MultiHeadAttention(Module):
         return self.output(out.swapaxes(1, 2).reshape(B, T, C))
 
     def weights(self, q: Tensor, k: Tensor, mask: Any = None) -> Tensor:
-        """softmax(q k^T / sqrt(D) + masks), (B, H, T, S): how much each query looks at each key."""
+        """softmax(q k^T / sqrt(D) + masks), (B, H, T, S): the weight of each key for each query."""
         scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
         if self.causal:
             scores = scores + causal_mask(*scores.shape[-2:])

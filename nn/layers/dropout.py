@@ -13,8 +13,8 @@ from tape import Tensor
 class Dropout(Module):
     """Zero each element with probability `p` while training; see `tape.dropout`.
 
-    It draws from a stream of its own, so that it disturbs no other random choice: a generator is
-    spawned from `rng`, which leaves the numbers that `rng` itself gives as they were.
+    It draws from a generator that is spawned from `rng`, so that the numbers that `rng` itself gives
+    do not depend on dropout.
     """
 
     def __init__(self, p: float, rng: Rng = None):

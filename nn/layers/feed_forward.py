@@ -1,4 +1,4 @@
-"""The layer of a Transformer that treats each position by itself."""
+"""The position-wise feed-forward layer of a Transformer."""
 
 from __future__ import annotations
 

@@ -15,15 +15,15 @@ from tape import Tensor
 class Module(Searched):
     """Base of all layers and models: assign parameters and modules in ``__init__``, write ``forward``.
 
-    Whatever is assigned to an attribute is found again, in the order of definition: parameters,
-    modules, and what is in sequences (list, tuple, deque, ...), mappings, views of mappings, arrays
-    of objects and dataclasses, to any depth. Nothing need be registered. A parameter that is
+    Whatever is assigned to an attribute is found, in the order of definition: parameters, modules,
+    and the items of sequences (list, tuple, deque, ...), mappings, views of mappings, arrays of
+    objects and dataclasses, to any depth. Nothing needs to be registered. A parameter that is
     reached twice (tied weights) counts once, under its first name.
 
-    Refused with words are parameters and modules in a set or as the keys of a mapping, which have
-    no name that lasts, in the body of a class, which all instances would share, and two parameters
-    of one name. Objects of other classes, generators and closures are not looked into: derive the
-    class from Module, or keep what it uses in an attribute as well.
+    An error is raised for parameters and modules in a set or as the keys of a mapping, which have
+    no stable name, for those in the body of a class, which all instances would share, and for two
+    parameters of one name. Objects of other classes, generators and closures are not searched:
+    derive the class from Module, or keep what it uses in an attribute as well.
 
     Examples
     --------
@@ -86,18 +86,18 @@ class Module(Searched):
                 yield value
 
     def parameter_count(self) -> int:
-        """How many numbers the model learns; tied ones count once."""
+        """The number of elements of all parameters; tied ones count once."""
         return sum(parameter.size for parameter in self.parameters())
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+        """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
             parameter.grad = None
 
     # --- modes ---
 
     def train(self, mode: bool = True) -> Module:
-        """Switch dropout and the like on (or off) in this module and all inside it."""
+        """Set training mode (or evaluation mode), which dropout depends on, in all modules inside."""
         if not isinstance(mode, (bool, np.bool_)):
             raise TypeError(f"train: mode must be True or False, got {mode!r}. train() sets the "
                             f"mode only, as eval() does; the loop of training is yours to write.")

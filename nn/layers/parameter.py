@@ -17,5 +17,5 @@ class Parameter(Tensor):
 
 
 def is_learned(tensor: Tensor) -> bool:
-    """A Parameter, frozen or not, or a leaf that wants a gradient; not a result kept for a look."""
+    """A Parameter, frozen or not, or a leaf that wants a gradient; not the result of an operator."""
     return isinstance(tensor, Parameter) or (tensor.requires_grad and tensor.is_leaf)

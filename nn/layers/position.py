@@ -1,4 +1,4 @@
-"""Where a token stands: attention alone cannot tell, so a vector for the position is added."""
+"""Position encodings: vectors added to the tokens, because attention does not depend on order."""
 
 from __future__ import annotations
 

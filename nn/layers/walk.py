@@ -12,8 +12,9 @@ import numpy as np
 from nn.layers.parameter import is_learned
 from tape import Tensor
 
-_CLOSED = (Tensor, str, bytes, bytearray, memoryview, range, UserString)    # nothing is in these
-_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})      # known at a glance
+# Sequences that are not searched; and the types of most values, which are skipped first.
+_CLOSED = (Tensor, str, bytes, bytearray, memoryview, range, UserString)
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 
 
 class Searched:

@@ -25,7 +25,7 @@ from tape import Tensor
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """What fixes the shape of a `GPT`; travels in its checkpoints.
+    """The sizes and options of a `GPT`; saved in its checkpoints.
 
     Attributes
     ----------
@@ -113,8 +113,8 @@ class GPT(Module):
         The two outputs of each block add to the residual stream; their factor keeps its variance
         from growing with depth (Radford et al. 2019, section 2.3). A post-norm model, whose
         stream is normalised anyway, keeps its layers' own initial values (1/sqrt(n_in)). Next to
-        sinusoidal positions, of size 1, token vectors must be of like size to be seen: std 1,
-        unless they serve as output weights too.
+        sinusoidal positions, of size 1, token vectors must be of similar size: std 1, unless they are
+        the output weights too.
         """
         if self.config.position == "sinusoidal" and self.head is not None:
             self.tokens.weight.data = rng.standard_normal(self.tokens.weight.shape)

@@ -24,7 +24,7 @@ from tape import Tensor, no_grad
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """What fixes the shape of a `VisionTransformer`.
+    """The sizes and options of a `VisionTransformer`; saved in its checkpoints.
 
     Attributes
     ----------

@@ -27,8 +27,8 @@ class Optimizer:
     lr : float
         Learning rate. Of a group with an `lr` of its own that is the rate for as long as
         ``optimizer.lr`` is what was given here. A schedule that assigns to ``optimizer.lr``
-        changes the rates of all groups by the same factor, so a group that began with a tenth of
-        the optimiser's rate always has a tenth of it.
+        changes the rates of all groups by the same factor, so the ratio of a group's rate to the
+        optimiser's stays the same.
     weight_decay : float
     **settings
         What else the update needs.
@@ -73,7 +73,7 @@ class Optimizer:
         self._warned = False
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to None."""
         for parameter in self.params:
             parameter.grad = None
 

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: nothing to save, nothing to get out of step."""
+"""The learning rate as a pure function of the step, so that it has no state to save."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def warmup_cosine(step: int, *, peak: float, warmup: int, total: int, floor: flo
     Parameters
     ----------
     step : int
-        From 0. Behind `total` the rate stays at `floor`.
+        From 0. After `total` the rate is `floor`.
     peak, floor : float
     warmup, total : int
         In steps.

@@ -1,9 +1,9 @@
 """The image classifier as a static graph: one Transformer layer over the rows of an image.
 
-Without residual connections, without heads side by side, without positions: the smallest thing that
-deserves the name. `nn.VisionTransformer` is what it grew into. Names and order of the parameters
-(`X`, `nodes`, `f_run_model`, ...) are those of the course programs that use this API, so that such a
-program can call these functions; that is also why biases are broadcast to a shape that is written out.
+It has one head, no residual connections and no positions; `nn.VisionTransformer` is the full model.
+Names and order of the parameters (`X`, `nodes`, `f_run_model`, ...) are those of the course programs
+that use this API, so that such a program can call these functions; for the same reason biases are
+broadcast to a shape that is written out.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def transformer(X: ad.Node, nodes: Sequence[ad.Node], model_dim: int, seq_length
 def softmax_loss(Z: ad.Node, y_one_hot: ad.Node, batch_size: int) -> ad.Node:
     """Mean cross-entropy -sum(y * log softmax(Z)) / B of logits Z, (B, C) or (B, 1, C).
 
-    Each row of y (B, C) has one 1. Both are laid out in a line before they are multiplied, so that
-    labels that are not one-hot are refused instead of being broadcast.
+    Each row of y (B, C) has one 1. Both are flattened before they are multiplied, so that labels
+    that are not one-hot are refused instead of being broadcast.
     """
     log_p = ad.log_softmax(ad.reshape(Z, (batch_size, -1)), dim=-1)                  # (B, C)
     chosen = ad.mul(ad.reshape(y_one_hot, (-1,)), ad.reshape(log_p, (-1,)))          # (B C,)

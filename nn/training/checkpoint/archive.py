@@ -1,6 +1,6 @@
-"""The arrays of an ``.npz`` file that may be damaged, or made to do harm.
+"""The arrays of an ``.npz`` file that may be damaged or malicious.
 
-What the file says of itself is checked before it is used. No entry may be compressed, so that
+Sizes and offsets in the file are checked before they are used. No entry may be compressed, so that
 what is read takes no more memory than the file has bytes. Every entry is read to its end, which is
 where `zipfile` compares its checksum.
 """
@@ -30,12 +30,12 @@ class CheckpointError(ValueError):
 
 
 def damaged(what: str) -> CheckpointError:
-    """The error of a file that is not as it was written; the path will stand before it."""
+    """The error of a file that is not as it was written; the caller puts the path before it."""
     return CheckpointError(f"is damaged: {what}")
 
 
 def unfit(what: str) -> CheckpointError:
-    """The error of a file whose parts contradict each other; the path will stand before it."""
+    """The error of a file whose parts contradict each other; the caller puts the path before it."""
     return CheckpointError(f"does not fit together: {what}")
 
 
@@ -75,7 +75,7 @@ class Archive:
             self._zip = zipfile.ZipFile(file)
         except CheckpointError:
             raise
-        except Exception as error:      # zipfile has many, none of which is told here
+        except Exception as error:      # zipfile raises many kinds
             raise CheckpointError("is not a checkpoint, or is damaged: the directory at the end "
                                   "of the archive cannot be read") from error
         self._entries = _checked_entries(self._zip, self.size)
@@ -151,6 +151,6 @@ def _array_header(name: str, data: bytes) -> tuple[tuple[int, ...], bool, np.dty
         read = {(1, 0): npy.read_array_header_1_0,
                 (2, 0): npy.read_array_header_2_0}[npy.read_magic(stream)]
         shape, fortran, dtype = read(stream, max_header_size=_NPY_HEADER)
-    except Exception as error:          # the parser has many, and they quote the bytes
+    except Exception as error:          # the parser raises many kinds, which quote the bytes
         raise damaged(f"{name!r} does not begin with the header of an array") from error
     return tuple(int(n) for n in shape), fortran, dtype, stream.tell()

@@ -29,8 +29,8 @@ class Checkpoint:
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read what `save_checkpoint` wrote, now or in its first format.
 
-    Nothing is taken on trust: the model is made only after the file was found to hold, undamaged,
-    exactly the numbers that the configuration calls for.
+    The model is made only after the file was found to hold, undamaged, exactly the arrays that the
+    configuration calls for.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def newest_checkpoint(folder: str | Path, kind: str = "GPT") -> Path:
     """The checkpoint in `folder` that was written last, of this kind of model.
 
-    A file that cannot be read counts as one of the kind, so that its damage is not passed over.
+    A file that cannot be read counts as one of the kind, so that loading it reports the damage.
 
     Raises
     ------

@@ -23,8 +23,7 @@ def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = 
                     info: dict | None = None) -> Path:
     """Write a checkpoint; an older file of that name is replaced only by a complete new one.
 
-    What `load_checkpoint` would refuse is not written: above all, weights that are NaN or infinite
-    do not replace good ones.
+    What `load_checkpoint` would refuse is not written, as weights that are NaN or infinite.
 
     Parameters
     ----------

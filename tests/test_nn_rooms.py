@@ -1,7 +1,9 @@
 """The rooms of nn: who may import whom, and the lists to which new models and tokenizers are added."""
 
 import ast
+import doctest
 import graphlib
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +74,12 @@ def test_every_room_is_a_package_and_says_what_lives_there():
     assert {folder.name for folder in folders} == {*FLOORS, "static", "checkpoint"}
     for folder in folders:
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+
+
+def test_the_examples_in_docstrings_run():
+    results = {path: doctest.testmod(importlib.import_module(dotted(path))) for path in FILES}
+    assert [path for path, result in results.items() if result.failed] == []
+    assert results[ROOT / "nn/layers/module.py"].attempted > 0
 
 
 def test_the_public_names_are_there_once():

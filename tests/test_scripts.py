@@ -204,6 +204,14 @@ def test_best_is_replaced_only_by_better(folder, monkeypatch, capsys):
     assert "after 3 steps" in (out := capsys.readouterr().out) and "the best was 2.0000" in out
 
 
+def test_the_last_weights_are_saved_at_each_validation(folder, monkeypatch, capsys):
+    recorder = Recorder(text.save)
+    monkeypatch.setattr(text, "save", recorder)
+    train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "5", "--eval-interval", "2"])
+    steps = [info["step"] for (path, _, _, info), _ in recorder.calls if path.name == "text-last.npz"]
+    assert steps == [2, 4, 5]
+
+
 def test_the_default_text_comes_with_python():
     found = python_help_text()
     assert len(found) > 100_000 and "statement" in found

@@ -27,9 +27,11 @@ class Module(Searched):
 
     Examples
     --------
-    >>> class Double(Module):
+    >>> import nn
+    >>> from tape import Tensor
+    >>> class Double(nn.Module):
     ...     def __init__(self):
-    ...         self.weight = Parameter([2.0])
+    ...         self.weight = nn.Parameter([2.0])
     ...     def forward(self, x):
     ...         return x * self.weight
     >>> model = Double()

@@ -51,7 +51,7 @@ def start(name: str, arguments: Sequence[str]) -> None:
     flags = parser(name).parse(arguments, others)
     keep_freed_memory()
     try:
-        with np.errstate(all="ignore"):        # the loop looks at every loss, and says more
+        with np.errstate(all="ignore"):        # the engines check every loss
             JOBS[name].run(flags)
     except Diverged as error:
         raise UsageError(f"{error}; try a lower --lr") from error

@@ -101,7 +101,7 @@ class CharTokenizer(Tokenizer):
 
 
 class WordTokenizer(Tokenizer):
-    """A token is a word: what stands between spaces. Text comes back with single spaces."""
+    """A token is a word: the characters between spaces. Decoded text has single spaces."""
 
     kind = "word"
 

@@ -18,7 +18,7 @@ _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 
 
 class Searched:
-    """Base of `Module`, for the walk, which looks into the attributes of such objects."""
+    """Base of `Module`: the walk searches the attributes of such objects."""
 
 
 # Where a value was found: the path of its container, its key there, and how that is written:

@@ -1,4 +1,4 @@
-"""The models that a checkpoint can hold, by the names that stand in the files."""
+"""The models that a checkpoint can hold, by their names in the files."""
 
 from __future__ import annotations
 

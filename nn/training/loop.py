@@ -57,9 +57,9 @@ class Evaluation:
 
     Attributes
     ----------
-    text : for the line, behind the loss.
+    text : printed in the line, after the loss.
     loss : by which the best weights are known; None where only the last are kept.
-    detail : for whoever called `train`.
+    detail : anything that the caller of `train` wants back.
     """
 
     text: str

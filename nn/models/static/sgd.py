@@ -13,7 +13,7 @@ RunModel = Callable[[Any, Any, Sequence[np.ndarray]], Sequence[Any]]
 
 
 class TrainingGraph:
-    """Logits, loss and the gradients of the weights, planned once to be run on many batches.
+    """Logits, loss and the gradients of the weights, planned once and run on many batches.
 
     Parameters
     ----------

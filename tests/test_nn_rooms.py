@@ -2,7 +2,6 @@
 
 import ast
 import doctest
-import graphlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,16 +56,6 @@ def test_only_public_names_of_tape_are_imported(path):
         if module.split(".")[0] == "tape":
             assert module in ("tape", "tape.lazy")
             assert name is None or name in tape.__all__
-
-
-def test_no_module_imports_itself_by_way_of_others():
-    names = {dotted(path) for path in FILES}
-    graph = {dotted(path): {target for module, name in imports(path)
-                            for target in (module, f"{module}.{name}") if target in names}
-             for path in FILES}
-    order = list(graphlib.TopologicalSorter(graph).static_order())       # raises on a circle
-    assert order.index("nn.layers.module") < order.index("nn.jobs.text")
-    assert sum(map(len, graph.values())) > 100
 
 
 def test_every_room_is_a_package_and_says_what_lives_there():

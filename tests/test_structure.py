@@ -43,7 +43,8 @@ def graph():
 
 def test_no_file_imports_itself_by_way_of_others():
     order = list(graphlib.TopologicalSorter(graph()).static_order())       # raises on a circle
-    assert order.index("tape.kernels.numpy") < order.index("tape.engine") < order.index("tape.lazy.node")
+    assert order.index("tape.kernels.numpy") < order.index("tape.engine")
+    assert order.index("tape.engine") < order.index("tape.lazy.node")
     assert order.index("tape.engine") < order.index("nn.layers.module") < order.index("train")
 
 

@@ -1,7 +1,7 @@
-"""The gradients on their way back: how a contribution is fitted to its input, and how they add up.
+"""How the contribution of one operation is fitted to its input, and how contributions add up.
 
-The gradient of L with respect to a result, on its way back, is that result's *cotangent*, g in the
-rules; what one use of an input adds to its gradient is a *contribution*.
+The gradient of L with respect to a result, while the walk computes it, is that result's *cotangent*, g
+in the rules; what one use of an input adds to its gradient is a *contribution*.
 """
 
 from __future__ import annotations

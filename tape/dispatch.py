@@ -70,7 +70,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     return from_array(out, record)
 
 
-# How an operator that is given a Tensor finds its way here; see `Primitive.__call__`.
+# An operator that is given a Tensor calls this; see `Primitive.__call__`.
 Tensor.__tape_apply__ = staticmethod(apply)
 
 

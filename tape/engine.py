@@ -33,7 +33,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 class Record:
     """One operation on the tape. It points backwards only: to its parents, never to its result.
 
-    So reference counting alone frees a tape, the moment the last Tensor that ends it goes away.
+    So reference counting alone frees a tape, as soon as the last Tensor that needs it is deleted.
 
     Attributes
     ----------

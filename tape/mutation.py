@@ -7,7 +7,7 @@ changed in between, the gradient would be wrong. So:
 * What the caller gave as an operand and what a rule asks for is copied.
 * A leaf's own array must stay writable, since that is how an optimiser works, and is too large to be
   copied at every use. It gets a `Version`. As long as the Tensor alone holds the array, nobody can
-  change it. Before it is handed out, by ``t.data`` or ``np.asarray(t)``, its checksum is taken, and
+  change it. Before the caller gets it, by ``t.data`` or ``np.asarray(t)``, its checksum is taken, and
   compared before a rule uses it. So it does not matter how it is changed: ``t.data -= step``,
   ``t.data[0] = 1``, ``out=``. Where somebody else holds the array when it is recorded, by an older
   name or a view, the checksum is taken at once. (A version counter, as other engines have, would
@@ -54,7 +54,7 @@ class Version:
             self.note()
 
     def note(self) -> None:
-        """Note what the array is, before somebody gets hold of it."""
+        """Note what the array is, before the caller gets it."""
         if self.state is None:
             self.state = _state(self.array)
 
@@ -70,7 +70,7 @@ def _state(array: np.ndarray) -> tuple:
 def version_of(tensor: Any, here: int) -> Version:
     """The version of a leaf's array, to which the caller holds `here` references besides the Tensor's.
 
-    It is one for all records until the array is handed out.
+    It is one for all records until the caller gets the array.
     """
     version = None if tensor._version is None else tensor._version()
     if version is None or version.state is not None:
@@ -148,7 +148,7 @@ def copied_if_shared(out: np.ndarray, writable: Iterable[np.ndarray]) -> np.ndar
 
 
 def memory_of(array: Any) -> Any:
-    """The array that owns the memory that a view looks at."""
+    """The array that owns the memory of a view."""
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return array

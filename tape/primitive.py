@@ -15,7 +15,7 @@ nothing else is kept:
 
 Rules are plain NumPy. On arrays they compute; on Tensors, which speak NumPy's protocols, the same
 text is recorded, and so can be differentiated again. A rule need not mention broadcasting, dtypes
-or accumulation: the walk sees to them once, for all.
+or accumulation: the walk does these for all.
 
 An operator follows its operands, as NumPy's own functions do: given arrays it returns an array,
 given a Tensor it returns a Tensor and records itself.

@@ -2,8 +2,8 @@
 
 This file is the class itself and how it behaves in Python. How an operator runs on it is in
 ``tape/dispatch.py``; what the operators compute is in ``tape/ops``, and ``tape/methods.py`` makes
-methods of them; how gradients find their way back is in ``tape/engine.py``; how NumPy's own functions
-reach our operators is in ``tape/numpy_protocol.py``.
+methods of them; the backward pass is in ``tape/engine.py``; how NumPy's own functions
+call our operators is in ``tape/numpy_protocol.py``.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Tensor(Methods):
 
     # --- the array, its gradient, its place on the tape ---
 
-    # _writable: made by hand, rather than computed. _version: of the array, for the records that keep
-    # it; see ``tape/mutation.py``. A value without axes is kept as a NumPy scalar, on
-    # which arithmetic is ten times as fast as on an array, until somebody asks for the array.
+    # _writable: made by hand, rather than computed. _version: of the array, for the records that saved
+    # it; see ``tape/mutation.py``. A value without axes is kept as a NumPy scalar, on which arithmetic
+    # is ten times as fast as on an array, until the array is asked for.
 
     @property
     def data(self) -> np.ndarray:
@@ -80,7 +80,7 @@ class Tensor(Methods):
         """
         if self._writable:
             version = None if self._version is None else self._version()
-            if version is not None:             # a record keeps the array, which is about to be known
+            if version is not None:             # a record saved the array, which the caller may change
                 version.note()
             if type(self._data) is not _ndarray:
                 self._data = np.asarray(self._data)
@@ -123,7 +123,7 @@ class Tensor(Methods):
         self._grad = value
 
     def _add_grad(self, gradient: np.ndarray) -> None:
-        # A fresh sum, not +=: whoever kept last step's gradient still has last step's gradient.
+        # A fresh sum, not +=: an array that was kept from the last step must not change.
         self._grad = gradient if self._grad is None else np.asarray(self._grad + gradient)
 
     @property

@@ -76,7 +76,7 @@ def train_on_tape(model: nn.GPT, batch: tuple, lr: float, plan: Plan) -> float:
 
 
 def train_static(model: nn.GPT, batch: tuple, lr: float, plan: Plan) -> float:
-    """Train its twin on the static graph, and give the model the weights; the last loss."""
+    """Train the same model as a static graph, and copy the weights back; the last loss."""
     graph = language_model(model.config, *batch[0].shape)
     engine = StaticEngine(graph.run, graph.arrays(model.state_dict()))
     outcome = train(engine, itertools.repeat(batch), lambda step: lr, plan)

@@ -63,7 +63,7 @@ def _has_a_place(value: Any) -> bool:
 def _contents(value: Any) -> tuple[str, Iterable[tuple[Any, Any]]]:
     """How what a container holds is written in a path, and its keys and values; "" if it is none.
 
-    Copies, because whoever walks may assign to attributes meanwhile.
+    Copies, because the caller may assign to attributes meanwhile.
     """
     if isinstance(value, Searched):
         attributes = list(vars(value).items())

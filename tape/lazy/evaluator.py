@@ -24,7 +24,7 @@ class Evaluator:
     """Computes nodes. Everything that does not depend on the arrays is settled here, once.
 
     The schedule holds the order of the calls, and after which of them each value is no longer needed
-    and is let go. Nodes that none of `eval_nodes` depends on are left out; equal subexpressions are
+    and is dropped. Nodes that none of `eval_nodes` depends on are left out; equal subexpressions are
     computed once.
 
     Parameters
@@ -160,7 +160,7 @@ class Step(NamedTuple):
     sources: tuple[int, ...]
     target: int
     dead: tuple[int, ...]      # slots that nobody reads after this step
-    node: Node                 # on whose behalf, for errors
+    node: Node                 # which it belongs to, for errors
 
 
 class Schedule(NamedTuple):

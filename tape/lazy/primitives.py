@@ -95,7 +95,7 @@ class Composite(BuiltIn):
     def vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
             out: Node | None = None) -> dict[int, Node]:
         seen: set[Node] = set()
-        # An input that occurs twice must be told apart from itself: each has a gradient of its own.
+        # An input that occurs twice has two contributions, so its second use needs a node of its own.
         inputs: list[Node] = []
         for x in node.inputs:
             inputs.append(arithmetic.identity(x) if x in seen else x)

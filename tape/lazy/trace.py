@@ -112,7 +112,7 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any],
     output : Tensor
         Of a recorded operation, whose tape has not been released by ``backward()``.
     inputs : dict of str to (Tensor or array), or a sequence of them
-        What becomes a Variable: leaves (parameters, data), results on the way, or arrays that were
+        What becomes a Variable: leaves (parameters, data), intermediate results, or arrays that were
         operands, such as the ids of an embedding and the targets of a loss. In a dict the keys name
         the variables.
     allow_unused : bool

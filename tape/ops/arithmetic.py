@@ -60,8 +60,8 @@ def _power_slope_y(g, out, x):
 
 
 def _power_slope_x(g, x, y):
-    # At x = y = 0 the factor y is to win, 0 * 0^(-1) = 0. Elsewhere the exponent must stay y - 1 at
-    # y = 0 too, for the derivative of y x^(y-1) by y, which is 1/x there.
+    # At x = y = 0 the product y x^(y-1) is taken as 0, though the second factor is infinite. Elsewhere
+    # the exponent stays y - 1 at y = 0 too, for the derivative of y x^(y-1) by y, which is 1/x there.
     both = np.logical_and(np.equal(x, 0), np.equal(y, 0))
     return g * y * power_elementwise(x, np.where(both, 1, y - 1))
 

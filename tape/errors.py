@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from tape.primitive import Primitive
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name that is most like another, or an empty text where none is like it."""
+    return (difflib.get_close_matches(name, list(known), 1, cutoff) or [""])[0]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``. Did you mean 'axis'?`` for a name close to a known one, else nothing."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f". Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    return f". Did you mean {near!r}?" if near else ""
 
 
 def with_message(error: Exception, message: str) -> Exception:

@@ -94,7 +94,7 @@ class Vjp:
         operator = self.operator
         row = [tuple(inputs), out] if operator.variadic else [*inputs, out]
         if not self.short:
-            row += [attributes[name] for name in operator.defaults]
+            row += [attributes.get(name, default) for name, default in operator.defaults.items()]
             row += [residuals[name] for name in operator.residuals] if residuals else (
                 [None] * len(operator.residuals))
             row += [tuple(map(like, row[i])) if operator.variadic else like(row[i])

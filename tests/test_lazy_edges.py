@@ -9,6 +9,7 @@ import pytest
 
 import tape
 import tape.lazy as ad
+from tape.lazy.primitives import op_of
 
 
 # --- pickles of deep graphs, and operators that are freed ---
@@ -158,3 +159,11 @@ def test_contributions_in_float16_are_added_up_in_float32():
     function(x).backward()
     (slope,) = ad.Evaluator(ad.gradients(node, [v])).run({v: x.data})
     np.testing.assert_array_equal(slope, x.grad)
+
+
+def test_a_node_made_by_hand_may_leave_out_attributes_that_have_a_default():
+    x = ad.Variable("x")
+    total = ad.Node([x], op_of(tape.ops.sum), {})
+    (slope,) = ad.gradients(total, [x])
+    value, slope = ad.Evaluator([total, slope]).run({x: np.array([1.0, 2.0])})
+    assert value == 3 and slope.tolist() == [1, 1]

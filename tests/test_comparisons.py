@@ -35,7 +35,7 @@ def operand(kind, values):
     return (leaf * 1 if kind == "recorded" else leaf), {}
 
 
-@pytest.mark.parametrize("left, right", itertools.product(KINDS, KINDS))
+@pytest.mark.parametrize("left, right", list(itertools.product(KINDS, KINDS)))
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_a_comparison(name, left, right):
     for compare in SPELLINGS[name]:

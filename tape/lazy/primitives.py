@@ -245,13 +245,12 @@ class TapeOp(BuiltIn):
         saved = vjp.bind(asked, out, node.attrs, like=_itself)
         return {i: rule(g, *saved[where]) for i, rule, where in vjp.rules}
 
-    def _as_operand(self, x: Any, operands: list) -> Any:
+    def _as_operand(self, operand: Any, operands: list) -> Any:
         """An operand as the forward takes it: integers are floats beside floats."""
-        if _is_array(x):
-            weak = is_weak(x)
-            for other, bit in zip(operands, self.operator.gradient_bits):
-                if bit and _is_array(other) and other is not x:
-                    x = arithmetic.as_operand(x, other, weak=weak)
+        x = operand
+        for other, bit in zip(operands, self.operator.gradient_bits):
+            if bit and other is not operand and _is_array(operand) and _is_array(other):
+                x = arithmetic.as_operand(x, other, weak=is_weak(operand))
         return x
 
     def formula(self, names: list[str], attrs: dict) -> str:

@@ -16,8 +16,8 @@ if __name__ == "__main__":     # one token at a time is little work: see train.p
         os.environ.setdefault(name, "1")
 
 import nn
-from nn.jobs.command_line import run, user_input
-from nn.jobs.flags import Parser, flag
+from nn.cli.script import run, user_input
+from nn.cli.flags import Parser, flag
 
 FOLDER = Path("checkpoints")
 

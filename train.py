@@ -24,8 +24,8 @@ if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
 import numpy as np
 
 from nn.jobs import images, sentences, text
-from nn.jobs.command_line import UsageError, keep_freed_memory, run
-from nn.jobs.flags import Parser
+from nn.cli.script import UsageError, keep_freed_memory, run
+from nn.cli.flags import Parser
 from nn.training.engines import Diverged
 
 JOBS = {"sentences": sentences.JOB, "text": text.JOB, "images": images.JOB}

@@ -14,14 +14,14 @@ from nn.layers.linear import Embedding, Linear
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm
 from nn.layers.parameter import Parameter
-from nn.layers.patches import PatchEmbedding
+from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from nn.layers.transformer import TransformerBlock
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.vision import VisionConfig, VisionTransformer, predict
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
-from nn.training.clip import clip_grad_norm
+from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import SGD, AdamW, decay_groups
 from nn.training.schedule import warmup_cosine
 from tape import cross_entropy

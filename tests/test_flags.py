@@ -8,8 +8,8 @@ import pytest
 
 import generate
 import train
-from nn.jobs.command_line import UsageError
-from nn.jobs.flags import Parser, file_path, flag, number
+from nn.cli.script import UsageError
+from nn.cli.flags import Parser, file_path, flag, number
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 import tape
 import tape.lazy as ad
-from tape.lazy.primitives import op_of
+from tape.lazy.tape_ops import op_of
 
 
 # --- pickles of deep graphs, and operators that are freed ---

@@ -24,7 +24,8 @@ FLOORS = {
     "data": set(),
     "training": {"data", "models", "layers"},
     "generation": {"models", "layers"},
-    "jobs": {"training", "generation", "data", "models", "layers"},
+    "cli": set(),
+    "jobs": {"cli", "training", "generation", "data", "models", "layers"},
 }
 
 

@@ -101,7 +101,7 @@ def test_training_learns(folder, capsys):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_memory_is_kept_where_the_c_library_can_be_asked():
-    code = ("import resource, numpy as np\nfrom nn.jobs.command_line import keep_freed_memory\n"
+    code = ("import resource, numpy as np\nfrom nn.cli.script import keep_freed_memory\n"
             "asked = keep_freed_memory()\nfor _ in range(3): np.ones(1_000_000)\n"
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
             "for _ in range(20): np.ones(1_000_000)\n"

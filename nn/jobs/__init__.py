@@ -1,1 +1,1 @@
-"""The jobs of train.py, one file each, and what the scripts share."""
+"""The jobs of train.py, one file each."""

@@ -13,8 +13,8 @@ import numpy as np
 import nn
 from nn.data.batches import shuffled_batches
 from nn.data.images import ImageData, load_digits, load_idx
-from nn.jobs.command_line import UsageError, check_writable, user_input
-from nn.jobs.flags import file_path, flag
+from nn.cli.script import UsageError, check_writable, user_input
+from nn.cli.flags import file_path, flag
 from nn.jobs.job import INIT, Job, engine_flag, save
 from nn.models.static.vision import Classifier, initial_weights
 from nn.training.engines import Batch, Engine, StaticEngine, TapeEngine

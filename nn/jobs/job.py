@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import nn
-from nn.jobs.command_line import user_input
-from nn.jobs.flags import flag
+from nn.cli.script import user_input
+from nn.cli.flags import flag
 
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
 

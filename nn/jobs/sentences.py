@@ -10,8 +10,8 @@ import numpy as np
 
 import nn
 from nn.data.batches import padded_sentences
-from nn.jobs.command_line import check_writable, user_input
-from nn.jobs.flags import file_path, flag
+from nn.cli.script import check_writable, user_input
+from nn.cli.flags import file_path, flag
 from nn.jobs.job import INIT, Job, engine_flag, print_generate, print_start, save
 from nn.models.static.gpt import language_model
 from nn.training.engines import StaticEngine, TapeEngine

@@ -11,8 +11,8 @@ import numpy as np
 import nn
 from nn.data.batches import consecutive_blocks, random_batch, train_validation_split
 from nn.data.text import python_help_text, read_text, unigram_entropy
-from nn.jobs.command_line import check_writable, user_input
-from nn.jobs.flags import flag
+from nn.cli.script import check_writable, user_input
+from nn.cli.flags import flag
 from nn.jobs.job import INIT, Job, print_generate, print_start, save
 from nn.training.engines import TapeEngine
 from nn.training.loop import Evaluation, Outcome, Plan, Stopped, train

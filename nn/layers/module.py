@@ -7,8 +7,8 @@ from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from nn.layers.state import load_arrays
-from nn.layers.walk import Path, Searched, name_of, place_of, walk
+from nn.layers.state_dict import load_arrays
+from nn.layers.traversal import Path, Searched, name_of, place_of, walk
 from tape import Tensor
 
 

@@ -15,7 +15,7 @@ from nn.layers.init import Rng
 from nn.layers.linear import Linear
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm
-from nn.layers.patches import PatchEmbedding
+from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import LearnedPositionalEncoding
 from nn.layers.transformer import TransformerBlock
 from nn.models.configuration import Shapes, block_shapes, check_sizes, linear_shapes, norm_shapes

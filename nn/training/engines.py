@@ -9,7 +9,7 @@ import numpy as np
 
 from nn.layers.module import Module
 from nn.models.static.sgd import RunModel, sgd_step
-from nn.training.clip import clip_grad_norm
+from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import Optimizer
 
 Batch = tuple[Any, Any]         # inputs and targets, one row an example

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nn.layers.module import Module
-from nn.training.parameters import check, groups, learned, own_settings, widened
+from nn.training.param_groups import check, groups, learned, own_settings, widened
 from tape import Tensor
 
 

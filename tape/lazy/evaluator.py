@@ -10,7 +10,7 @@ import numpy as np
 
 from tape.errors import with_message
 from tape.lazy.node import Node, Op, Variable, as_nodes, topological_sort
-from tape.lazy.primitives import (
+from tape.lazy.tape_ops import (
     Composite, Constant, KernelGradient, TapeOp, WithNumber, is_weak, of_input, op_of)
 from tape.mutation import copied_if_shared, memory_of
 from tape.ops.arithmetic import identity

@@ -242,7 +242,7 @@ class Node:
                             f"where(condition, x, y) chooses when the graph runs")
         return True
 
-    __tape_apply__: Callable   # set in tape/lazy/primitives.py
+    __tape_apply__: Callable   # set in tape/lazy/tape_ops.py
 
     # --- NumPy's protocols ---
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tape import ops
 from tape.lazy.node import REQUIRED, Node, placeholder, singleton
-from tape.lazy.primitives import WITH_NUMBER, Composite, as_node, constant, op_of
+from tape.lazy.tape_ops import WITH_NUMBER, Composite, as_node, constant, op_of
 from tape.ops import arithmetic, indexing, reductions, shapes
 
 __all__ = ["constant", "placeholder"]       # besides what is defined here

@@ -8,7 +8,7 @@ import numpy as np
 
 from tape.show import table
 from tape.lazy.node import Node, Variable, topological_sort
-from tape.lazy.primitives import Constant
+from tape.lazy.tape_ops import Constant
 
 
 def show(nodes: Node | Iterable[Node], style: str = "text", limit: int = 200) -> str:

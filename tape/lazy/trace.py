@@ -10,7 +10,7 @@ from tape import mutation
 from tape.engine import Record, parents_of, records_behind
 from tape.grad_mode import enable_grad, mode
 from tape.lazy.node import Node, Variable
-from tape.lazy.primitives import as_node, constant, op_of
+from tape.lazy.tape_ops import as_node, constant, op_of
 from tape.ops.arithmetic import stop_gradient
 from tape.tensor import Tensor
 

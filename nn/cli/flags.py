@@ -19,7 +19,7 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, Callable, Mapping, NoReturn, Sequence, get_args, get_type_hints
 
-from nn.jobs.command_line import UsageError
+from nn.cli.script import UsageError
 
 
 def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float = math.inf,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nn.training.parameters import is_number, listed, no_tensor, widened
+from nn.training.param_groups import is_number, listed, no_tensor, widened
 from tape import Tensor
 
 

@@ -8,22 +8,10 @@ import tape.lazy as ad
 from tape import Tensor, grad
 from tape.catalogue import CASES
 from tape.fused import Fused
+from tests.checks import differences
 
 RNG = np.random.default_rng(3)
 NO_NODES = {"dropout", "dot"}       # these read the shape of their operand
-
-
-def differences(function, arrays, i, step=1e-6):
-    """d(sum of function)/d(arrays[i]) by central differences."""
-    slope = np.zeros(arrays[i].shape)
-    for place in np.ndindex(arrays[i].shape):
-        ends = []
-        for sign in (1, -1):
-            moved = [a.copy() for a in arrays]
-            moved[i][place] += sign * step
-            ends.append(np.sum(function(*moved)))
-        slope[place] = (ends[0] - ends[1]) / (2 * step)
-    return slope
 
 
 def weighted(out):

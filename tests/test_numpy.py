@@ -8,7 +8,7 @@ import pytest
 
 from tape import Tensor
 from tape.gradcheck import gradcheck
-from tests.checks import leaf
+from tests.checks import SubArray, leaf
 
 X = np.array([[0.5, 1.5, 0.75], [1.25, 0.25, 2.0]])
 
@@ -116,10 +116,6 @@ def test_whatever_stands_on_the_left_the_result_is_a_tensor(left):
         product = left @ t.T
         assert type(product) is Tensor
         np.testing.assert_allclose(product.data, c @ X.T)
-
-
-class SubArray(np.ndarray):
-    """As np.memmap and np.matrix are."""
 
 
 def test_a_tensor_never_becomes_an_array_of_objects():

@@ -13,10 +13,13 @@ from tape.catalogue import CASES, DEFINITIONS
 from tape.fused import Fused
 from tape.gradcheck import gradcheck
 from tape.primitive import NUMPY_FUNCTIONS, Primitive
-from tests.checks import check_op, leaf
+from tests.checks import check_op, fused_agrees_with_composed, leaf
 
 # Public operators that are constants to the tape.
 NOT_DIFFERENTIABLE = {"sign", "zeros_like", "ones_like"}
+
+# Those that are defined twice.
+FUSED = {"gelu", "layer_norm", "cross_entropy", "causal_attention"}
 
 NAMES = {case.operator for case in CASES}
 
@@ -24,6 +27,11 @@ NAMES = {case.operator for case in CASES}
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_operator(case):
     check_op(case)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.operator in FUSED], ids=lambda case: case.name)
+def test_a_fused_operator_agrees_with_its_definition(case):
+    fused_agrees_with_composed(case)
 
 
 # --- completeness ---
@@ -44,8 +52,7 @@ def test_every_differentiable_primitive_has_a_case(operator):
 def test_the_search_for_primitives_finds_them():
     found = {operator.name for operator in _primitives()}
     assert {"div", "matmul", "softmax", "layer_norm", "scatter_like", "count"} <= found
-    assert {p.name for p in _primitives() if isinstance(p, Fused)} == {
-        "gelu", "layer_norm", "cross_entropy", "causal_attention"}
+    assert {p.name for p in _primitives() if isinstance(p, Fused)} == FUSED
 
 
 @pytest.mark.parametrize("name", ops.__all__)

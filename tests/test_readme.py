@@ -1,9 +1,9 @@
 """The README's examples run and print what it says; its commands and its map are real."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.checks import ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

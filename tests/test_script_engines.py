@@ -11,17 +11,9 @@ import nn
 import train
 from nn import static_vision, vision
 from nn.images import ImageData, load_idx
-from tests.test_images import folder as folder_of_images
-from tests.test_scripts import Recorder, refused
+from tests.checks import Recorder, refused
 
-images_folder = folder_of_images
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A fresh current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # --- the ten sentences ---

@@ -20,17 +20,12 @@ def test_a_rule_that_writes_to_its_cotangent(shape):
     def doubled(g):
         g *= 2
         return g
-    bad = tape.primitive(lambda x, y: x + y, doubled, lambda g: g, name="bad")
+    operator = tape.primitive(lambda x, y: x + y, doubled, lambda g: g, name="doubled")
     x, y = leaf(np.ones(shape)), leaf(np.ones(shape))
     upstream = np.ones(shape)
-    try:
-        bad(x, y).backward(upstream)
-    except ValueError as error:
-        for words in ("bad: ", "must not write to its cotangent", "test_changed_arrays.py:"):
-            assert words in str(error)
-    else:
-        np.testing.assert_array_equal(x.grad, 2 * np.ones(shape))
-        np.testing.assert_array_equal(y.grad, np.ones(shape))
+    operator(x, y).backward(upstream)
+    np.testing.assert_array_equal(x.grad, 2 * np.ones(shape))
+    np.testing.assert_array_equal(y.grad, np.ones(shape))
     np.testing.assert_array_equal(upstream, np.ones(shape))
 
 

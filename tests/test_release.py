@@ -37,10 +37,8 @@ def test_an_error_in_a_rule_leaves_nothing_behind():
     with reference_counting_alone():
         y = operator(leaf([1.0]))
         record = weakref.ref(y._record)
-        try:
+        with pytest.raises(ValueError, match="broken"):
             y.backward([1.0])
-        except ValueError as error:
-            assert "broken" in str(error)
         del y
         assert record() is None
 
@@ -168,12 +166,11 @@ def test_a_failed_walk_leaves_no_gradient_behind():
     x = leaf([1.0, 2.0])
     h = flaky(x * 2).retain_grad()
     top = (h * 3).retain_grad()
-    for _ in range(2):
-        try:
-            top.sum().backward(retain_graph=True)
-        except RuntimeError as error:
-            assert "not today" in str(error)
-            assert top.grad is None and h._grad is None and x.grad is None
+    with pytest.raises(RuntimeError, match="not today"):
+        top.sum().backward(retain_graph=True)
+    assert top.grad is None and h._grad is None and x.grad is None
+    top.sum().backward()
+    assert len(calls) == 2
     np.testing.assert_array_equal(top.grad, [1, 1])
     np.testing.assert_array_equal(h.grad, [3, 3])
     np.testing.assert_array_equal(x.grad, [6, 6])

@@ -9,6 +9,7 @@ import tape.lazy as ad
 from tape import Tensor, grad, no_grad
 from tape.catalogue import CASES
 from tests.checks import leaf
+from tests.lazy_checks import assert_eager
 
 RNG = np.random.default_rng(5)
 
@@ -40,15 +41,12 @@ def test_a_frozen_gpt_gives_the_loss_and_the_gradients_of_the_eager_one(config):
     node, variables = ad.from_tape(loss, {"idx": idx, "targets": targets, **parameters})
     slopes = ad.gradients(node, [variables[name] for name in parameters])
     evaluator = ad.Evaluator([node, *slopes])
-    for step, (idx, targets) in enumerate(batches):
+    for idx, targets in batches:
         model.zero_grad()
         _, loss = model(idx, targets)
         loss.backward()
-        feed = {"idx": idx, "targets": targets, **{n: p.data for n, p in parameters.items()}}
-        value, *found = evaluator.run({variables[name]: array for name, array in feed.items()})
-        assert value == loss.item()
-        for (name, parameter), gradient in zip(parameters.items(), found):
-            np.testing.assert_array_equal(gradient, parameter.grad, err_msg=name)
+        assert_eager(evaluator, variables, {"idx": idx, "targets": targets}, loss, parameters)
+        for parameter in parameters.values():
             parameter.data = parameter.data - 0.1 * parameter.grad
 
 
@@ -68,7 +66,7 @@ def test_a_frozen_gpt_in_float64_passes_the_checker():
         return evaluator.run({**fixed, **{variables[n]: a for n, a in moved.items()}})[0].item()
     slopes = ad.Evaluator(ad.gradients(node, [variables[n] for n in arrays])).run(
         {**fixed, **{variables[n]: a for n, a in arrays.items()}})
-    for (name, array), slope in zip(arrays.items(), slopes):
+    for (name, array), slope in zip(arrays.items(), slopes, strict=True):
         place = np.unravel_index(np.argmax(np.abs(slope)), slope.shape)
         ends = []
         for step in (1e-6, -1e-6):
@@ -92,11 +90,8 @@ def test_a_frozen_vision_transformer_gives_the_gradients_of_the_eager_one():
     images, labels = images[::-1] * 2, labels[::-1]
     _, loss = model(images, labels)
     loss.backward()
-    value, *found = ad.Evaluator([node, *ad.gradients(node, [v[name] for name in parameters])]).run(
-        {v["images"]: images, v["labels"]: labels, **{v[n]: p.data for n, p in parameters.items()}})
-    assert value == loss.item()
-    for (name, parameter), gradient in zip(parameters.items(), found):
-        np.testing.assert_array_equal(gradient, parameter.grad, err_msg=name)
+    evaluator = ad.Evaluator([node, *ad.gradients(node, [v[name] for name in parameters])])
+    assert_eager(evaluator, v, {"images": images, "labels": labels}, loss, parameters)
 
 
 # --- every operator ---
@@ -116,7 +111,7 @@ def test_every_operator_can_be_frozen(case):
     value, *found = ad.Evaluator([node, *ad.gradients(node, variables)]).run(
         {v: x.data for v, x in zip(variables, fresh)})
     assert value == expected.item()
-    for slope, wanted in zip(found, grad(expected, fresh)):
+    for slope, wanted in zip(found, grad(expected, fresh), strict=True):
         np.testing.assert_allclose(slope, wanted.data, rtol=1e-12, atol=1e-14)
 
 

@@ -117,7 +117,7 @@ def test_a_gradient_has_the_dtype_of_its_operand(function, dtypes):
     found = ad.Evaluator(slopes).run(dict(zip((a, b), arrays)))
     leaves = [tape.Tensor(x, requires_grad=True) for x in arrays]
     (function(*leaves) ** 2).sum().backward()
-    for slope, x, eager in zip(found, arrays, leaves):
+    for slope, x, eager in zip(found, arrays, leaves, strict=True):
         assert slope.dtype == x.dtype == eager.grad.dtype
         assert slope.shape == x.shape
         np.testing.assert_allclose(slope, eager.grad, rtol=3e-3 if np.float16 in dtypes else 1e-5)

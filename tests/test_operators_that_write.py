@@ -142,5 +142,5 @@ def test_strict_changes_no_number():
         return x.grad, w.grad
     with tape.strict():
         strictly = gradients()
-    for a, b in zip(strictly, gradients()):
+    for a, b in zip(strictly, gradients(), strict=True):
         np.testing.assert_array_equal(a, b)

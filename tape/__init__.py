@@ -10,11 +10,10 @@
     tape.lazy                           the static graph over the same operators
 """
 
-from typing import Any
-
+from tape import gradcheck
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
-from tape.draw import show
-from tape.modes import enable_grad, no_grad, record_lines, strict
+from tape.show import show
+from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.ops import (
     abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div,
     dot, dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p,
@@ -36,11 +35,3 @@ __all__ = [
     "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
     "zeros_like",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use, so that `python -m tape.gradcheck` runs the module once, not twice.
-    if name == "gradcheck":
-        import importlib
-        return importlib.import_module("tape.gradcheck")
-    raise AttributeError(f"module 'tape' has no attribute {name!r}")

@@ -7,11 +7,11 @@ from typing import Any, Sequence
 import numpy as np
 
 from tape.engine import Record, caller_line
-from tape.modes import USUAL, Modes, modes
-from tape.operands import as_constant, as_result, unshared, with_floats, with_name
-from tape.plan import Plan, stand_in
+from tape.grad_mode import USUAL, Modes, modes
+from tape.promotion import as_constant, as_result, unshared, with_floats, with_name
+from tape.saved import Plan, stand_in
 from tape.primitive import Primitive
-from tape.saved import guard_of, guards_of
+from tape.mutation import guard_of, guards_of
 from tape.tensor import Tensor, from_array
 
 _PYTHON_NUMBERS = frozenset({int, float, bool})

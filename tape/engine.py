@@ -24,7 +24,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from tape import saved
+from tape import mutation
 from tape.kernels import HALF, broadcasts_to, sum_dtype, unbroadcast, zero_where_undefined
 
 _next_position = itertools.count().__next__
@@ -48,7 +48,7 @@ class Record:
     shape, dtype : of the result; the gradient that arrives here has both.
     kind : the result's type: np.ndarray, or a NumPy scalar type, which implies shape and dtype.
     position : grows with every operation, so a record's parents always have smaller ones.
-    guards : what kept arrays were, where something else can write to them; see ``tape/saved.py``.
+    guards : what kept arrays were, where something else can write to them; see ``tape/mutation.py``.
     call : while tracing, the operands that no parent makes and the attributes (axis, ...), which
         with `parents` are the whole call; see `tape.lazy.from_tape`. Otherwise None.
     line : "file:line" where it was recorded, where `record_lines` was on.
@@ -143,7 +143,7 @@ def walk(roots: dict, *, targets: set | None = None, lift: Callable | None = Non
             elif record.retained is not None and targets is None:      # grad() touches no .grad
                 retained.append((record.retained, np.array(g)))
             if record.guards is not None:
-                saved.check(record)
+                mutation.check(record)
             if type(g) is _ndarray and not g.ndim:
                 g = g[()]
             _pull(record, g, lift, useful, cotangents)
@@ -311,7 +311,7 @@ def carefully(rule: Callable, record: Record, g, args: tuple) -> Any:
     """Call a rule of a user's, which may write to its g, but not to what the tape keeps."""
     try:
         own = np.array(g) if type(g) is _ndarray else g
-        return rule(own, *saved.read_only(args))
+        return rule(own, *mutation.read_only(args))
     except ValueError as error:
         if "read-only" not in str(error):
             raise

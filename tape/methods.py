@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from tape import ops
-from tape.operands import plain
+from tape.promotion import plain
 
 if TYPE_CHECKING:
     from tape.tensor import Tensor

@@ -37,8 +37,8 @@ import numpy as np
 
 from tape.engine import carefully
 from tape.kernels import sum_dtype
-from tape.plan import Plan
-from tape.saved import read_only
+from tape.saved import Plan
+from tape.mutation import read_only
 
 # NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
 NUMPY_FUNCTIONS: dict[Callable, Callable] = {}

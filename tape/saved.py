@@ -1,138 +1,122 @@
-"""Whether what the tape keeps is still what it was.
-
-A derivative rule runs long after its operator, on arrays that were kept for it. This stands between
-it and a wrong number:
-
-* What was computed cannot be written to: ``t.data`` and ``np.asarray(t)`` are read-only there.
-* What the caller gave as an operand and what a rule asks for is copied.
-* A leaf's own array must stay writable, since that is how an optimiser works, and is too large to be
-  copied at every use. It gets a `Guard`. As long as the Tensor alone holds the array, nobody can
-  change it. Before it is handed out, by ``t.data`` or ``np.asarray(t)``, its checksum is taken, and
-  compared before a rule uses it. So it does not matter how it is changed: ``t.data -= step``,
-  ``t.data[0] = 1``, ``out=``. Where somebody else holds the array when it is recorded, by an older
-  name or a view, the checksum is taken at once.
-
-What an operator of a user's is given, forwards or backwards, is read-only. Raw pointers, weak
-references to ``t.data``, and ``.base`` or ``flags.writeable = True`` of a read-only array are beyond
-this.
-
-A training loop reads ``t.data`` after its backward, when no record is left, and so pays nothing.
-"""
+"""What an operation keeps for its derivative rules, and how that is picked from its values."""
 
 from __future__ import annotations
 
-import sys
-import weakref
-import zlib
-from typing import TYPE_CHECKING, Any, Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from tape.engine import Record
+    from tape.primitive import Primitive
 
-_SMALL = 4096        # bytes
+ZERO = np.zeros(16, np.uint8)    # what every stand-in shows, whatever its dtype
 
 
-class Guard:
-    """Tells whether an array that records keep was changed.
+@lru_cache(maxsize=4096)
+def _zeros_without_memory(shape: tuple, dtype: np.dtype) -> np.ndarray:
+    stand_in: np.ndarray = np.ndarray(shape, dtype, buffer=ZERO, strides=(0,) * len(shape))
+    stand_in.flags.writeable = False
+    return stand_in
+
+
+def stand_in(x) -> np.ndarray:
+    """A read-only array of x's shape and dtype that holds one zero, however large the shape."""
+    if not hasattr(x, "dtype"):
+        x = np.asarray(x)
+    return _zeros_without_memory(x.shape, x.dtype)
+
+
+class Plan:
+    """What one operator keeps and calls, given which of its inputs want a gradient.
+
+    At recording time the operator's values are laid out in a row, ``inputs, out, attributes,
+    residuals, stand-ins``, and each rule's arguments are picked from it by position. For `div`, whose
+    rules are ``lambda g, y: ...`` and ``lambda g, out, y: ...``, with both inputs wanted:
+
+        row      [x, y, out]
+        sources  [[1], [2, 1]]                     where each rule's arguments stand in it
+        pick     lambda v: ((v[1],), (v[2], v[1]))
+        kept     [1]                               the inputs among them: y
+
+    An operator with ``*arrays`` has the tuple of them in the place of x and y. `kept` is None where
+    all inputs are kept, as by a fused operator.
 
     Attributes
     ----------
-    array : what is kept.
-    before : its shape, strides, dtype and checksum when it was last surely unchanged; None while
-        nobody but its Tensor and the tape has it.
+    indices, rules : of the inputs that want a gradient.
+    one_by_one : whether each input's rule is simply called.
+    likes : where those values stand in the row of which a rule wants a stand-in.
+    looks_further : whether a rule asks for anything behind ``out`` in the row.
     """
 
-    __slots__ = ("array", "before", "__weakref__")
+    __slots__ = ("operator", "joint", "elementwise", "ours", "one_by_one", "indices", "rules",
+                 "sources", "pick", "likes", "kept", "names", "looks_further")
 
-    def __init__(self, array: np.ndarray, known_elsewhere: bool):
-        self.array = array
-        self.before: tuple | None = None
-        if known_elsewhere:
-            self.seal()
+    def __init__(self, operator: Primitive, indices: list[int]):
+        self.operator = operator
+        self.joint = operator.joint
+        self.elementwise = operator.elementwise
+        self.ours = operator.ours
+        self.one_by_one = not operator.joint and operator.scatter is None
+        self.indices = indices
+        self.rules = [operator.rules[i] for i in indices]
+        layout = list(operator.layout)
+        names = [operator.needs[i] for i in indices]
+        likes = sorted({n for needs in names for n in needs if n.startswith("like_")})
+        self.likes = [layout.index(name[len("like_"):]) for name in likes]
+        layout += likes
+        self.sources = [[layout.index(n) for n in needs] for needs in names]
+        # Fused operators also keep what running their composed definition again takes.
+        tail = [] if operator.composed is None else [len(layout), len(layout) + 1]
+        self.pick = _picker(self.sources, tail)
+        self.looks_further = any(s > len(operator.inputs) for source in self.sources
+                                 for s in source) or bool(tail) or operator.variadic
+        kept = sorted({s for source in self.sources for s in source if s < len(operator.inputs)})
+        self.kept = None if tail or operator.variadic and kept else kept
+        self.names = [[layout[s] for s in source] for source in self.sources]
+        self.names += [list(operator.inputs)] if tail else []
 
-    def seal(self) -> None:
-        """Note what the array is, before somebody gets hold of it."""
-        if self.before is None:
-            self.before = _state(self.array)
+    def named(self, saved: Iterable) -> list[tuple[str, Any]]:
+        """The single values in what a record saved, each with a name for it."""
+        found = []
+        for names, args in zip(self.names, saved):
+            for name, value in zip(names, args):
+                if not name.startswith("like_"):
+                    found += [(name, v) for v in (value if isinstance(value, tuple) else (value,))]
+        return found
 
-    def broken(self) -> bool:
-        """Whether the array is no longer what it was."""
-        return self.before is not None and self.before != _state(self.array)
+    def describe(self, index: int) -> str:
+        """Where the rule for one input stands in the source."""
+        code = getattr(self.rules[0 if self.joint else self.indices.index(index)], "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code else self.operator.name
+
+    def lifted(self, record, lift: Callable) -> list[tuple]:
+        """The saved arguments with inputs and result put back on the tape, as Tensors."""
+        inputs = len(self.operator.inputs)
+
+        def one(value: Any, owner: Any) -> Any:
+            return value if owner is None else lift(value, owner)
+
+        def on_tape(source: int, value: Any) -> Any:
+            if source == inputs:
+                return one(value, record)
+            if source > inputs:
+                return value
+            if self.operator.variadic:
+                return tuple(map(one, value, record.parents))
+            return one(value, record.parents[source])
+
+        return [tuple(map(on_tape, source, args))
+                for source, args in zip(self.sources, record.saved)]
 
 
-def _state(array: np.ndarray) -> tuple:
-    return array.shape, array.strides, array.dtype, checksum(array)     # the first three are settable
+def _picker(sources: list[list[int]], tail: list[int]) -> Callable:
+    """A function from the row of values to what is saved: a tuple of arguments per rule.
 
-
-def guard_of(tensor: Any, here: int) -> Guard:
-    """The guard of a leaf's array, to which the caller holds `here` references besides the Tensor's.
-
-    It is one for all records until the array is handed out.
+    Written out as an expression, say ``lambda v: ((v[1],), (v[0],))``, since it runs at every
+    recorded operation and a loop would take a quarter of the time that recording takes.
     """
-    guard = None if tensor._guard is None else tensor._guard()
-    if guard is None or guard.before is not None:
-        known_elsewhere = _references(tensor) > _ALONE + here      # before there is one more
-        guard = Guard(tensor._data, known_elsewhere)
-        tensor._guard = weakref.ref(guard)
-    return guard
-
-
-def _references(holder: Any) -> int:
-    """How many references there are to an array that an object holds. Views refer to it too."""
-    return sys.getrefcount(holder._data)
-
-
-class _Holder:
-    def __init__(self) -> None:
-        self._data = np.zeros(2)
-
-
-# What the count is where there is no other; it depends on the version of Python.
-_ALONE = _references(_Holder())
-
-
-def checksum(array: np.ndarray) -> Any:
-    """Equal for equal bytes; different for different ones, but for a chance of 2^-32 in large arrays.
-
-    A small array is its own checksum.
-    """
-    if array.nbytes <= _SMALL:
-        return array.tobytes()
-    return zlib.crc32(array.ravel("K").data)       # "K": in the order of memory, without a copy
-
-
-def check(record: Record) -> None:
-    """Refuse a record of which a kept array was changed since.
-
-    Raises
-    ------
-    RuntimeError
-    """
-    for name, guard in record.guards or ():
-        if guard.broken():
-            place = f" (recorded at {record.line})" if record.line else ""
-            raise RuntimeError(
-                f"{record.name}{place}: its {record.plan.operator.input_name(name)}, of shape "
-                f"{guard.array.shape}, was changed in place after this operation recorded it, so its "
-                f"gradient would be wrong. Call backward() before the update, or give the tensor a new "
-                f"array: t.data = t.data + change.")
-
-
-def guards_of(named: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Guard], ...]:
-    """Sealed guards on those values that are arrays; a NumPy scalar cannot be changed."""
-    return tuple((name, Guard(value, True)) for name, value in named if type(value) is np.ndarray)
-
-
-def read_only(values: Iterable) -> list:
-    """Values, of which arrays (also in tuples) become views that cannot be written to."""
-    found = []
-    for value in values:
-        if type(value) is np.ndarray:
-            value = value.view()
-            value.flags.writeable = False
-        elif isinstance(value, tuple):
-            value = tuple(read_only(value))
-        found.append(value)
-    return found
+    rows = ["(" + "".join(f"v[{i}], " for i in source) + ")" for source in sources]
+    rows += [f"v[{i}]" for i in tail]
+    return eval("lambda v: (" + "".join(row + ", " for row in rows) + ")")

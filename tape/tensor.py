@@ -3,7 +3,7 @@
 This file is the class itself and how it behaves in Python. How an operator runs on it is in
 ``tape/dispatch.py``; what the operators compute is in ``tape/ops``, and ``tape/methods.py`` makes
 methods of them; how gradients find their way back is in ``tape/engine.py``; how NumPy's own functions
-reach our operators is in ``tape/border.py``.
+reach our operators is in ``tape/numpy_protocol.py``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from tape import border
+from tape import numpy_protocol
 from tape.engine import Record, walk
 from tape.methods import Methods
-from tape.modes import modes
-from tape.operands import as_new_array
+from tape.grad_mode import modes
+from tape.promotion import as_new_array
 from tape.primitive import STOP_GRADIENT
 
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
@@ -67,7 +67,7 @@ class Tensor(Methods):
     # --- the array, its gradient, its place on the tape ---
 
     # _writable: made by hand, rather than computed. _guard: of the array, for the records that keep
-    # it; see ``tape/saved.py``. A value without axes is kept as a NumPy scalar, on
+    # it; see ``tape/mutation.py``. A value without axes is kept as a NumPy scalar, on
     # which arithmetic is ten times as fast as on an array, until somebody asks for the array.
 
     @property
@@ -301,10 +301,10 @@ class Tensor(Methods):
     # --- the border to NumPy ---
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        return border.call_ufunc(ufunc, method, inputs, kwargs)
+        return numpy_protocol.call_ufunc(ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function, types, args, kwargs):
-        return border.call_function(function, args, kwargs)
+        return numpy_protocol.call_function(function, args, kwargs)
 
 
 def from_array(data: Any, record: Record | None = None) -> Tensor:

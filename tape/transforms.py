@@ -7,8 +7,8 @@ from typing import Any, Sequence
 import numpy as np
 
 from tape.engine import walk
-from tape.modes import enable_grad
-from tape.operands import plain
+from tape.grad_mode import enable_grad
+from tape.promotion import plain
 from tape.primitive import IDENTITY
 from tape.tensor import Tensor, lift
 

@@ -23,7 +23,7 @@ import pytest
 
 import nn
 from tape import Tensor, grad, no_grad, primitive
-from tape.catalogue import Case
+from tape.gradcheck.cases import Case
 from tape.gradcheck import gradcheck
 
 ROOT = Path(__file__).resolve().parents[1]

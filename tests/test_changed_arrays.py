@@ -11,7 +11,7 @@ import pytest
 
 import tape
 from tape import Tensor, grad, ops
-from tape import saved
+from tape import mutation
 from tests.checks import leaf
 
 SIZES = [3, 1000, 5000]          # a small array, and two larger ones
@@ -97,7 +97,7 @@ def test_a_training_loop_takes_no_checksum(monkeypatch):
     def refuse(array):
         raise AssertionError("a checksum was taken")
     w, b = leaf(np.ones((40, 40))), leaf(np.ones(40))
-    monkeypatch.setattr(saved, "checksum", refuse)
+    monkeypatch.setattr(mutation, "checksum", refuse)
     for _ in range(3):
         w.grad = b.grad = None
         h = w @ (w * w) + b
@@ -258,21 +258,21 @@ def test_a_cotangent_is_not_the_gradient_itself():
 def test_a_checksum_tells_any_two_arrays_apart(n, dtype):
     rng = np.random.default_rng(n)
     x = rng.integers(0, 100, n).astype(dtype)
-    assert saved.checksum(x) == saved.checksum(x.copy())
+    assert mutation.checksum(x) == mutation.checksum(x.copy())
     for _ in range(30):
         other = x.copy()
         i, j = rng.integers(0, n, 2)
         other[[i, j]] = other[[j, i]]
-        assert (saved.checksum(other) == saved.checksum(x)) == bool((other == x).all())
+        assert (mutation.checksum(other) == mutation.checksum(x)) == bool((other == x).all())
         other = x.copy()
         other[i] += 1
-        assert saved.checksum(other) != saved.checksum(x)
+        assert mutation.checksum(other) != mutation.checksum(x)
 
 
 def test_references_are_counted_right():
     x = Tensor(values(3), requires_grad=True)
-    assert saved.guard_of(x, 0).before is None
+    assert mutation.guard_of(x, 0).before is None
     alias = x.data[1:]
-    assert saved.guard_of(x, 0).before is not None
+    assert mutation.guard_of(x, 0).before is not None
     del alias
-    assert saved.guard_of(x, 0).before is None
+    assert mutation.guard_of(x, 0).before is None

@@ -7,7 +7,7 @@ import nn
 import tape
 import tape.lazy as ad
 from tape import Tensor, grad, no_grad
-from tape.catalogue import CASES
+from tape.gradcheck.cases import CASES
 from tests.checks import leaf
 from tests.lazy_checks import assert_eager
 

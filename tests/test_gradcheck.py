@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import tape
-import tape.catalogue
 from tape import ops
-from tape.gradcheck import gradcheck, main, worst_error
+from tape.gradcheck import cases, gradcheck, worst_error
+from tape.gradcheck.__main__ import main
 from tests.checks import run_python
 
 X = np.array([[0.5, -1.5, 2.0], [1.25, 0.75, -0.25]])
@@ -30,7 +30,7 @@ def test_a_rule_wrong_by_a_thousandth_is_rejected():
     assert "the derivative is wrong" in str(caught.value)
 
 
-@pytest.mark.parametrize("case", tape.catalogue.CASES[:8], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cases.CASES[:8], ids=lambda case: case.name)
 def test_a_thousandth_is_rejected_for_each_of_the_eight(case):
     # The forward is the operator's own; all of its gradients come out a thousandth too large.
     stretch = tape.primitive(lambda x, /: x * 1.0, lambda g: g * 1.001)
@@ -166,17 +166,17 @@ def test_the_command_prints_the_table_and_passes():
     assert run.returncode == 0
     assert run.stderr == ""
     lines = run.stdout.splitlines()
-    for name in tape.catalogue.EIGHT:
+    for name in cases.EIGHT:
         (line,) = [line for line in lines if line.startswith(f"* {name} ")]
         assert line.endswith("pass")
-    assert sum(line.endswith("pass") for line in lines) == len(tape.catalogue.CASES)
-    assert lines[-1].startswith(f"{len(tape.catalogue.CASES)} passed, 0 failed")
+    assert sum(line.endswith("pass") for line in lines) == len(cases.CASES)
+    assert lines[-1].startswith(f"{len(cases.CASES)} passed, 0 failed")
 
 
 def test_main_returns_one_and_names_what_failed(monkeypatch, capsys):
-    cases = [tape.catalogue.case("fine", ops.exp, (2,)),
-             tape.catalogue.case("bent", wrong_by_a_thousandth, (2,))]
-    monkeypatch.setattr(tape.catalogue, "CASES", cases)
+    made_up = [cases.case("fine", ops.exp, (2,)),
+               cases.case("bent", wrong_by_a_thousandth, (2,))]
+    monkeypatch.setattr(cases, "CASES", made_up)
     assert main([]) == 1
     printed = capsys.readouterr().out
     assert "1 passed, 1 failed: bent" in printed
@@ -184,7 +184,7 @@ def test_main_returns_one_and_names_what_failed(monkeypatch, capsys):
 
 
 def test_main_returns_zero_when_all_pass(monkeypatch, capsys):
-    monkeypatch.setattr(tape.catalogue, "CASES", [tape.catalogue.case("fine", ops.exp, (2,))])
+    monkeypatch.setattr(cases, "CASES", [cases.case("fine", ops.exp, (2,))])
     assert main() == 0
     assert "1 passed, 0 failed" in capsys.readouterr().out
 

@@ -149,3 +149,16 @@ def test_a_users_forward_cannot_write_to_what_is_fed():
     with pytest.raises(ValueError, match="read-only"):
         ad.Evaluator([operator(x), x * 1.0]).run({x: fed})
     np.testing.assert_array_equal(fed, [3, 1])
+
+
+def test_contributions_in_float16_are_added_up_in_float32():
+    rng = np.random.default_rng(0)
+    x = tape.Tensor(rng.standard_normal(200).astype(np.float16), requires_grad=True)
+    c, d, e = rng.standard_normal((3, 200)).astype(np.float16)
+
+    def function(x):
+        return (x * c).sum() + (x * d).sum() + ((x + x) * e).sum()
+    node, (v,) = ad.trace(function, [x])
+    function(x).backward()
+    (slope,) = ad.Evaluator(ad.gradients(node, [v])).run({v: x.data})
+    np.testing.assert_array_equal(slope, x.grad)

@@ -6,7 +6,7 @@ import pytest
 import tape
 import tape.lazy as ad
 from tape import Tensor, grad
-from tape.catalogue import CASES
+from tape.gradcheck.cases import CASES
 from tape.fused import Fused
 from tests.checks import differences
 

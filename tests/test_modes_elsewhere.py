@@ -9,7 +9,7 @@ import pytest
 
 import tape
 from tape import enable_grad, no_grad
-from tape.modes import USUAL, modes
+from tape.grad_mode import USUAL, modes
 from tests.checks import leaf, recording
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import tape
 from tape import Tensor, grad, ops
-from tape.catalogue import CASES, DEFINITIONS
+from tape.gradcheck.cases import CASES, DEFINITIONS
 from tape.fused import Fused
 from tape.gradcheck import gradcheck
 from tape.primitive import NUMPY_FUNCTIONS, Primitive

@@ -7,7 +7,7 @@ import pytest
 
 import tape
 from tape import Tensor, grad, no_grad
-from tape.catalogue import case, positive
+from tape.gradcheck.cases import case, positive
 from tape.gradcheck import gradcheck
 from tape.primitive import NUMPY_FUNCTIONS, joint_derivative
 from tests.checks import added_at, check_op, leaf

@@ -15,7 +15,7 @@ from typing import Any
 
 from tape import ops
 from tape.lazy.evaluator import Evaluator
-from tape.lazy.freeze import from_tape, trace, tracing
+from tape.lazy.trace import from_tape, trace, tracing
 from tape.lazy.gradients import gradients, topological_sort
 from tape.lazy.node import NOT_ON_NODES, Node, Op, Variable, placeholder
 from tape.lazy.operators import (
@@ -23,7 +23,7 @@ from tape.lazy.operators import (
     expand_as_3d, gelu, greater, layernorm, log, log_softmax, matmul, matmul_layernorm,
     matmul_softmax, mean, mul, mul_by_const, neg, ones_like, power, relu, reshape, softmax, sqrt, sub,
     sum_op, tanh, transpose, where, zeros_like)
-from tape.lazy.picture import show
+from tape.lazy.show import show
 
 __all__ = [
     "Evaluator", "Node", "Op", "Variable", "from_tape", "gradients", "placeholder", "show",

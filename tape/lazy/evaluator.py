@@ -8,8 +8,8 @@ import numpy as np
 
 from tape.lazy.gradients import topological_sort
 from tape.lazy.node import Node, Variable, as_nodes
-from tape.lazy.planner import Plan, make_plan
-from tape.operands import retold
+from tape.lazy.schedule import Plan, make_plan
+from tape.promotion import retold
 from tape.tensor import Tensor
 
 

@@ -16,7 +16,7 @@ from tape.fused import Fused
 from tape.lazy.composites import kernel_gradient
 from tape.lazy.node import (
     REQUIRED, BuiltIn, Node, as_node, as_python, constant, is_comparison, is_none, is_number, is_weak)
-from tape.operands import as_floats
+from tape.promotion import as_floats
 from tape.ops import arithmetic, reductions
 from tape.primitive import Primitive
 
@@ -134,8 +134,6 @@ def _fitting(op: TapeOp, part: Any, node: Node, i: int, output_grad: Node) -> No
     part, x, elementwise = as_node(part), node.inputs[i], op.operator.elementwise
     if elementwise and not _zero_wherever(part, output_grad):
         part = arithmetic.zero_where_undefined(part, output_grad)
-    if elementwise and part is output_grad and all(other is x for other in node.inputs):
-        return part                 # no other input broadcasts or widens it
     return reductions.sum_to_like(part, x)
 
 
@@ -162,8 +160,6 @@ def _forward_of(operator: Primitive, weak: frozenset[int] = frozenset()) -> Call
     """
     forward = operator.forward if operator.ours else operator.on_numpy     # see `Primitive.ours`
     mixes = operator.differentiable and (operator.variadic or sum(map(bool, operator.rules)) > 1)
-    if operator is ops.neg:               # of booleans too, for 1 - mask is the sum of -mask and 1
-        return lambda x: -(x + 0 if getattr(x, "dtype", None) == bool else x)
     if isinstance(operator, Fused) or not mixes:
         return operator.on_arrays if operator.residuals else forward
 

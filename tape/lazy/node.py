@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tape import border, ops
+from tape import numpy_protocol, ops
 from tape.lazy.order import Behind, sort_from
 from tape.ops import arithmetic
 from tape.primitive import NUMPY_FUNCTIONS
@@ -89,7 +89,7 @@ class BuiltIn(Op):
     """An Op of ours: copied and pickled by its name in ``tape/lazy/operators.py``.
 
     `compute` is there for programs that evaluate a graph node by node; an `Evaluator` plans calls of
-    tape's operators themselves (``tape/lazy/planner.py``).
+    tape's operators themselves (``tape/lazy/schedule.py``).
     """
 
     def gradient(self, node: Node, output_grad: Node) -> list[Node]:
@@ -255,7 +255,7 @@ class Node:
 
 def _ours(function: Callable) -> Callable:
     if function not in NUMPY_FUNCTIONS:
-        raise TypeError(f"numpy.{function.__name__} has no operator here. " + border.advice(
+        raise TypeError(f"numpy.{function.__name__} has no operator here. " + numpy_protocol.advice(
             function.__name__, plain_values="Evaluator([node]).run({...})"))
     return NUMPY_FUNCTIONS[function]
 

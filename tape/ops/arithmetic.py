@@ -30,7 +30,11 @@ div = primitive(np.divide,
                 lambda g, out, y: -g * out / y,       # d(x/y)/dy = -x/y^2 = -out/y
                 name="div", doc="x / y, elementwise.")
 
-neg = primitive(np.negative, lambda g: -g, name="neg", doc="-x, elementwise.")
+
+@derivative(lambda g: -g, numpy=np.negative, elementwise=True)
+def neg(x, /):
+    """-x, elementwise; booleans count as 0 and 1, as in 1 - x."""
+    return -x if getattr(x, "dtype", None) != bool else 0 - x
 
 
 # --- powers ---

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tape import kernels
-from tape.plan import stand_in
+from tape.saved import stand_in
 from tape.primitive import derivative, implements, joint_derivative
 
 

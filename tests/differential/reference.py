@@ -197,8 +197,17 @@ def _root(x):
     return chosen(tiny, np.zeros(x.shape), sqrt(chosen(tiny, np.ones(x.shape), x)))
 
 
+def _peak(x, axis, among=True):
+    """The largest element with its derivatives: what is left of the others cancels nothing."""
+    values = np.where(among, x.value, -np.inf)
+    largest = np.equal(values, np.max(values, axis=axis, keepdims=True))
+    share = largest / np.sum(largest, axis=axis, keepdims=True)        # of those that tie the mean
+    return linear(lambda a: np.sum(times(share, a), axis=axis, keepdims=True), x)
+
+
 def logsumexp(x, axis=None, keepdims=False):
-    peak = np.max(value_of(x), axis=axis, keepdims=True)
+    x = jet(x)
+    peak = _peak(x, axis)
     total = log(sum(exp(sub(x, peak)), axis, True))
     out = added(total, peak)
     return out if keepdims else squeeze(out, axis)
@@ -231,7 +240,8 @@ def causal_attention(q, k, v, scale=None):
     scores = scaled(matmul(q, swapaxes(k, -1, -2)), scale)
     queries, keys = scores.shape[-2:]
     seen = np.tril(np.ones((queries, keys), bool), keys - queries)
-    weights = scaled(exp(sub(scores, np.max(scores.value, axis=-1, keepdims=True))), seen)
+    peak = _peak(scores, -1, seen)
+    weights = scaled(exp(sub(chosen(seen, scores, peak), peak)), seen)
     return matmul(div(weights, sum(weights, -1, True)), v)
 
 

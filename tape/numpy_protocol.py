@@ -15,7 +15,7 @@ import numpy as np
 
 from tape import ops
 from tape.ops.arithmetic import COMPARISONS
-from tape.operands import plain
+from tape.promotion import plain
 from tape.primitive import NUMPY_FUNCTIONS
 
 # Functions of the values alone: no derivative to lose, so they work on the array.

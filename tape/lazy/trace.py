@@ -6,11 +6,11 @@ from typing import Any, Callable, Iterable, Mapping
 
 import numpy as np
 
-from tape import saved
+from tape import mutation
 from tape.engine import Record
 from tape.lazy.kinds import op_of
 from tape.lazy.node import Node, Variable, as_node, constant
-from tape.modes import enable_grad, mode
+from tape.grad_mode import enable_grad, mode
 from tape.primitive import STOP_GRADIENT
 from tape.tensor import Tensor
 
@@ -224,7 +224,7 @@ class _Given:
 
     def check_unchanged(self, variable: Variable, array: Any) -> None:
         """Refuse an input that had other values at another use, since a variable has one."""
-        state = saved.checksum(np.asarray(array, np.float64))      # integers may have become floats
+        state = mutation.checksum(np.asarray(array, np.float64))      # integers may have become floats
         if self._states.setdefault(variable, state) != state:
             raise RuntimeError(f"from_tape: the input {variable.name} was changed in place during the "
                                f"run, between two uses. Compute a new array instead.")
@@ -267,7 +267,7 @@ def _recorded_constants(record: Record) -> list[Record]:
 
 
 def _operands(record: Record, made: dict[Any, Node], given: _Given) -> list[Node]:
-    saved.check(record)
+    mutation.check(record)
     operands = []
     for parent, operand in zip(record.parents, record.call[0]):
         if type(parent) is Record:
@@ -292,7 +292,7 @@ def _leaf(value: Any, array: Any, made: dict[Any, Node], given: _Given) -> Node:
     array = np.asarray(array)
     if isinstance(value, (list, tuple)):
         return as_node(array.tolist())
-    key = (_memory_key(value), array.dtype, array.shape, saved.checksum(array))
+    key = (_memory_key(value), array.dtype, array.shape, mutation.checksum(array))
     if key not in made:
         made[key] = constant(array)
     return made[key]

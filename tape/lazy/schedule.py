@@ -13,8 +13,8 @@ from tape.lazy.composites import Composite, KernelGradient, fitted
 from tape.lazy.kinds import TapeOp, WithNumber, op_of
 from tape.lazy.node import Constant, Node, Op, Variable, is_weak
 from tape.lazy.order import sort_from
-from tape.operands import unshared
-from tape.plan import stand_in
+from tape.promotion import unshared
+from tape.saved import stand_in
 from tape.primitive import IDENTITY, Primitive
 
 

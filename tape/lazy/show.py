@@ -6,7 +6,7 @@ from typing import Any, Iterable
 
 import numpy as np
 
-from tape.draw import table
+from tape.show import table
 from tape.lazy.gradients import topological_sort
 from tape.lazy.node import Constant, Node, Variable
 

@@ -1,7 +1,4 @@
-"""The gradient checker: derivatives against differences, for your functions and for our operators.
-
-``gradcheck(fn, inputs)`` checks a function; ``python -m tape.gradcheck`` checks every operator
-listed in ``tape/catalogue.py`` and prints a table.
+"""Derivatives against differences.
 
 For L = sum(r * fn(x)) with a fixed random r, the derivative that the tape gives is compared with
 
@@ -12,15 +9,11 @@ element by element, in float64. Its error is about h^2 L'''/6 + 1e-16 L/h, small
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import sys
-import types
 from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tape.modes import enable_grad, no_grad
+from tape.grad_mode import enable_grad, no_grad
 from tape.tensor import Tensor
 from tape.transforms import grad
 
@@ -166,46 +159,3 @@ def _explain(fn, arrays, order, step, seed, worst: Worst, tolerance: float) -> s
 
 def _as_tuple(value: Any) -> tuple:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
-def main(argv: Sequence[str] = ()) -> int:
-    """Check every operator, or those named, and print the table. Returns 1 if one fails."""
-    from tape.catalogue import CASES, EIGHT
-
-    parser = argparse.ArgumentParser(prog="python -m tape.gradcheck", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("operators", nargs="*", help="names to check (default: all)")
-    wanted = parser.parse_args(argv).operators
-    known = {case.operator for case in CASES}
-    for name in wanted:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            parser.error(f"unknown operator {name!r}{hint}")
-    chosen = [case for case in CASES if not wanted or case.operator in wanted]
-    print("derivatives against central differences in float64; a pass is 1e-6 or less, relative\n")
-    print(f"  {'operator':<28}{'1st order':>12}{'2nd order':>12}")
-    failed = []
-    for case in chosen:
-        errors = [worst_error(case.function, case.inputs(), order).error for order in (1, 2)]
-        passed = all(error <= 1e-6 for error in errors)
-        failed += [] if passed else [case.name]
-        star = "*" if case.name in EIGHT else " "
-        print(f"{star} {case.name:<28}{errors[0]:>12.1e}{errors[1]:>12.1e}   "
-              f"{'pass' if passed else 'FAIL'}")
-    print(f"\n{len(chosen) - len(failed)} passed, {len(failed)} failed"
-          f"{': ' + ', '.join(failed) if failed else ''}    (* the eight of the README)")
-    return 1 if failed else 0
-
-
-class _Callable(types.ModuleType):
-    """``tape.gradcheck`` is this module for ``python -m`` and the function for everybody else."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> bool:
-        return gradcheck(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _Callable
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tape.engine import Record
-from tape.plan import ZERO
+from tape.saved import ZERO
 from tape.tensor import Tensor
 
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
@@ -16,26 +16,25 @@ if __name__ == "__main__":     # one token at a time is little work: see train.p
         os.environ.setdefault(name, "1")
 
 import nn
-from nn.command_line import COUNT, SEED, Parser, number, run, user_input
+from nn.jobs.command_line import run, user_input
+from nn.jobs.flags import Parser, flag
 
 FOLDER = Path("checkpoints")
 
 
-def parser() -> Parser:
-    p = Parser("generate.py", "Continue a text, token by token, with a trained model.",
-               text_flag="--prompt")
-    p.add_argument("--checkpoint", type=Path, metavar="PATH",
-                   help=f"a file that train.py wrote (default: the newest in {FOLDER}{os.sep})")
-    p.add_argument("--prompt", metavar="TEXT", help="the beginning (default: one that suits the model)")
-    p.add_argument("--max-new-tokens", type=COUNT, default=200, metavar="N", help="length, at most")
-    p.add_argument("--temperature", type=number(float, 0), default=0.8, metavar="T",
-                   help="0: always the likeliest token; 1: as the model believes; above: wilder")
-    p.add_argument("--top-k", type=COUNT, metavar="K", help="only the K likeliest tokens take part")
-    p.add_argument("--seed", type=SEED, default=0, metavar="S", help="the same seed, the same text")
-    return p
+@dataclass(frozen=True)
+class Flags:
+    checkpoint: Path | None = flag(
+        f"a file that train.py wrote (default: the newest in {FOLDER}{os.sep})", metavar="PATH")
+    prompt: str | None = flag("the beginning (default: one that suits the model)", metavar="TEXT")
+    max_new_tokens: int = flag("length, at most", 200, low=1, metavar="N")
+    temperature: float = flag("0: always the likeliest token; 1: as the model believes; above: wilder",
+                              0.8, low=0, metavar="T")
+    top_k: int | None = flag("only the K likeliest tokens take part", low=1, metavar="K")
+    seed: int = flag("the same seed, the same text", 0, low=0, metavar="S")
 
 
-def write_text(o: argparse.Namespace) -> None:
+def write_text(o: Flags) -> None:
     """Print the prompt and what the model makes of it, as it makes it."""
     with user_input():
         path = o.checkpoint or newest()
@@ -71,8 +70,13 @@ def newest() -> Path:
                                 f"--checkpoint") from error
 
 
+def parser() -> Parser:
+    return Parser("generate.py", Flags, "Continue a text, token by token, with a trained model.",
+                  text_flag="--prompt")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Generate; returns the exit status: 0, or 2 for a mistake of the user's."""
+    """Generate; returns the exit status: 0, or 2 for a mistake in the arguments or the file."""
     arguments = sys.argv[1:] if argv is None else argv
     return run("generate.py", lambda: write_text(parser().parse(arguments)))
 

@@ -3,22 +3,27 @@
 Built from tape's public names only.
 """
 
-from nn.activation import GELU, ReLU
-from nn.attention import MultiHeadAttention, causal_mask, padding_mask
-from nn.checkpoint import (
+from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
+from nn.generation.sampling import generate, sample
+from nn.layers.activation import GELU, ReLU
+from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
+from nn.layers.containers import ModuleList, Sequential
+from nn.layers.dropout import Dropout
+from nn.layers.feed_forward import FeedForward
+from nn.layers.linear import Embedding, Linear
+from nn.layers.module import Module, evaluating
+from nn.layers.norm import LayerNorm
+from nn.layers.parameter import Parameter
+from nn.layers.patches import PatchEmbedding
+from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from nn.layers.transformer import TransformerBlock
+from nn.models.gpt import GPT, GPTConfig
+from nn.models.vision import VisionConfig, VisionTransformer, predict
+from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
-from nn.dropout import Dropout
-from nn.gpt import GPT, GPTConfig
-from nn.linear import Embedding, Linear
-from nn.module import Module, ModuleList, Parameter, Sequential, evaluating
-from nn.norm import LayerNorm
-from nn.optim import SGD, AdamW, clip_grad_norm, decay_groups
-from nn.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
-from nn.sampling import generate, sample
-from nn.schedule import warmup_cosine
-from nn.text import CharTokenizer, Tokenizer, WordTokenizer
-from nn.transformer import FeedForward, TransformerBlock
-from nn.vision import PatchEmbedding, VisionConfig, VisionTransformer, predict
+from nn.training.clip import clip_grad_norm
+from nn.training.optim import SGD, AdamW, decay_groups
+from nn.training.schedule import warmup_cosine
 from tape import cross_entropy
 
 __all__ = [

@@ -22,13 +22,13 @@ class Modes(NamedTuple):
     tracing: bool = False      # tape.lazy.tracing
 
 
-USUAL = Modes()                # what most operations run in, told by its identity
-_same = {USUAL: USUAL}         # equal modes are one object
+DEFAULT = Modes()              # recognised by its identity
+_same = {DEFAULT: DEFAULT}         # equal modes are one object
 
 # A context variable, not a global: each thread and each asyncio task has its own value. One for all
 # modes, since it is read at every operation.
-modes: ContextVar[Modes] = ContextVar("modes", default=USUAL._replace(lines=True) if os.environ.get(
-    "TAPE_RECORD_LINES", "0") not in ("", "0") else USUAL)
+modes: ContextVar[Modes] = ContextVar("modes", default=DEFAULT._replace(lines=True) if os.environ.get(
+    "TAPE_RECORD_LINES", "0") not in ("", "0") else DEFAULT)
 
 # For each block entered and not left: its manager, and what its mode was outside.
 _outside: ContextVar[tuple] = ContextVar("outside", default=())

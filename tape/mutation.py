@@ -1,20 +1,21 @@
-"""Whether what the tape keeps is still what it was.
+"""Whether a saved array was changed in place before the backward pass needs it.
 
-A derivative rule runs long after its operator, on arrays that were kept for it. This stands between
-it and a wrong number:
+A derivative rule runs long after its operator, on arrays that were saved for it. If one of them was
+changed in between, the gradient would be wrong. So:
 
 * What was computed cannot be written to: ``t.data`` and ``np.asarray(t)`` are read-only there.
 * What the caller gave as an operand and what a rule asks for is copied.
 * A leaf's own array must stay writable, since that is how an optimiser works, and is too large to be
-  copied at every use. It gets a `Guard`. As long as the Tensor alone holds the array, nobody can
-  change it. Before it is handed out, by ``t.data`` or ``np.asarray(t)``, its checksum is taken, and
+  copied at every use. It gets a `Version`. As long as the Tensor alone holds the array, nobody can
+  change it. Before the caller gets it, by ``t.data`` or ``np.asarray(t)``, its checksum is taken, and
   compared before a rule uses it. So it does not matter how it is changed: ``t.data -= step``,
   ``t.data[0] = 1``, ``out=``. Where somebody else holds the array when it is recorded, by an older
-  name or a view, the checksum is taken at once.
+  name or a view, the checksum is taken at once. (A version counter, as other engines have, would
+  count only the changes that go through the engine.)
 
-What an operator of a user's is given, forwards or backwards, is read-only. Raw pointers, weak
-references to ``t.data``, and ``.base`` or ``flags.writeable = True`` of a read-only array are beyond
-this.
+The forward and the rules of a user's operator are given read-only arrays. Not noticed are changes
+through raw pointers, weak references to ``t.data``, and ``.base`` or ``flags.writeable = True`` of a
+read-only array.
 
 A training loop reads ``t.data`` after its backward, when no record is left, and so pays nothing.
 """
@@ -34,49 +35,49 @@ if TYPE_CHECKING:
 _SMALL = 4096        # bytes
 
 
-class Guard:
-    """Tells whether an array that records keep was changed.
+class Version:
+    """What an array was when records saved it.
 
     Attributes
     ----------
-    array : what is kept.
-    before : its shape, strides, dtype and checksum when it was last surely unchanged; None while
+    array : what is saved.
+    state : its shape, strides, dtype and checksum while it was surely unchanged; None as long as
         nobody but its Tensor and the tape has it.
     """
 
-    __slots__ = ("array", "before", "__weakref__")
+    __slots__ = ("array", "state", "__weakref__")
 
     def __init__(self, array: np.ndarray, known_elsewhere: bool):
         self.array = array
-        self.before: tuple | None = None
+        self.state: tuple | None = None
         if known_elsewhere:
-            self.seal()
+            self.note()
 
-    def seal(self) -> None:
-        """Note what the array is, before somebody gets hold of it."""
-        if self.before is None:
-            self.before = _state(self.array)
+    def note(self) -> None:
+        """Note what the array is, before the caller gets it."""
+        if self.state is None:
+            self.state = _state(self.array)
 
-    def broken(self) -> bool:
+    def changed(self) -> bool:
         """Whether the array is no longer what it was."""
-        return self.before is not None and self.before != _state(self.array)
+        return self.state is not None and self.state != _state(self.array)
 
 
 def _state(array: np.ndarray) -> tuple:
     return array.shape, array.strides, array.dtype, checksum(array)     # the first three are settable
 
 
-def guard_of(tensor: Any, here: int) -> Guard:
-    """The guard of a leaf's array, to which the caller holds `here` references besides the Tensor's.
+def version_of(tensor: Any, here: int) -> Version:
+    """The version of a leaf's array, to which the caller holds `here` references besides the Tensor's.
 
-    It is one for all records until the array is handed out.
+    It is one for all records until the caller gets the array.
     """
-    guard = None if tensor._guard is None else tensor._guard()
-    if guard is None or guard.before is not None:
+    version = None if tensor._version is None else tensor._version()
+    if version is None or version.state is not None:
         known_elsewhere = _references(tensor) > _ALONE + here      # before there is one more
-        guard = Guard(tensor._data, known_elsewhere)
-        tensor._guard = weakref.ref(guard)
-    return guard
+        version = Version(tensor._data, known_elsewhere)
+        tensor._version = weakref.ref(version)
+    return version
 
 
 def _references(holder: Any) -> int:
@@ -104,25 +105,25 @@ def checksum(array: np.ndarray) -> Any:
 
 
 def check(record: Record) -> None:
-    """Refuse a record of which a kept array was changed since.
+    """Refuse a record of which a saved array was changed since.
 
     Raises
     ------
     RuntimeError
     """
-    for name, guard in record.guards or ():
-        if guard.broken():
+    for name, version in record.versions or ():
+        if version.changed():
             place = f" (recorded at {record.line})" if record.line else ""
             raise RuntimeError(
-                f"{record.name}{place}: its {record.plan.operator.input_name(name)}, of shape "
-                f"{guard.array.shape}, was changed in place after this operation recorded it, so its "
+                f"{record.name}{place}: its {record.vjp.operator.input_name(name)}, of shape "
+                f"{version.array.shape}, was changed in place after this operation recorded it, so its "
                 f"gradient would be wrong. Call backward() before the update, or give the tensor a new "
                 f"array: t.data = t.data + change.")
 
 
-def guards_of(named: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Guard], ...]:
-    """Sealed guards on those values that are arrays; a NumPy scalar cannot be changed."""
-    return tuple((name, Guard(value, True)) for name, value in named if type(value) is np.ndarray)
+def versions_of(named: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Version], ...]:
+    """Versions of those values that are arrays, with checksums; a NumPy scalar cannot be changed."""
+    return tuple((name, Version(value, True)) for name, value in named if type(value) is np.ndarray)
 
 
 def read_only(values: Iterable) -> list:
@@ -136,3 +137,18 @@ def read_only(values: Iterable) -> list:
             value = tuple(read_only(value))
         found.append(value)
     return found
+
+
+def copied_if_shared(out: np.ndarray, writable: Iterable[np.ndarray]) -> np.ndarray:
+    """A result, copied if it may share memory with one of the arrays that others can write to."""
+    for array in writable:
+        if np.may_share_memory(out, array):
+            return out.copy(order="K")
+    return out
+
+
+def memory_of(array: Any) -> Any:
+    """The array that owns the memory of a view."""
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array

@@ -1,4 +1,4 @@
-"""Where NumPy's functions meet a Tensor: ``np.exp(t)``, ``np.sum(t)``, ``array * t``.
+"""NumPy's functions on Tensors: ``np.exp(t)``, ``np.sum(t)``, ``array * t``.
 
 NumPy hands every call that involves a Tensor to the two functions below (its protocols
 ``__array_ufunc__``, NEP 13, and ``__array_function__``, NEP 18). What we have a derivative for is
@@ -8,15 +8,14 @@ is refused by name, since silently losing a gradient is worse.
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Callable
 
 import numpy as np
 
 from tape import ops
-from tape.ops.arithmetic import COMPARISONS
+from tape.errors import nearest
+from tape.primitive import NUMPY_FUNCTIONS, Comparison
 from tape.promotion import plain
-from tape.primitive import NUMPY_FUNCTIONS
 
 # Functions of the values alone: no derivative to lose, so they work on the array.
 _PLAIN: set[Any] = {
@@ -25,7 +24,8 @@ _PLAIN: set[Any] = {
     np.zeros_like, np.ones_like, np.full_like, np.empty_like, np.result_type, np.can_cast,
     np.array_repr, np.array_str, np.array2string, np.shares_memory, np.may_share_memory,
     np.iscomplexobj, np.isrealobj,
-} | set(COMPARISONS) | {np.floor, np.ceil, np.rint, np.floor_divide}
+    np.floor, np.ceil, np.rint, np.floor_divide,
+} | {function for function, ours in NUMPY_FUNCTIONS.items() if isinstance(ours, Comparison)}
 
 
 def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple, kwargs: dict) -> Any:
@@ -58,9 +58,9 @@ _REDUCTIONS = {np.add: ops.sum, np.maximum: ops.max, np.minimum: ops.min}
 
 def advice(name: str, plain_values: str = "t.numpy()") -> str:
     """What to write instead of a NumPy function that has no operator."""
-    near = difflib.get_close_matches(name, ops.__all__, 1, cutoff=0.5)
-    nearest = f"The nearest of ours is tape.{near[0]}. " if near else ""
-    return (f"{nearest}On plain values: {plain_values}. To add a rule: tape.primitive(forward, "
+    near = nearest(name, ops.__all__, cutoff=0.5)
+    ours = f"The nearest of ours is tape.{near}. " if near else ""
+    return (f"{ours}On plain values: {plain_values}. To add a rule: tape.primitive(forward, "
             f"derivative).")
 
 

@@ -15,7 +15,7 @@ nothing else is kept:
 
 Rules are plain NumPy. On arrays they compute; on Tensors, which speak NumPy's protocols, the same
 text is recorded, and so can be differentiated again. A rule need not mention broadcasting, dtypes
-or accumulation: the walk sees to them once, for all.
+or accumulation: the walk does these for all.
 
 An operator follows its operands, as NumPy's own functions do: given arrays it returns an array,
 given a Tensor it returns a Tensor and records itself.
@@ -23,22 +23,22 @@ given a Tensor it returns a Tensor and records itself.
 
 from __future__ import annotations
 
-import difflib
+import functools
 import importlib
 import inspect
 import itertools
 import pickle
 import sys
 import types
-from operator import add, mul, neg, sub, truediv
+from operator import add, mul, sub, truediv
 from typing import Any, Callable, Sequence
 
 import numpy as np
 
-from tape.engine import carefully
-from tape.kernels import sum_dtype
-from tape.saved import Plan
+from tape.errors import did_you_mean
 from tape.mutation import read_only
+from tape.promotion import plain
+from tape.saved import Vjp, place_of
 
 # NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
 NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
@@ -46,7 +46,7 @@ NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
 # Python's operators do what these ufuncs do, ten times as fast, where an operand is NumPy's: on lists
 # they do something else.
 _SAME_BUT_FASTER: dict[Callable, Callable] = {
-    np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
+    np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv}
 
 
 class Primitive:
@@ -55,65 +55,72 @@ class Primitive:
     Attributes
     ----------
     name : what errors, `tape.show` and the gradient checker call it.
+    symbol : how it is written between its operands, if it is: ``+``.
+    inputs, defaults : the names of its inputs; its attributes with their defaults.
     forward : arrays -> array.
-    on_numpy : the same for operands of which one at least is NumPy's: faster, where there is such a
-        way, and of a user's operator with arrays that it cannot write to.
-    fresh : whether the forward always makes a new array, rather than a view of an input.
-    scatter : for an operator that picks elements of its input x: ``scatter(total, g, *args)`` adds to
-        `total`, in place, what the rule of x returns for the same arguments.
+    protected : the same with read-only arrays, for a user's operator, which may write to what it is
+        given.
+    on_numpy : the fastest way to the same, for operands of which one at least is NumPy's.
     rules : a derivative rule (or None) for each input; a joint operator has one rule that returns
         the gradients of all its inputs.
+    needs : the names of what each rule asks for.
+    elementwise : whether the result at one place depends on the inputs at that place alone.
+    fresh : whether the forward always makes a new array, rather than a view of an input.
+    promotes : whether integers and lists beside floats take the dtype of the floats.
+    optional_inputs : whether an input may be None.
+    trusted : whether forward and rules are known not to write to what they are given.
+    scatter, gather : for an operator that picks elements of its input x. ``scatter(total, g, *args)``
+        adds to `total`, in place, what the rule of x returns for the same arguments, and
+        ``gather(g, *args)`` picks the same elements of g.
+    gradient_bits : for each input 1 << i if it has a rule, else 0. The sum of those that want a
+        gradient is the key of a `Vjp`.
     """
 
-    residuals: tuple[str, ...] = ()      # both for `tape.fused.Fused` alone
-    composed: Callable | None = None
+    composed: Callable | None = None           # these three for `Fused` alone
+    residuals: tuple[str, ...] = ()
+    optional_inputs = False
 
-    def __init__(self, forward: Callable, rules: tuple, *, name: str | None = None,
-                 doc: str | None = None, joint: bool = False, elementwise: bool = False,
-                 scatter: Callable | None = None):
-        self.name = name or forward.__name__
-        self.elementwise = elementwise or (isinstance(forward, np.ufunc) and not forward.signature)
-        self._read_signature(forward)
+    def __init__(self, forward: Callable, rules: Sequence, *, name: str = "", doc: str = "",
+                 symbol: str = "", joint: bool = False, elementwise: bool = False,
+                 scatter: Callable | None = None, gather: Callable | None = None,
+                 signature: Callable | None = None):
+        ufunc = forward if isinstance(forward, np.ufunc) else None
+        self.name = self.__name__ = self.__qualname__ = name or forward.__name__
         self.__doc__ = doc or forward.__doc__
-        self.__name__ = self.__qualname__ = self.name
-        self.__wrapped__ = forward
+        self.__wrapped__ = signature or forward
+        self.symbol = symbol
         self.forward = forward
-        self.on_numpy = _SAME_BUT_FASTER.get(forward, forward)
-        self.fresh = isinstance(forward, np.ufunc)
-        self.scatter = scatter
-        if isinstance(forward, np.ufunc):
-            NUMPY_FUNCTIONS.setdefault(forward, self)      # a user's own exp leaves np.exp alone
+        self.fresh = ufunc is not None
+        self.elementwise = elementwise or ufunc is not None and not ufunc.signature
+        self.scatter, self.gather = scatter, gather
+        self._read_signature(self.__wrapped__)
         self.joint = joint or self.variadic      # *arrays: one rule for however many there are
-        self.rules = rules
-        if len(rules) != (1 if self.joint else len(self.inputs)):
-            raise TypeError(
-                f"{self.name}: one rule for each input (None where there is no derivative), or one "
-                f"for all of *arrays: inputs are {self.inputs}, got {len(rules)} rules")
-        self.layout = (*self.inputs, "out", *self.defaults, *self.residuals)
-        self.needs = [self._read_rule(rule) for rule in rules]
-        x, like = self.inputs[0], "like_" + self.inputs[0]
-        if self.variadic and rules[0] and not {x, like} & {*self.needs[0]}:
-            raise TypeError(f"{self.name}: the rule of an operator on *{x} returns a list with a "
-                            f"gradient for each; it must take {x} or {like}: lambda g, {like}: [...]")
-        self._settle()
+        self.promotes = self.variadic or not self.joint
+        self.rules = tuple(rules)
+        self.needs = [self._names_in(rule) for rule in rules]
+        self.layout = (*self.inputs, "out", *self.defaults, *self._residual_names())
+        self._check_rules()
+        self.gradient_bits: Any = (
+            itertools.repeat(1 if self.rules[0] else 0) if self.joint
+            else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
+        self.vjps: dict[int, Vjp] = {}
+        self.trusted = all(
+            isinstance(f, np.ufunc) or getattr(f, "__module__", "").startswith("tape.")
+            for f in (forward, *rules) if f)
+        self.protected = forward
+        if not self.trusted:
+            self.protected = lambda *arrays, **attributes: forward(*read_only(arrays), **attributes)
+            self.rules = tuple(rule and self._protected_rule(rule) for rule in self.rules)
+        self.on_numpy = _SAME_BUT_FASTER.get(forward, self.protected)
+        if ufunc is not None:
+            NUMPY_FUNCTIONS.setdefault(forward, self)      # a user's own exp leaves np.exp alone
 
-    def _settle(self) -> None:
-        """What follows from the rules, worked out once.
+    @property
+    def differentiable(self) -> bool:
+        """Whether an input has a rule."""
+        return any(self.rules)
 
-        `bits` says which inputs have a rule, `plans` has a `Plan` for each set of them that wants a
-        gradient, `mixes` is whether integers beside float operands become floats, and `ours`
-        whether forward and rules are known not to write to what they are given.
-        """
-        self.differentiable = any(self.rules)
-        # Bits of the inputs that have a rule: the key of `plans` is the sum of those that want it.
-        self.bits = (itertools.repeat(1 if self.rules[0] else 0) if self.joint
-                     else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
-        self.plans: dict[int, Plan] = {}
-        self.mixes = self.variadic or not self.joint
-        self.ours = all(isinstance(f, np.ufunc) or getattr(f, "__module__", "").startswith("tape.")
-                        for f in (self.forward, *self.rules) if f)
-        if not self.ours:
-            self.on_numpy = _careful_forward(self.forward)
+    # --- what the definition says ---
 
     def _read_signature(self, forward: Callable) -> None:
         """Inputs are the parameters before ``/`` (or ``*arrays``); the others are attributes."""
@@ -136,7 +143,26 @@ class Primitive:
             self.defaults = {n: d for n, d in self.defaults.items() if n not in inputs}
         self.inputs = tuple(inputs)
 
-    def _read_rule(self, rule: Callable | None) -> list[str]:
+    def _residual_names(self) -> tuple[str, ...]:
+        return ()
+
+    def _check_rules(self) -> None:
+        if len(self.rules) != (1 if self.joint else len(self.inputs)):
+            raise TypeError(
+                f"{self.name}: one rule for each input (None where there is no derivative), or one "
+                f"for all of *arrays: inputs are {self.inputs}, got {len(self.rules)} rules")
+        for name in itertools.chain(*self.needs):
+            known = [*self.layout, *("like_" + name for name in self.inputs)]
+            if name not in known:
+                raise TypeError(f"{self.name}: a rule's parameters are named for what it needs, one of "
+                                f"{known}; got {name!r}{did_you_mean(name, known)}")
+        x, like = self.inputs[0], "like_" + self.inputs[0]
+        if self.variadic and self.rules[0] and not {x, like} & {*self.needs[0]}:
+            raise TypeError(f"{self.name}: the rule of an operator on *{x} returns a list with a "
+                            f"gradient for each; it must take {x} or {like}: lambda g, {like}: [...]")
+
+    def _names_in(self, rule: Callable | None) -> list[str]:
+        """The parameters of a rule behind its first, the cotangent."""
         if rule is None:
             return []
         try:
@@ -146,23 +172,29 @@ class Primitive:
         if not parameters:
             raise TypeError(f"{self.name}: a rule is a Python function whose first parameter is the "
                             f"cotangent, such as lambda g, x: g * x; got {rule!r}")
-        names = parameters[1:]
-        known = [*self.layout, *("like_" + name for name in self.inputs)]
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                raise TypeError(
-                    f"{self.name}: a rule's parameters are named for what it needs, one of {known}; "
-                    f"got {name!r}" + (f". Did you mean {near[0]!r}?" if near else ""))
-        return names
+        return parameters[1:]
 
-    def plan(self, wanted: int) -> Plan:
-        """The plan for the inputs whose bits are set in `wanted`, made once."""
-        if wanted not in self.plans:
-            indices = [0] if self.joint else [
-                i for i in range(len(self.inputs)) if wanted >> i & 1]
-            self.plans[wanted] = Plan(self, indices)
-        return self.plans[wanted]
+    def _protected_rule(self, rule: Callable) -> Callable:
+        """A user's rule, which may write to its g, but not to what the tape saved."""
+        @functools.wraps(rule)
+        def call(g: Any, *args: Any) -> Any:
+            try:
+                return rule(np.array(g) if type(g) is np.ndarray else g, *read_only(args))
+            except ValueError as error:
+                if "read-only" not in str(error):
+                    raise
+                raise ValueError(
+                    f"{self.name}: a derivative rule must not write to what the tape keeps for it; it "
+                    f"may write to its first parameter. The rules stand at {place_of(rule)}") from error
+        return call
+
+    def vjp(self, wanted: int) -> Vjp:
+        """The rules for the inputs whose bits are set in `wanted`, and what they are given."""
+        if wanted not in self.vjps:
+            self.vjps[wanted] = Vjp(self, wanted)
+        return self.vjps[wanted]
+
+    # --- a call ---
 
     def bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Split a call's arguments into inputs and a complete dict of attributes."""
@@ -176,16 +208,15 @@ class Primitive:
         attributes = {**self.defaults, **dict(zip(self.defaults, positional))}
         for name, value in kwargs.items():
             if name not in self.defaults:
-                near = difflib.get_close_matches(name, self.defaults, 1)
-                hint = f". Did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"{self.name}: takes {self.describe()}; got {name}={value!r}{hint}")
+                raise TypeError(f"{self.name}: takes {self.describe()}; got {name}={value!r}"
+                                f"{did_you_mean(name, self.defaults)}")
             attributes[name] = value
         for name, value in attributes.items():
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
             if isinstance(value, (list, tuple, dict, np.ndarray)):
                 attributes[name] = _fixed(value)           # the caller may change theirs later
-            elif not self.ours and hasattr(type(value), "_data"):
+            elif not self.trusted and hasattr(type(value), "_data"):
                 raise TypeError(f"{self.name}: {name} is an attribute, which gets no gradient, and "
                                 f"cannot be a Tensor. Inputs stand before a / in the signature.")
         return inputs, attributes
@@ -220,15 +251,10 @@ class Primitive:
         """The forward, with nothing recorded."""
         return self.forward(*arrays, **attributes)
 
-    def pull_all(self, record, g, lift) -> Sequence:
-        """The gradients of all inputs of a joint operator; see `Plan.joint`."""
-        rule: Any = self.rules[0]
-        (args,) = record.saved if lift is None else record.plan.lifted(record, lift)
-        gradients = rule(g, *args) if self.ours else carefully(rule, record, g, args)
-        return self.one_each(gradients, len(record.parents))
-
-    def one_each(self, gradients: Any, count: int) -> Sequence:
-        """What a joint rule returned, checked: a gradient (or None) for each input."""
+    def joint_gradients(self, g: Any, args: Sequence, count: int) -> Sequence:
+        """What a joint rule returns: a gradient (or None) for each of `count` inputs."""
+        (rule,) = self.rules
+        gradients = rule(g, *args)
         if not isinstance(gradients, (list, tuple)) or len(gradients) != count:
             length = f" of {len(gradients)}" if isinstance(gradients, (list, tuple)) else ""
             raise TypeError(f"{self.name}: the derivative rule of an operator on *arrays must return a "
@@ -236,20 +262,7 @@ class Primitive:
                             f"{type(gradients).__name__}{length}")
         return gradients
 
-    def undo_picks(self, picks: list[tuple], shape: tuple, dtype: Any) -> Any:
-        """The gradient of a value of this shape from which several operators picked elements.
-
-        `picks` has (operator, g, arguments of its rule) for each.
-        """
-        operators, pieces, args = zip(*picks)
-        attributes = {"operators": operators, "args": args, "shape": shape, "dtype": dtype}
-        return type(pieces[0]).__tape_apply__(PICKED, pieces, attributes)      # none of it is a user's
-
-    def pick_again(self, g: Any, args: tuple) -> Any:
-        """This operator on g, with all else as it was when its rule was given `args`."""
-        named = dict(zip(self.needs[0], args))
-        return self(g, *(named[name] for name in self.inputs[1:]),
-                    **{name: named[name] for name in self.defaults})
+    # --- as an object of Python's ---
 
     def __repr__(self) -> str:
         return f"<operator {self.describe()}>"
@@ -282,35 +295,48 @@ def _fixed(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.ndarray) else value
 
 
-def _careful_forward(forward: Callable) -> Callable:
-    return lambda *arrays, **attributes: forward(*read_only(arrays), **attributes)
-
-
 def _operator_at(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _sum_of_scattered(*pieces, operators, args, shape, dtype):
-    total = np.zeros(shape, sum_dtype(np.dtype(dtype)))
-    for operator, piece, rest in zip(operators, pieces, args):
-        operator.scatter(total, piece, *rest)
-    return total.astype(dtype, copy=False)
+class Comparison(Primitive):
+    """True or false by element, without a derivative: of Tensors an array, of Nodes a Node."""
+
+    def __init__(self, ufunc: np.ufunc, symbol: str = ""):
+        super().__init__(ufunc, (None,) * ufunc.nin, symbol=symbol)
+
+    def __call__(self, *operands):
+        return super().__call__(*map(plain, operands))
 
 
-def _pick_all_again(g, like_pieces, operators, args):
-    return [operator.pick_again(g, rest) for operator, rest in zip(operators, args)]
+class Fused(Primitive):
+    """An operator defined twice: composed of primitives, and as a pair of kernels.
+
+    The composed definition is the explanation, the test oracle and the derivative of higher
+    order; the kernels are there for speed. The backward kernel's parameter names say what it
+    needs, as in any rule; a name that is neither an input nor an attribute is a residual, and the
+    forward kernel then returns ``(out, {name: array})``.
+    """
+
+    optional_inputs = True
+
+    def __init__(self, composed: Callable, forward: Callable, backward: Callable, name: str = ""):
+        self.composed = composed
+        super().__init__(forward, (backward,), name=name or composed.__name__,
+                         doc=composed.__doc__ or "", joint=True, signature=composed)
+
+    def _residual_names(self) -> tuple[str, ...]:
+        known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
+        self.residuals = tuple(name for name in self.needs[0] if name not in known)
+        return self.residuals
+
+    def on_arrays(self, *arrays, **attributes):
+        out = self.forward(*arrays, **attributes)
+        return out[0] if self.residuals else out
 
 
-# Picking is linear, L = sum_i <g_i, pick_i(x)>, so the gradient of x is the sum of the g_i put back to
-# their places, and the gradient of each g_i is what pick_i picks.
-PICKED = Primitive(_sum_of_scattered, (_pick_all_again,), name="scatter_add")
-
-IDENTITY = Primitive(lambda x, /: x, (lambda g: g,), name="identity", elementwise=True)
-STOP_GRADIENT = Primitive(lambda x, /: x, (None,), name="stop_gradient", elementwise=True)
-
-
-def primitive(forward: Callable, *rules: Callable | None, name: str | None = None,
-              doc: str | None = None, elementwise: bool = False) -> Primitive:
+def primitive(forward: Callable, *rules: Callable | None, name: str = "", doc: str = "",
+              symbol: str = "", elementwise: bool = False) -> Primitive:
     """Define an operator: a forward on arrays, and a derivative rule for each of its inputs.
 
     Parameters
@@ -325,6 +351,8 @@ def primitive(forward: Callable, *rules: Callable | None, name: str | None = Non
         ``*arrays`` has one rule, which returns a list with a gradient for each of them.
     name, doc : str, optional
         Default to the forward's own.
+    symbol : str, optional
+        How it is written between its operands, say ``+``.
     elementwise : bool
         The result at one place depends on the inputs at that place alone (known for a ufunc). A
         zero cotangent then gives a zero gradient even where the derivative is infinite.
@@ -343,28 +371,23 @@ def primitive(forward: Callable, *rules: Callable | None, name: str | None = Non
     >>> t.grad
     array(12., dtype=float32)
     """
-    return Primitive(forward, rules, name=name, doc=doc, elementwise=elementwise)
+    return Primitive(forward, rules, name=name, doc=doc, symbol=symbol, elementwise=elementwise)
 
 
-def derivative(*rules: Callable | None, numpy: Callable | None = None, elementwise: bool = False,
-               scatter: Callable | None = None) -> Callable[[Callable], Primitive]:
+def derivative(*rules: Callable | None, numpy: Callable | None = None,
+               **options: Any) -> Callable[[Callable], Primitive]:
     """`primitive` as a decorator of the forward; `numpy` is the NumPy function it stands in for."""
     def define(forward: Callable) -> Primitive:
-        operator = Primitive(forward, rules, elementwise=elementwise, scatter=scatter)
+        operator = Primitive(forward, rules, **options)
         if numpy is not None:
             NUMPY_FUNCTIONS[numpy] = operator
         return operator
     return define
 
 
-def joint_derivative(rule: Callable, numpy: Callable | None = None) -> Callable:
-    """Like `derivative`, with one rule that returns the gradients of all inputs, as a sequence."""
-    def define(forward: Callable) -> Primitive:
-        operator = Primitive(forward, (rule,), joint=True)
-        if numpy is not None:
-            NUMPY_FUNCTIONS[numpy] = operator
-        return operator
-    return define
+def fused(forward: Callable, backward: Callable, name: str = "") -> Callable[[Callable], Fused]:
+    """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""
+    return lambda composed: Fused(composed, forward, backward, name)
 
 
 def implements(*functions: Callable) -> Callable[[Callable], Callable]:

@@ -1,12 +1,58 @@
-"""What may stand next to a Tensor: numbers, arrays and lists, made into what operators take."""
+"""What may stand next to a Tensor or a Node, and which dtype mixed operands have.
+
+NumPy's promotion (NEP 50), with the rules that deep learning code relies on:
+
+* A number is *weak*: beside a float32 array it is a float32. That holds for Python's numbers, for
+  NumPy's scalars, and for the numbers in a list.
+* Integers beside floats take the dtype of the floats, where NumPy would make them float64.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 import numpy as np
 
-from tape.primitive import Primitive
+if TYPE_CHECKING:
+    from tape.primitive import Primitive
+
+PYTHON_NUMBERS = frozenset({int, float, bool})
+
+
+# --- the dtype of mixed operands ---
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a weak number: one of Python's, or a scalar of NumPy's."""
+    return isinstance(value, (int, float)) or (
+        isinstance(value, np.generic) and value.dtype.kind in "biuf")
+
+
+def as_python(value: Any) -> Any:
+    """A NumPy scalar as a Python number; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def float_dtype(arrays: Iterable, weak: Iterable[bool]) -> np.dtype | None:
+    """The dtype that floats which are not weak have together; None where there are none."""
+    dtypes = {a.dtype for a, w in zip(arrays, weak)
+              if not w and hasattr(a, "dtype") and a.dtype.kind == "f"}
+    return np.result_type(*dtypes) if dtypes else None
+
+
+def promote(arrays: Sequence, weak: Sequence[bool], takes_part: Iterable = ()) -> list:
+    """Operands, of which integers and those that are `weak` are in the dtype of the other floats.
+
+    Only those that `takes_part` is true of: an index or a condition stays what it is.
+    """
+    dtype = float_dtype(arrays, weak)
+    if dtype is None:
+        return list(arrays)
+    return [a.astype(dtype) if part and hasattr(a, "dtype") and (w or a.dtype.kind != "f") else a
+            for a, w, part in zip(arrays, weak, takes_part)]
+
+
+# --- operands as arrays ---
 
 
 def as_new_array(data: Any, dtype: Any) -> np.ndarray:
@@ -25,12 +71,12 @@ def as_new_array(data: Any, dtype: Any) -> np.ndarray:
     return array if array.ndim else array[()]
 
 
-def as_constant(operator: Primitive, value: Any, bit: int) -> Any:
+def as_constant(operator: Primitive, value: Any, differentiable: Any) -> Any:
     """An operand that is neither a Tensor nor a Python number. An array may be the caller's own."""
-    if isinstance(value, np.generic) and bit:
+    if differentiable and isinstance(value, np.generic):
         return value.item()       # np.sqrt(64) in float32 code must not turn it into float64
-    if value is None and operator.composed is not None:
-        return None               # an optional input of a fused operator
+    if value is None and operator.optional_inputs:
+        return None
     if hasattr(type(value), "__tape_apply__"):
         raise TypeError(f"{operator.name}: a node of a static graph cannot stand beside a tensor; give "
                         f"it the tensor's .data, or write the graph with nodes alone")
@@ -44,43 +90,6 @@ def as_constant(operator: Primitive, value: Any, bit: int) -> Any:
     return array
 
 
-def with_floats(operator: Primitive, inputs: Sequence, arrays: list) -> None:
-    """Integers, and Python's numbers in lists, take the dtype of the floats beside them."""
-    weak = [isinstance(x, (list, tuple)) for x in inputs]
-    arrays[:] = as_floats(operator.bits, arrays, weak)
-
-
-def as_floats(bits: Iterable[int], arrays: Sequence, weak: Sequence[bool]) -> list:
-    """Arrays, of which integers and those that are `weak` are in the dtype of the other floats."""
-    floats = {a.dtype for a, w in zip(arrays, weak)
-              if hasattr(a, "dtype") and a.dtype.kind == "f" and not w}
-    if not floats:
-        return list(arrays)
-    dtype = np.result_type(*floats)
-    return [a.astype(dtype) if bit and hasattr(a, "dtype") and (a.dtype.kind != "f" or w) else a
-            for a, bit, w in zip(arrays, bits, weak)]
-
-
-def with_name(error: Exception, operator: Primitive, arrays: list) -> Exception:
-    """The error that NumPy raised, with the operator's name and the shapes that it was given."""
-    text = str(error)
-    prefix = "" if text.startswith(operator.name + ":") else operator.name + ": "
-    shapes = ", ".join(str(np.shape(a)) for a in arrays[:8])
-    if not operator.ours and any(words in text for words in ("read-only", "readonly", "not writable")):
-        text += ". A forward is given arrays that it cannot write to: work on a copy, x.copy()"
-    message = f"{prefix}{text.rstrip()} (inputs of shape {shapes})"
-    return retold(error, message)
-
-
-def retold(error: Exception, message: str) -> Exception:
-    """An error of the same kind that says this; some of NumPy's own cannot be made from a text."""
-    try:
-        return type(error)(message)
-    except TypeError:
-        kinds = (ValueError, TypeError, LookupError, ArithmeticError, Exception)
-        return next(kind for kind in kinds if isinstance(error, kind))(message)
-
-
 def as_result(operator: Primitive, out: Any) -> Any:
     """What a forward returned that is neither an array nor a NumPy scalar: a number, or a mistake."""
     if isinstance(out, (bool, int, float, np.ndarray)):
@@ -91,11 +100,3 @@ def as_result(operator: Primitive, out: Any) -> Any:
 def plain(value: Any) -> Any:
     """The array of a Tensor; anything else as it is."""
     return value._data if hasattr(type(value), "_data") else value
-
-
-def unshared(out: np.ndarray, writable: Iterable[np.ndarray]) -> np.ndarray:
-    """A result, copied if it may share memory with one of the arrays that others can write to."""
-    for array in writable:
-        if np.may_share_memory(out, array):
-            return out.copy(order="K")
-    return out

@@ -1,9 +1,11 @@
-"""What an operation keeps for its derivative rules, and how that is picked from its values."""
+"""What an operation saves for its derivative rules, and how the rules are given it."""
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Iterable
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -20,103 +22,125 @@ def _zeros_without_memory(shape: tuple, dtype: np.dtype) -> np.ndarray:
     return stand_in
 
 
-def stand_in(x) -> np.ndarray:
+def stand_in(x: Any) -> np.ndarray:
     """A read-only array of x's shape and dtype that holds one zero, however large the shape."""
     if not hasattr(x, "dtype"):
         x = np.asarray(x)
     return _zeros_without_memory(x.shape, x.dtype)
 
 
-class Plan:
-    """What one operator keeps and calls, given which of its inputs want a gradient.
+class Vjp:
+    """The vector-Jacobian product of an operator: the rules to call, and what they are given.
 
-    At recording time the operator's values are laid out in a row, ``inputs, out, attributes,
-    residuals, stand-ins``, and each rule's arguments are picked from it by position. For `div`, whose
-    rules are ``lambda g, y: ...`` and ``lambda g, out, y: ...``, with both inputs wanted:
+    There is one for each set of inputs that want a gradient. The values of a call are laid out in a
+    row, ``inputs, out, attributes, residuals, stand-ins``. What the rules ask for is picked from it by
+    position, rule by rule, and saved as one sequence. For `div`, whose rules are ``lambda g, y: ...``
+    and ``lambda g, out, y: ...``, with both inputs wanted:
 
         row      [x, y, out]
-        sources  [[1], [2, 1]]                     where each rule's arguments stand in it
-        pick     lambda v: ((v[1],), (v[2], v[1]))
-        kept     [1]                               the inputs among them: y
+        sources  [1, 2, 1]            where the saved values stand in it
+        saved    (y, out, y)
+        rules    [(0, rule of x, slice(0, 1)), (1, rule of y, slice(1, 3))]
 
-    An operator with ``*arrays`` has the tuple of them in the place of x and y. `kept` is None where
-    all inputs are kept, as by a fused operator.
+    so that the gradient of input 1 is ``rule(g, *saved[1:3])``. An operator with ``*arrays`` has the
+    tuple of them in the place of x and y. A joint operator has one rule, which returns the gradients of
+    all inputs.
 
     Attributes
     ----------
-    indices, rules : of the inputs that want a gradient.
-    one_by_one : whether each input's rule is simply called.
-    likes : where those values stand in the row of which a rule wants a stand-in.
-    looks_further : whether a rule asks for anything behind ``out`` in the row.
+    rules : (input, rule, slice of the saved values) for each input that wants a gradient.
+    one_by_one : whether each rule is simply called.
+    kept : the inputs that are saved, by number; None where all are, as by a fused operator.
+    short : whether the rules ask for inputs and the result alone.
+    pick : from a row to the saved values.
     """
 
-    __slots__ = ("operator", "joint", "elementwise", "ours", "one_by_one", "indices", "rules",
-                 "sources", "pick", "likes", "kept", "names", "looks_further")
+    __slots__ = ("operator", "joint", "elementwise", "one_by_one", "rules", "sources", "names", "likes",
+                 "kept", "short", "pick")
 
-    def __init__(self, operator: Primitive, indices: list[int]):
+    def __init__(self, operator: Primitive, wanted: int):
         self.operator = operator
         self.joint = operator.joint
         self.elementwise = operator.elementwise
-        self.ours = operator.ours
         self.one_by_one = not operator.joint and operator.scatter is None
-        self.indices = indices
-        self.rules = [operator.rules[i] for i in indices]
-        layout = list(operator.layout)
-        names = [operator.needs[i] for i in indices]
-        likes = sorted({n for needs in names for n in needs if n.startswith("like_")})
+        count = len(operator.inputs)
+        indices = [0] if operator.joint else [i for i in range(count) if wanted >> i & 1]
+        needs = [operator.needs[i] for i in indices]
+        likes = sorted({name for names in needs for name in names if name.startswith("like_")})
+        layout = [*operator.layout, *likes]
         self.likes = [layout.index(name[len("like_"):]) for name in likes]
-        layout += likes
-        self.sources = [[layout.index(n) for n in needs] for needs in names]
-        # Fused operators also keep what running their composed definition again takes.
-        tail = [] if operator.composed is None else [len(layout), len(layout) + 1]
-        self.pick = _picker(self.sources, tail)
-        self.looks_further = any(s > len(operator.inputs) for source in self.sources
-                                 for s in source) or bool(tail) or operator.variadic
-        kept = sorted({s for source in self.sources for s in source if s < len(operator.inputs)})
-        self.kept = None if tail or operator.variadic and kept else kept
-        self.names = [[layout[s] for s in source] for source in self.sources]
-        self.names += [list(operator.inputs)] if tail else []
+        self.rules: list[tuple[int, Any, slice]] = []
+        self.names: list[str] = []
+        for i, names in zip(indices, needs):
+            where = slice(len(self.names), len(self.names) + len(names))
+            self.rules.append((i, operator.rules[i], where))
+            self.names += names
+        self.sources = [layout.index(name) for name in self.names]
+        recomputes = operator.composed is not None
+        if recomputes:          # running the composed definition again takes all inputs and attributes
+            self.names += ["inputs", "attributes"]
+            self.sources += [len(layout), len(layout) + 1]
+        self.pick = _picker(self.sources)
+        self.short = all(s <= count for s in self.sources) and not operator.variadic
+        kept = sorted({s for s in self.sources if s < count})
+        self.kept = None if recomputes or operator.variadic and kept else kept
 
-    def named(self, saved: Iterable) -> list[tuple[str, Any]]:
-        """The single values in what a record saved, each with a name for it."""
-        found = []
-        for names, args in zip(self.names, saved):
-            for name, value in zip(names, args):
-                if not name.startswith("like_"):
-                    found += [(name, v) for v in (value if isinstance(value, tuple) else (value,))]
-        return found
+    def bind(self, inputs: Sequence, out: Any, attributes: dict, residuals: dict | None = None,
+             like: Callable = stand_in) -> Sequence:
+        """The values of a call that the rules ask for, of arrays or of nodes; see `rules`.
 
-    def describe(self, index: int) -> str:
-        """Where the rule for one input stands in the source."""
-        code = getattr(self.rules[0 if self.joint else self.indices.index(index)], "__code__", None)
-        return f"{code.co_filename}:{code.co_firstlineno}" if code else self.operator.name
+        `like` makes of a value what a rule gets that asks for its shape and dtype.
+        """
+        operator = self.operator
+        row = [tuple(inputs), out] if operator.variadic else [*inputs, out]
+        if not self.short:
+            row += [attributes[name] for name in operator.defaults]
+            row += [residuals[name] for name in operator.residuals] if residuals else (
+                [None] * len(operator.residuals))
+            row += [tuple(map(like, row[i])) if operator.variadic else like(row[i])
+                    for i in self.likes]
+            row += [tuple(inputs), attributes]
+        return self.pick(row)
 
-    def lifted(self, record, lift: Callable) -> list[tuple]:
-        """The saved arguments with inputs and result put back on the tape, as Tensors."""
-        inputs = len(self.operator.inputs)
+    def unpack(self, record: Any, as_tensor: Callable) -> list:
+        """The saved values of a record, with inputs and result put back on the tape as Tensors."""
+        count = len(self.operator.inputs)
 
         def one(value: Any, owner: Any) -> Any:
-            return value if owner is None else lift(value, owner)
+            return value if owner is None else as_tensor(value, owner)
 
         def on_tape(source: int, value: Any) -> Any:
-            if source == inputs:
-                return one(value, record)
-            if source > inputs:
-                return value
+            if source >= count:
+                return one(value, record) if source == count else value
             if self.operator.variadic:
                 return tuple(map(one, value, record.parents))
             return one(value, record.parents[source])
+        return [on_tape(source, value) for source, value in zip(self.sources, record.saved)]
 
-        return [tuple(map(on_tape, source, args))
-                for source, args in zip(self.sources, record.saved)]
+    def named(self, saved: Iterable) -> list[tuple[str, Any]]:
+        """The single values among the saved ones, each with the name of what it is."""
+        found: list[tuple[str, Any]] = []
+        for name, value in zip(self.names, saved):
+            if name == "inputs" and self.operator.composed is not None:
+                found += zip(self.operator.inputs, value)
+            elif not name.startswith("like_"):
+                found += [(name, v) for v in (value if isinstance(value, tuple) else (value,))]
+        return found
+
+    def place(self, index: int) -> str:
+        """Where the rule for one input stands in the source."""
+        rules = {i: rule for i, rule, _ in self.rules}
+        return place_of(rules.get(index, self.rules[0][1]))
 
 
-def _picker(sources: list[list[int]], tail: list[int]) -> Callable:
-    """A function from the row of values to what is saved: a tuple of arguments per rule.
+def place_of(rule: Callable) -> str:
+    """``file:line`` of a rule."""
+    code = getattr(inspect.unwrap(rule), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(rule)
 
-    Written out as an expression, say ``lambda v: ((v[1],), (v[0],))``, since it runs at every
-    recorded operation and a loop would take a quarter of the time that recording takes.
-    """
-    rows = ["(" + "".join(f"v[{i}], " for i in source) + ")" for source in sources]
-    rows += [f"v[{i}]" for i in tail]
-    return eval("lambda v: (" + "".join(row + ", " for row in rows) + ")")
+
+def _picker(sources: list[int]) -> Callable[[list], Sequence]:
+    """From a row to a sequence of the values at these positions."""
+    if len(sources) > 1:
+        return itemgetter(*sources)
+    return itemgetter(slice(sources[0], sources[0] + 1)) if sources else lambda row: ()

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tape.engine import Record
+from tape.engine import Record, records_behind
+from tape.mutation import memory_of
 from tape.saved import ZERO
 from tape.tensor import Tensor
 
@@ -54,14 +55,7 @@ def _records(outputs: tuple) -> list[Record]:
         if not isinstance(value, Tensor):
             raise TypeError(f"show: outputs must be Tensors, got {type(value).__name__}. A node of a "
                             f"static graph is shown by tape.lazy.show.")
-    found = {t._record for t in outputs if t._record is not None}
-    stack = list(found)
-    while stack:
-        for parent in stack.pop().parents:
-            if type(parent) is Record and parent not in found:
-                found.add(parent)
-                stack.append(parent)
-    return sorted(found, key=lambda record: record.position)
+    return records_behind({t._record for t in outputs if t._record is not None})
 
 
 def _parents(record: Record, number: dict[Record, int]) -> str:
@@ -71,10 +65,10 @@ def _parents(record: Record, number: dict[Record, int]) -> str:
 
 
 def _bytes_kept(record: Record, counted: set[int]) -> int:
-    leaves = {id(_memory(p._data)) for p in record.parents if isinstance(p, Tensor)}
+    leaves = {id(memory_of(p._data)) for p in record.parents if isinstance(p, Tensor)}
     total = 0
     for array in _arrays(record.saved or ()):
-        memory = _memory(array)
+        memory = memory_of(array)
         if id(memory) not in counted and id(memory) not in leaves and memory is not ZERO:
             counted.add(id(memory))
             total += memory.nbytes
@@ -93,13 +87,6 @@ def _arrays(saved: Any) -> list:
         elif isinstance(value, (np.ndarray, np.generic)):
             found.append(value)
     return found
-
-
-def _memory(array: Any) -> Any:
-    """The array that owns the memory that a view looks at."""
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        array = array.base
-    return array
 
 
 def table(header: tuple, rows: list[tuple], numeric: tuple[int, ...]) -> str:

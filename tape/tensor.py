@@ -2,8 +2,8 @@
 
 This file is the class itself and how it behaves in Python. How an operator runs on it is in
 ``tape/dispatch.py``; what the operators compute is in ``tape/ops``, and ``tape/methods.py`` makes
-methods of them; how gradients find their way back is in ``tape/engine.py``; how NumPy's own functions
-reach our operators is in ``tape/numpy_protocol.py``.
+methods of them; the backward pass is in ``tape/engine.py``; how NumPy's own functions
+call our operators is in ``tape/numpy_protocol.py``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from tape import numpy_protocol
 from tape.engine import Record, walk
 from tape.methods import Methods
+from tape.ops.arithmetic import stop_gradient
 from tape.grad_mode import modes
 from tape.promotion import as_new_array
-from tape.primitive import STOP_GRADIENT
 
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
 
@@ -52,7 +52,7 @@ class Tensor(Methods):
     array([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_writable", "_guard",
+    __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_writable", "_version",
                  "__weakref__")
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None):
@@ -60,15 +60,15 @@ class Tensor(Methods):
         self._grad: np.ndarray | None = None
         self._record: Record | None = None
         self._writable = True
-        self._guard: weakref.ref | None = None
+        self._version: weakref.ref | None = None
         self._requires_grad = False
         self.requires_grad = requires_grad
 
     # --- the array, its gradient, its place on the tape ---
 
-    # _writable: made by hand, rather than computed. _guard: of the array, for the records that keep
-    # it; see ``tape/mutation.py``. A value without axes is kept as a NumPy scalar, on
-    # which arithmetic is ten times as fast as on an array, until somebody asks for the array.
+    # _writable: made by hand, rather than computed. _version: of the array, for the records that saved
+    # it; see ``tape/mutation.py``. A value without axes is kept as a NumPy scalar, on which arithmetic
+    # is ten times as fast as on an array, until the array is asked for.
 
     @property
     def data(self) -> np.ndarray:
@@ -79,9 +79,9 @@ class Tensor(Methods):
         notices, and refuses to go on. No result shares memory with it.
         """
         if self._writable:
-            guard = None if self._guard is None else self._guard()
-            if guard is not None:             # a record keeps the array, which is about to be known
-                guard.seal()
+            version = None if self._version is None else self._version()
+            if version is not None:             # a record saved the array, which the caller may change
+                version.note()
             if type(self._data) is not _ndarray:
                 self._data = np.asarray(self._data)
             return self._data
@@ -103,7 +103,7 @@ class Tensor(Methods):
 
     def _own(self, array: np.ndarray) -> None:
         """Take an array that nobody else has."""
-        self._data, self._writable, self._guard = array, True, None
+        self._data, self._writable, self._version = array, True, None
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -123,7 +123,7 @@ class Tensor(Methods):
         self._grad = value
 
     def _add_grad(self, gradient: np.ndarray) -> None:
-        # A fresh sum, not +=: whoever kept last step's gradient still has last step's gradient.
+        # A fresh sum, not +=: an array that was kept from the last step must not change.
         self._grad = gradient if self._grad is None else np.asarray(self._grad + gradient)
 
     @property
@@ -214,7 +214,7 @@ class Tensor(Methods):
     def detach(self) -> Tensor:
         """A copy that takes no part in any tape; while tracing, a result without a gradient."""
         if modes.get().tracing and (self._requires_grad or self._record is not None):
-            return STOP_GRADIENT(self)
+            return stop_gradient(self)
         copy = from_array(self._data)
         copy._own(np.array(self._data))
         return copy
@@ -298,7 +298,7 @@ class Tensor(Methods):
         return _rebuild, (type(self), self.data, self._requires_grad and leaf,
                           self._grad, getattr(self, "__dict__", {}))
 
-    # --- the border to NumPy ---
+    # --- NumPy's protocols ---
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         return numpy_protocol.call_ufunc(ufunc, method, inputs, kwargs)
@@ -315,11 +315,11 @@ def from_array(data: Any, record: Record | None = None) -> Tensor:
     tensor._record = record
     tensor._requires_grad = record is not None
     tensor._writable = False
-    tensor._guard = None
+    tensor._version = None
     return tensor
 
 
-def lift(array: Any, owner: Any) -> Tensor:
+def as_tensor(array: Any, owner: Any) -> Tensor:
     """Put a saved array back on the tape, as the Tensor it came from; see `engine.walk`."""
     if not isinstance(owner, Tensor):
         return from_array(array, owner)

@@ -8,9 +8,9 @@ import numpy as np
 
 from tape.engine import walk
 from tape.grad_mode import enable_grad
+from tape.ops.arithmetic import identity
 from tape.promotion import plain
-from tape.primitive import IDENTITY
-from tape.tensor import Tensor, lift
+from tape.tensor import Tensor, as_tensor
 
 
 def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
@@ -65,11 +65,11 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
         for tensor, cotangent in zip(results, cotangents):
             seed = tensor._seed(cotangent, "grad")
             if create_graph:
-                seed = IDENTITY(cotangent) if isinstance(cotangent, Tensor) else lift(
+                seed = identity(cotangent) if isinstance(cotangent, Tensor) else as_tensor(
                     np.array(seed)[()], None)
             key = tensor._record or tensor
             roots[key] = roots[key] + seed if key in roots else seed
-        found = walk(roots, targets=set(keys), lift=lift if create_graph else None,
+        found = walk(roots, targets=set(keys), as_tensor=as_tensor if create_graph else None,
                      retain=create_graph if retain_graph is None else retain_graph)
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     gradients = tuple(_result(found.get(key), i, tensor, allow_unused, again=first[key] < i)
@@ -85,7 +85,7 @@ def _result(gradient: Any, i: int, tensor: Tensor, allow_unused: bool,
                            f"allow_unused=True gives None instead.")
     if gradient is None or isinstance(gradient, Tensor):
         return gradient
-    return lift(np.array(gradient) if again else gradient, None)     # nobody shares an array
+    return as_tensor(np.array(gradient) if again else gradient, None)     # nobody shares an array
 
 
 def _tensors(values: Any, name: str) -> list[Tensor]:

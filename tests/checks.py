@@ -179,11 +179,11 @@ def fused_agrees_with_composed(case: Case) -> None:
     """A fused operator's kernels against its composed definition: value and gradients."""
     leaves = _leaves(case)
     (out,) = _outputs(case.function(*leaves))
-    _, inputs, attributes = out._record.saved
+    *_, inputs, attributes = out._record.saved
     # The parents tell which of the fused operator's inputs are our leaves.
     again = [Tensor(value, requires_grad=True) if parent is not None else value
              for value, parent in zip(inputs, out._record.parents)]
-    composed = out._record.plan.operator.composed(*again, **attributes)
+    composed = out._record.vjp.operator.composed(*again, **attributes)
     np.testing.assert_allclose(out.data, composed.data, rtol=1e-12, atol=1e-14)
     cotangents = _cotangents([out])
     _pull([out], cotangents)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nn
-from nn.checkpoint_config import KINDS
+from nn.models.registry import MODELS
 from tests.checkpoint_crafted import bombs, crafted_archives
 from tests.checkpoint_files import CONFIG, INFO, digest, npy, pack, parts, same, small_parts
 
@@ -132,10 +132,9 @@ def test_the_header_has_a_digest_of_each_array_and_a_digest_of_its_own(tmp_path)
     replace(GPT_CONFIG, position="sinusoidal", tie_weights=False, bias=False), VISION_CONFIG,
     nn.VisionConfig((9, 3), 3, 1, n_layer=1, n_head=1, n_embd=1)])
 def test_the_shapes_that_a_configuration_calls_for_are_those_of_the_model(config):
-    make_model, shapes = next((model, shapes) for kind, model, shapes in KINDS.values()
-                              if kind is type(config))
-    state = make_model(config, rng=0).state_dict()
-    assert list(shapes(config)) == [(name, array.shape) for name, array in state.items()]
+    (kind,) = [kind for kind in MODELS.values() if kind.config is type(config)]
+    state = kind.model(config, rng=0).state_dict()
+    assert list(config.parameter_shapes()) == [(name, array.shape) for name, array in state.items()]
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -288,7 +287,7 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path, monkeypatch):
 
     def refused(*arguments):
         raise PermissionError(13, "Permission denied")
-    monkeypatch.setattr("nn.checkpoint_archive.open", refused, raising=False)
+    monkeypatch.setattr("nn.training.checkpoint.archive.open", refused, raising=False)
     with pytest.raises(nn.CheckpointError, match="a.npz cannot be read: Permission denied"):
         nn.load_checkpoint(path)
     assert nn.newest_checkpoint(tmp_path) == path

@@ -8,8 +8,9 @@ import pytest
 
 import nn
 import tape
-from nn.images import load_digits, load_idx, read_idx, shuffled_batches
-from nn.vision import predict
+from nn.data.batches import shuffled_batches
+from nn.data.images import load_digits, load_idx, read_idx
+from nn.models.vision import predict
 from tests.checks import idx_bytes
 
 RNG = np.random.default_rng(2)
@@ -162,12 +163,12 @@ def test_every_parameter_of_the_vision_transformer_gets_its_gradient():
     for name, parameter in names.items():
         place = np.unravel_index(np.argmax(np.abs(parameter.grad)), parameter.shape)
         ends, original = [], parameter.data
-        for step in (1e-2, -1e-2):
+        for step in (1e-3, -1e-3):
             moved = original.copy()
             moved[place] += step
             parameter.data = moved
             with tape.no_grad():
                 ends.append(model(images, labels)[1].item())
         parameter.data = original
-        difference = (ends[0] - ends[1]) / 2e-2
+        difference = (ends[0] - ends[1]) / 2e-3
         assert parameter.grad[place] == pytest.approx(difference, rel=0.05, abs=2e-5), name

@@ -199,9 +199,9 @@ def test_it_plans_once_for_each_set_of_fed_nodes(monkeypatch):
 
     def counted(*args):
         calls.append(args)
-        return make_plan(*args)
-    make_plan = evaluator_module.make_plan
-    monkeypatch.setattr(evaluator_module, "make_plan", counted)
+        return make_schedule(*args)
+    make_schedule = evaluator_module.make_schedule
+    monkeypatch.setattr(evaluator_module, "make_schedule", counted)
     x, y = variables()
     inner = x + y
     evaluator = ad.Evaluator([inner * 2])

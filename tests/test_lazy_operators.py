@@ -7,7 +7,7 @@ import tape
 import tape.lazy as ad
 from tape import Tensor, grad
 from tape.gradcheck.cases import CASES
-from tape.fused import Fused
+from tape.primitive import Fused
 from tests.checks import differences
 
 RNG = np.random.default_rng(3)

@@ -9,7 +9,7 @@ import pytest
 
 import tape
 from tape import enable_grad, no_grad
-from tape.grad_mode import USUAL, modes
+from tape.grad_mode import DEFAULT, modes
 from tests.checks import leaf, recording
 
 
@@ -115,7 +115,7 @@ def test_blocks_of_different_modes_that_interleave():
         assert list(generator) == []               # leaves no_grad inside strict
         assert (leaf(1.0) * 2).requires_grad
     assert (leaf(1.0) * 2).requires_grad
-    assert modes.get() is USUAL
+    assert modes.get() is DEFAULT
 
 
 def test_a_block_that_is_left_in_another_context():
@@ -188,4 +188,4 @@ def test_blocks_of_one_mode_that_interleave():
     with enable_grad():
         list(x)
         assert recorded()
-    assert recorded() and modes.get() is USUAL
+    assert recorded() and modes.get() is DEFAULT

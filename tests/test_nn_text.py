@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nn
-from nn.text import (
-    consecutive_blocks, padded_sentences, random_batch, tokenizer_from_dict, train_validation_split,
-    unigram_entropy)
+from nn.data.batches import (
+    consecutive_blocks, padded_sentences, random_batch, train_validation_split)
+from nn.data.text import unigram_entropy
+from nn.data.tokenizers import tokenizer_from_dict
 
 CONFIG = nn.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=2, n_embd=8)
 

@@ -10,7 +10,7 @@ import pytest
 import tape
 from tape import Tensor, grad, ops
 from tape.gradcheck.cases import CASES, DEFINITIONS
-from tape.fused import Fused
+from tape.primitive import Fused
 from tape.gradcheck import gradcheck
 from tape.primitive import NUMPY_FUNCTIONS, Primitive
 from tests.checks import check_op, fused_agrees_with_composed, leaf

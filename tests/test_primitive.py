@@ -9,7 +9,7 @@ import tape
 from tape import Tensor, grad, no_grad
 from tape.gradcheck.cases import case, positive
 from tape.gradcheck import gradcheck
-from tape.primitive import NUMPY_FUNCTIONS, joint_derivative
+from tape.primitive import NUMPY_FUNCTIONS, derivative
 from tests.checks import added_at, check_op, leaf
 
 X = np.array([[0.5, 1.5, 0.75], [1.25, 0.25, 2.0]])
@@ -145,7 +145,7 @@ def test_the_tape_keeps_what_the_rule_names_and_nothing_else(rule, kept):
     x, y = leaf(X), X + 1
     out = operator(x, y)
     values = {"x": x.data, "y": y, "out": out.data, "n": 3, "like_x": np.zeros_like(X)}
-    (args,) = saved(out)
+    args = saved(out)
     assert len(args) == len(kept)
     for arg, name in zip(args, kept):
         np.testing.assert_array_equal(arg, values[name])
@@ -193,7 +193,7 @@ def test_a_rule_may_be_none():
 
 
 def test_gradients_of_all_inputs_by_one_rule():
-    @joint_derivative(lambda g, out, like_arrays: [g * out for _ in like_arrays])
+    @derivative(lambda g, out, like_arrays: [g * out for _ in like_arrays])
     def product_of_equals(*arrays):
         return np.exp(sum(arrays))
     x, y = leaf([0.5, 1.0]), leaf([0.25, -1.0])

@@ -51,12 +51,31 @@ def test_the_two_commands_are_there_once_each():
         "pip install -e . && python train.py", 'pip install -e ".[test]" && pytest']
 
 
-def test_the_map_names_every_file_and_no_other():
-    named = set(re.findall(r"\w+\.py", blocks("text")[-1]))
-    folders = ("tape", "tape/kernels", "tape/ops", "tape/lazy", "tape/gradcheck", "nn", ".")
-    real = {p.name for folder in folders for p in (ROOT / folder).glob("*.py")
-            if not p.name.startswith("__")}
-    assert named == real
+def files_of_the_map(tree):
+    """The paths of the .py files in a tree of folders, which are known by their indentation."""
+    found, folders = [], []              # of each open folder its indentation and its path
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        while folders and folders[-1][0] >= indent:
+            folders.pop()
+        parent = folders[-1][1] if folders else ""
+        if folder := re.match(r"\s*(\w+/)", line):
+            parent += folder.group(1)
+            folders.append((indent, parent))
+        found += [parent + name for name in re.findall(r"\w+\.py", line)]
+    return found
+
+
+def test_the_map_names_every_file_once_and_no_other():
+    named = files_of_the_map(blocks("text")[-1])
+    real = {path.relative_to(ROOT).as_posix() for pattern in ("tape/**/*.py", "nn/**/*.py", "*.py")
+            for path in ROOT.glob(pattern) if not path.name.startswith("__")}
+    assert sorted(named) == sorted(real)
+
+
+def test_the_map_is_read_by_its_folders():
+    tree = "a/   the first\n  b.py   c.py\n  d/\n    b.py  of d\n  e.py\nf.py\n"
+    assert files_of_the_map(tree) == ["a/b.py", "a/c.py", "a/d/b.py", "a/e.py", "f.py"]
 
 
 def test_the_table_of_the_eight_is_complete():

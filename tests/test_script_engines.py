@@ -9,8 +9,12 @@ import pytest
 import generate
 import nn
 import train
-from nn import static_vision, vision
-from nn.images import ImageData, load_idx
+from nn.data.images import ImageData, load_idx
+from nn.jobs import images
+from nn.jobs.job import INIT
+from nn.models import vision
+from nn.models.static import vision as static_vision
+from nn.training import engines
 from tests.checks import Recorder, refused
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -40,7 +44,7 @@ def test_the_flags_of_the_model_reach_the_static_one(folder, capsys):
                 "--n-embd", "8", "--lr", "0.01", "--seed", "4"])
     model = nn.load_checkpoint("checkpoints/sentences.npz").model
     assert (model.config.n_layer, model.config.n_head, model.config.n_embd) == (2, 2, 8)
-    twin = nn.GPT(model.config, rng=np.random.default_rng((4, train.INIT)))
+    twin = nn.GPT(model.config, rng=np.random.default_rng((4, INIT)))
     difference = model.head.weight.data - twin.head.weight.data
     assert 0 < np.abs(difference).max() < 0.05
 
@@ -67,8 +71,8 @@ def test_images_of_a_folder_by_both_engines(images_folder, capsys):
     assert len(re.findall(r"^epoch +\d+/20   loss", out, re.MULTILINE)) == 10
     assert "saved checkpoints/images.npz" in out
     found = nn.load_checkpoint("checkpoints/images.npz")
-    images = load_idx(images_folder)
-    right = nn.predict(found.model, images.test_images) == images.test_labels
+    whole = load_idx(images_folder)
+    right = nn.predict(found.model, whole.test_images) == whole.test_labels
     assert f"{right.mean():.2%}" in out and found.info["epoch"] == 20
     assert "VisionTransformer, which writes no text" in refused(
         capsys, generate.main, "--checkpoint", "checkpoints/images.npz")
@@ -83,7 +87,7 @@ def test_between_two_lines_a_terminal_shows_how_far_it_is(engine, images_folder,
     flags = ["images", "--engine", engine, "--data", str(images_folder), "--epochs", "2",
              "--batch-size", "30", "--n-embd", "4"]
     seconds = itertools.count(0, 2)
-    monkeypatch.setattr("nn.command_line.time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr("nn.training.progress.time.perf_counter", lambda: next(seconds))
     train.main(flags)
     assert "\r" not in capsys.readouterr().out
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
@@ -101,7 +105,7 @@ def test_the_digits_pass_95_percent(capsys):
 def test_flags_reach_the_vision_transformer(images_folder, monkeypatch, capsys):
     recorders = {}
     for owner, name in [(nn, "VisionConfig"), (nn, "decay_groups"), (nn, "warmup_cosine"),
-                        (train, "shuffled_batches")]:
+                        (images, "shuffled_batches")]:
         recorders[name] = Recorder(getattr(owner, name))
         monkeypatch.setattr(owner, name, recorders[name])
     train.main(["images", "--data", str(images_folder), "--epochs", "2", "--batch-size", "40",
@@ -115,22 +119,25 @@ def test_flags_reach_the_vision_transformer(images_folder, monkeypatch, capsys):
 
 
 def test_flags_reach_the_static_classifier_and_its_rate_falls(images_folder, monkeypatch, capsys):
-    epoch, classifier = Recorder(static_vision.sgd_epoch), Recorder(static_vision.Classifier)
-    monkeypatch.setattr(train, "sgd_epoch", epoch)
-    monkeypatch.setattr(train, "Classifier", classifier)
+    step, classifier = Recorder(engines.sgd_step), Recorder(static_vision.Classifier)
+    monkeypatch.setattr(engines, "sgd_step", step)
+    monkeypatch.setattr(images, "Classifier", classifier)
     train.main(["images", "--engine", "static", "--data", str(images_folder), "--epochs", "4",
                 "--batch-size", "45", "--n-embd", "12", "--lr", "0.2"])
     assert classifier.calls[0][0] == (8, 6, 12, 3, 45)
-    assert [call[1]["lr"] for call in epoch.calls] == pytest.approx([0.2, 0.15, 0.1, 0.05])
-    (_, X, y, _, batch_size), _ = epoch.calls[0]
-    assert X.shape == (90, 8, 6) and y.shape == (90,) and batch_size == 45
+    rates = [lr for (_, _, _, _, lr), _ in step.calls]
+    assert rates == pytest.approx([0.2, 0.2, 0.15, 0.15, 0.1, 0.1, 0.05, 0.05])
+    (_, X, y, _, _), _ = step.calls[0]
+    assert X.shape == (45, 8, 6) and y.shape == (45,)
+    every = np.concatenate([X for (_, X, _, _, _), _ in step.calls[:2]])
+    assert len(np.unique(every.reshape(90, -1), axis=0)) == 90           # an epoch sees each image once
 
 
 def test_what_is_tested_on_is_never_trained_on(images_folder, monkeypatch, capsys):
     tested, trained = Recorder(vision.predict), Recorder(nn.VisionTransformer.forward)
-    monkeypatch.setattr(train, "predict", tested)
+    monkeypatch.setattr(nn, "predict", tested)
     monkeypatch.setattr(nn.VisionTransformer, "forward", lambda *a: trained(*a))
-    monkeypatch.setattr(train, "load_idx", lambda _: ImageData(
+    monkeypatch.setattr(images, "load_idx", lambda _: ImageData(
         np.ones((20, 4, 4), np.float32), np.arange(20) % 2, -np.ones((6, 4, 4), np.float32),
         np.arange(6) % 2))
     monkeypatch.setattr(ImageData, "standardised", lambda self: self)

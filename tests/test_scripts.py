@@ -11,6 +11,10 @@ import pytest
 import generate
 import nn
 import train
+from nn.data.text import python_help_text
+from nn.jobs import text
+from nn.jobs.sentences import SENTENCES
+from nn.training import engines
 from tests.checks import ROOT, Recorder, refused, run_python
 
 
@@ -29,13 +33,13 @@ def test_the_default_run_memorises_ten_of_ten(seed, folder, capsys):
     assert train.main(["--seed", str(seed)]) == 0
     out = capsys.readouterr().out
     assert "memorised 10/10" in out
-    for sentence in train.SENTENCES:
+    for sentence in SENTENCES:
         assert f"= {sentence}\n" in out
     assert "61,120 parameters, 120 tokens a step" in out and "ln 87 = 4.466 nats per token" in out
 
 
 def test_the_ten_sentences_begin_with_different_words_and_share_many():
-    words = [sentence.split() for sentence in train.SENTENCES]
+    words = [sentence.split() for sentence in SENTENCES]
     assert len({w[0] for w in words}) == len(words) == 10
     assert sum(map(len, words)) > len({w for sentence in words for w in sentence}) + 20
 
@@ -46,7 +50,7 @@ def test_generate_recites_from_the_checkpoint_that_the_default_run_wrote(folder,
     command = re.search(r"python generate.py (.*)", printed).group(1)
     assert command == '--checkpoint checkpoints/sentences.npz --prompt "the old" --temperature 0'
     assert generate.main(["--prompt", "the old", "--temperature", "0"]) == 0
-    assert capsys.readouterr().out == train.SENTENCES[0] + "\n"
+    assert capsys.readouterr().out == SENTENCES[0] + "\n"
 
 
 def test_log_lines_have_a_fixed_format(folder, capsys):
@@ -66,8 +70,8 @@ def test_five_steps_on_a_text_and_generate(folder, capsys):
     assert len(re.findall(r"validation \d", out)) == 3
     assert {p.name for p in Path("checkpoints").iterdir()} == {"text-last.npz", "text-best.npz"}
     assert generate.main(["--prompt", "the ", "--max-new-tokens", "7", "--seed", "1"]) == 0
-    text = capsys.readouterr().out
-    assert text.startswith("the ") and len(text) == 4 + 7 + 1
+    generated = capsys.readouterr().out
+    assert generated.startswith("the ") and len(generated) == 4 + 7 + 1
 
 
 def test_the_validation_interval_does_not_change_the_training(folder, capsys):
@@ -89,7 +93,7 @@ def test_training_learns(folder, capsys):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_memory_is_kept_where_the_c_library_can_be_asked():
-    code = ("import resource, numpy as np\nfrom nn.command_line import keep_freed_memory\n"
+    code = ("import resource, numpy as np\nfrom nn.jobs.command_line import keep_freed_memory\n"
             "asked = keep_freed_memory()\nfor _ in range(3): np.ones(1_000_000)\n"
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
             "for _ in range(20): np.ones(1_000_000)\n"
@@ -109,26 +113,26 @@ def test_validation_loss_is_the_mean_over_all_tokens():
             logits = model(row[None, :-1])[0].data[0].astype(np.float64)
         p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         total -= np.log(p[np.arange(len(row) - 1), row[1:]]).sum()
-    assert train.validation_loss(model, ids) == pytest.approx(total / 10, rel=1e-5)
+    assert text.validation_loss(model, ids) == pytest.approx(total / 10, rel=1e-5)
 
 
 def test_what_validates_is_never_trained_on_and_every_flag_reaches_its_place(
         folder, monkeypatch, capsys):
     recorders = {}
-    for owner, name in [(train, "random_batch"), (train, "validation_loss"), (nn, "AdamW"),
-                        (nn, "clip_grad_norm"), (nn, "decay_groups"), (nn, "warmup_cosine"),
+    for owner, name in [(text, "random_batch"), (text, "validation_loss"), (nn, "AdamW"),
+                        (engines, "clip_grad_norm"), (nn, "decay_groups"), (nn, "warmup_cosine"),
                         (nn, "GPTConfig")]:
         recorders[name] = Recorder(getattr(owner, name))
         monkeypatch.setattr(owner, name, recorders[name])
     train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "20", "--batch-size", "3",
                 "--dropout", "0.25", "--lr", "0.002", "--warmup", "2", "--weight-decay", "0.3",
                 "--grad-clip", "0.7", "--seed", "5"])
-    text = Path(small_text(folder)).read_text(encoding="utf-8")
-    tokenizer = nn.CharTokenizer.from_text(text)
+    whole = Path(small_text(folder)).read_text(encoding="utf-8")
+    tokenizer = nn.CharTokenizer.from_text(whole)
     (ids, batch, block, seed, step), _ = recorders["random_batch"].calls[6]
-    assert tokenizer.decode(ids) == text[:1800] and (batch, block, seed, step) == (3, 16, 5, 7)
+    assert tokenizer.decode(ids) == whole[:1800] and (batch, block, seed, step) == (3, 16, 5, 7)
     (_, held_out), _ = recorders["validation_loss"].calls[0]
-    assert tokenizer.decode(held_out) == text[1800:]
+    assert tokenizer.decode(held_out) == whole[1800:]
     assert recorders["GPTConfig"].calls[0][1] == {
         "vocab_size": len(tokenizer), "block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 16,
         "dropout": 0.25, "bias": False}
@@ -153,18 +157,19 @@ def test_flags_of_generate_reach_it_and_dropout_is_off(folder, monkeypatch, caps
 
 
 def test_an_interrupted_run_saves_what_it_has(folder, monkeypatch, capsys):
-    def interrupt(model, optimizer, loss, step, *_):
+    def interrupt(self, step, batch, lr):
         if step == 3:
             raise KeyboardInterrupt
+        return 1.0
 
-    monkeypatch.setattr(train, "update", interrupt)
+    monkeypatch.setattr(engines.TapeEngine, "update", interrupt)
     assert train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "9"]) == 130
     assert nn.load_checkpoint("checkpoints/text-last.npz").info["step"] == 2
     assert "stopped in step 3; saved checkpoints/text-last.npz" in capsys.readouterr().out
 
 
 def test_a_validation_loss_that_is_not_finite_saves_nothing(folder, monkeypatch, capsys):
-    monkeypatch.setattr(train, "validation_loss", lambda *_: float("nan"))
+    monkeypatch.setattr(text, "validation_loss", lambda *_: float("nan"))
     err = refused(capsys, train.main, "text", "--data", small_text(folder), *SMALL, "--steps", "1")
     assert "validation loss is nan at step 1" in err
     assert not list(Path("checkpoints").glob("*.npz"))
@@ -172,7 +177,7 @@ def test_a_validation_loss_that_is_not_finite_saves_nothing(folder, monkeypatch,
 
 def test_best_is_replaced_only_by_better(folder, monkeypatch, capsys):
     losses = iter([3.0, 2.0, 2.5])
-    monkeypatch.setattr(train, "validation_loss", lambda *_: next(losses))
+    monkeypatch.setattr(text, "validation_loss", lambda *_: next(losses))
     train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "3", "--eval-interval", "1"])
     best, last = (nn.load_checkpoint(Path("checkpoints") / f"text-{n}.npz").info
                   for n in ("best", "last"))
@@ -180,9 +185,17 @@ def test_best_is_replaced_only_by_better(folder, monkeypatch, capsys):
     assert "after 3 steps" in (out := capsys.readouterr().out) and "the best was 2.0000" in out
 
 
+def test_the_last_weights_are_saved_at_each_validation(folder, monkeypatch, capsys):
+    recorder = Recorder(text.save)
+    monkeypatch.setattr(text, "save", recorder)
+    train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "5", "--eval-interval", "2"])
+    steps = [info["step"] for (path, _, _, info), _ in recorder.calls if path.name == "text-last.npz"]
+    assert steps == [2, 4, 5]
+
+
 def test_the_default_text_comes_with_python():
-    text = nn.text.python_help_text()
-    assert len(text) > 100_000 and "statement" in text
+    found = python_help_text()
+    assert len(found) > 100_000 and "statement" in found
 
 
 def test_generate_is_fixed_by_its_seed_and_takes_the_newest_checkpoint(folder, capsys):
@@ -283,12 +296,12 @@ def test_a_prompt_with_an_unknown_character_or_none_at_all(folder, capsys):
 
 
 def test_help_shows_defaults(folder, capsys):
-    for main, arguments, text in [(train.main, ["--help"], "default: 500"),
-                                  (train.main, ["text", "--help"], "default: 2000"),
-                                  (generate.main, ["--help"], "default: 0.8")]:
+    for main, arguments, shown in [(train.main, ["--help"], "default: 500"),
+                                   (train.main, ["text", "--help"], "default: 2000"),
+                                   (generate.main, ["--help"], "default: 0.8")]:
         with pytest.raises(SystemExit) as stop:
             main(arguments)
-        assert stop.value.code == 0 and text in capsys.readouterr().out
+        assert stop.value.code == 0 and shown in capsys.readouterr().out
 
 
 def test_as_processes_with_another_encoding_and_a_reader_that_leaves(folder):

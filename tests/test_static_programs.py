@@ -6,9 +6,10 @@ import pytest
 import nn
 import tape
 import tape.lazy as ad
-from nn.static_gpt import language_model, sgd
-from nn.static_vision import (
+from nn.models.static.gpt import language_model
+from nn.models.static.vision import (
     WEIGHTS, Classifier, initial_weights, sgd_epoch, softmax_loss, transformer)
+from nn.training.engines import StaticEngine
 from tape import Tensor, grad
 from tests.checks import in_float64
 
@@ -51,27 +52,30 @@ def test_both_engines_go_down_the_same_curve():
     config = gpt_config()
     ids, targets = RNG.integers(0, 13, (2, 3, 7))
     model = nn.GPT(config, rng=1)
-    steps = sgd(language_model(config, 3, 7), model.state_dict(), ids, targets, lr=0.1)
+    graph = language_model(config, 3, 7)
+    engine = StaticEngine(graph.run, graph.arrays(model.state_dict()))
     optimizer = nn.SGD(model.parameters(), lr=0.1)
-    for step in range(30):
+    for step in range(1, 31):
         _, loss = model(ids, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        static_loss, weights = next(steps)
+        static_loss = engine.update(step, (ids, targets), lr=0.1)
         assert static_loss == pytest.approx(loss.item(), rel=1e-4)
     assert loss.item() < 1.0
+    weights = graph.state(engine.weights)
     for name, parameter in model.named_parameters():
         np.testing.assert_allclose(weights[name], parameter.data, rtol=1e-2, atol=1e-4)
         assert weights[name].dtype == np.float32
 
 
-def test_sgd_leaves_the_initial_weights_alone():
+def test_an_update_leaves_the_initial_weights_alone():
     config = gpt_config(n_layer=1)
     weights = nn.GPT(config, rng=1).state_dict()
     before = {name: array.copy() for name, array in weights.items()}
     ids = RNG.integers(0, 13, (2, 7))
-    next(sgd(language_model(config, 2, 7), weights, ids, ids, lr=0.1))
+    graph = language_model(config, 2, 7)
+    StaticEngine(graph.run, graph.arrays(weights)).update(1, (ids, ids), lr=0.1)
     for name, array in weights.items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -89,11 +93,14 @@ def test_a_length_or_weights_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="length must be at most the block_size 7, got 8"):
         language_model(config, 2, 8)
     weights = nn.GPT(config, rng=1).state_dict()
-    with pytest.raises(ValueError, match=r"sgd: .* must have the shape \(2, 7\) .* got \(3, 7\)"):
-        next(sgd(language_model(config, 2, 7), weights, *RNG.integers(0, 13, (2, 3, 7)), lr=0.1))
+    graph = language_model(config, 2, 7)
+    with pytest.raises(ValueError, match=r"Model: .* must have the shape \(2, 7\) .* got \(3, 7\)"):
+        graph.run(*RNG.integers(0, 13, (2, 3, 7)), graph.arrays(weights))
+    with pytest.raises(ValueError, match="an array for each of tokens.weight, .*; got 1"):
+        graph.run(*RNG.integers(0, 13, (2, 2, 7)), graph.arrays(weights)[:1])
     del weights["head.weight"]
     with pytest.raises(ValueError, match="missing: head.weight"):
-        next(sgd(language_model(config, 2, 7), weights, *RNG.integers(0, 13, (2, 2, 7)), lr=0.1))
+        graph.arrays(weights)
 
 
 # --- the image classifier ---

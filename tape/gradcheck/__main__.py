@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from typing import Sequence
 
+from tape.errors import did_you_mean
 from tape.gradcheck import cases
 from tape.gradcheck.checker import worst_error
 
@@ -19,9 +19,7 @@ def main(argv: Sequence[str] = ()) -> int:
     known = {case.operator for case in cases.CASES}
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            parser.error(f"unknown operator {name!r}{hint}")
+            parser.error(f"unknown operator {name!r}{did_you_mean(name, known)}")
     chosen = [case for case in cases.CASES if not wanted or case.operator in wanted]
     print("derivatives against central differences in float64; a pass is 1e-6 or less, relative\n")
     print(f"  {'operator':<28}{'1st order':>12}{'2nd order':>12}")

@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from tape import ops
-from tape.ops import arithmetic, fused, linalg, reductions, shapes
+from tape.ops import arithmetic, fused, indexing, joining, linalg, reductions, shapes
 
 EIGHT = ("div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm")
 
@@ -53,6 +53,13 @@ def case(name: str, function: Callable, *input_shapes: tuple, draw: Callable = s
 _IDS = np.array([[0, 2, 2], [3, 0, 2]])
 _MASK = np.array([[True, False, True], [False, True, True]])
 _LIKE = np.zeros((2, 3))
+
+
+def _scattered(*pieces: Any) -> Any:
+    """Elements of two arrays put back to the places that they were picked from, some of them twice."""
+    args = [(None, np.array(rows)) for rows in ([0, 1, 2], [2, 0, 2])]
+    return indexing.scatter_add(*pieces, operators=[indexing._getitem] * 2, args=args, shape=(4,))
+
 
 CASES = [
     # the eight
@@ -153,17 +160,22 @@ CASES = [
     case("zero_where_undefined", lambda x: arithmetic.zero_where_undefined(x, np.zeros(3)), (3,)),
     case("as_operand", lambda x: arithmetic.as_operand(x, _LIKE), (3,)),
     case("astype_like", lambda x: arithmetic.astype_like(x, _LIKE), (3,)),
-    case("cut", lambda x: shapes.cut(x, np.array([0, 1, 3]), axis=-1, i=1), (2, 3)),
+    case("cut", lambda x: joining.cut(x, np.array([0, 1, 3]), axis=-1, i=1), (2, 3)),
     case("paste_like",
-         lambda x: shapes.paste_like(x, _LIKE, np.array([0, 1, 3]), axis=1, i=1), (2, 2)),
+         lambda x: joining.paste_like(x, _LIKE, np.array([0, 1, 3]), axis=1, i=1), (2, 2)),
     case("reshape_like", lambda g: shapes.reshape_like(g, _LIKE), (3, 2)),
-    case("unpad_like", lambda g: shapes.unpad_like(g, _LIKE, 1), (4, 5)),
-    case("scatter_like", lambda g: shapes.scatter_like(g, _LIKE, np.array([1, 1])), (2, 3)),
-    case("embedding_gradient", lambda g: shapes.embedding_gradient(g, _IDS, np.zeros((4, 2))),
+    case("unpad_like", lambda g: joining.unpad_like(g, _LIKE, 1), (4, 5)),
+    case("scatter_like", lambda g: indexing.scatter_like(g, _LIKE, np.array([1, 1])), (2, 3)),
+    case("embedding_gradient", lambda g: indexing.embedding_gradient(g, _IDS, np.zeros((4, 2))),
          (2, 3, 2)),
+    case("scatter_add", _scattered, (3,), (3,)),
+    case("identity", arithmetic.identity, (3,)),
+    case("widened", arithmetic.widened, (3,)),
+    case("of_size", lambda x: shapes.of_size(x, (2, 3)), (2, 3)),
+    case("merge_last", lambda x: shapes.merge_last(x, (3, 2)), (2, 3, 2)),
     case("matmul_gradient_x", lambda g, y: linalg.matmul_gradient_x(g, _LIKE, y), (2, 4), (3, 4)),
     case("matmul_gradient_y", lambda g, x: linalg.matmul_gradient_y(g, x, _LIKE), (4, 3), (4, 2)),
 ]
 
 # Where operators are defined: the tests ask that each one found there has a line above.
-DEFINITIONS = (arithmetic, fused, linalg, reductions, shapes, ops.activations)
+DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, reductions, shapes, ops.activations)

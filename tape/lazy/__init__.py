@@ -10,20 +10,20 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from tape import ops
+from tape.errors import did_you_mean
 from tape.lazy.evaluator import Evaluator
-from tape.lazy.trace import from_tape, trace, tracing
-from tape.lazy.gradients import gradients, topological_sort
-from tape.lazy.node import NOT_ON_NODES, Node, Op, Variable, placeholder
+from tape.lazy.gradients import gradients
+from tape.lazy.node import NOT_ON_NODES, Node, Op, Variable, placeholder, topological_sort
 from tape.lazy.operators import (
     add, add_by_const, broadcast, concat, cross_entropy, div, div_by_const, embedding, exp, expand_as,
     expand_as_3d, gelu, greater, layernorm, log, log_softmax, matmul, matmul_layernorm,
     matmul_softmax, mean, mul, mul_by_const, neg, ones_like, power, relu, reshape, softmax, sqrt, sub,
     sum_op, tanh, transpose, where, zeros_like)
 from tape.lazy.show import show
+from tape.lazy.trace import from_tape, trace, tracing
 
 __all__ = [
     "Evaluator", "Node", "Op", "Variable", "from_tape", "gradients", "placeholder", "show",
@@ -40,6 +40,5 @@ def __getattr__(name: str) -> Any:
     """An unknown name, answered with the nearest known one."""
     hint = f": {NOT_ON_NODES[name]}" if name in NOT_ON_NODES else (
         f". The operator tape.{name} takes nodes too" if name in ops.__all__ else "")
-    near = difflib.get_close_matches(name, __all__, 1)
-    hint = hint or (f". Did you mean {near[0]!r}?" if near else "")
+    hint = hint or did_you_mean(name, __all__)
     raise AttributeError(f"tape.lazy has no {name!r}{hint}")

@@ -1,23 +1,30 @@
-"""`Evaluator`: computes nodes from arrays, by a plan that is made once."""
+"""`Evaluator`: computes nodes from arrays, by a schedule of calls that is made once."""
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping
+import functools
+from operator import itemgetter
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from tape.lazy.gradients import topological_sort
-from tape.lazy.node import Node, Variable, as_nodes
-from tape.lazy.schedule import Plan, make_plan
-from tape.promotion import retold
+from tape.errors import with_message
+from tape.lazy.node import Node, Op, Variable, as_nodes, topological_sort
+from tape.lazy.primitives import (
+    Composite, Constant, KernelGradient, TapeOp, WithNumber, is_weak, of_input, op_of)
+from tape.mutation import copied_if_shared, memory_of
+from tape.ops.arithmetic import identity
+from tape.primitive import Primitive
+from tape.promotion import float_dtype
+from tape.saved import stand_in
 from tape.tensor import Tensor
 
 
 class Evaluator:
     """Computes nodes. Everything that does not depend on the arrays is settled here, once.
 
-    The plan holds the order of the calls, and after which of them each value is no longer needed
-    and is let go. Nodes that none of `eval_nodes` depends on are left out; equal subexpressions are
+    The schedule holds the order of the calls, and after which of them each value is no longer needed
+    and is dropped. Nodes that none of `eval_nodes` depends on are left out; equal subexpressions are
     computed once.
 
     Parameters
@@ -38,7 +45,7 @@ class Evaluator:
     def __init__(self, eval_nodes: Iterable[Node]):
         self.eval_nodes = as_nodes(eval_nodes, "Evaluator")
         self._graph = frozenset(topological_sort(self.eval_nodes))
-        self._plans: dict[frozenset[Node], Plan] = {frozenset(): make_plan(self.eval_nodes)}
+        self._schedules: dict[frozenset[Node], Schedule] = {frozenset(): make_schedule(self.eval_nodes)}
 
     def run(self, input_values: Mapping[Node, Any]) -> list[np.ndarray]:
         """The values of ``eval_nodes``, in their order.
@@ -62,31 +69,31 @@ class Evaluator:
         TypeError
             A key is no Node, or a value no array of numbers.
         """
-        plan = self._plan_for(input_values)
-        missing = [node.name for node in plan.feeds if node not in input_values]
+        schedule = self._schedule_for(input_values)
+        missing = [node.name for node in schedule.feeds if node not in input_values]
         if missing:
             raise ValueError(f"run: each Variable that is needed must be fed an array; not fed: "
                              f"{', '.join(missing)}")
-        values = plan.start.copy()
-        fed = _settled([_as_fed(node, input_values[node]) for node in plan.feeds])
-        for slot, value in zip(plan.feeds.values(), fed):
+        values = schedule.start.copy()
+        fed = _settled([_as_fed(node, input_values[node]) for node in schedule.feeds])
+        for slot, value in zip(schedule.feeds.values(), fed):
             values[slot] = value if value.ndim else value[()]       # a scalar, as on the tape
         given = [value for value in values if isinstance(value, np.ndarray)]
         with np.errstate(all="ignore"):           # infinities and NaN are values, as in backward()
             try:
-                for function, sources, target, dead, node in plan.steps:
+                for function, sources, target, dead, node in schedule.steps:
                     values[target] = function(*[values[i] for i in sources])
                     for i in dead:
                         values[i] = None
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 raise _located(error, node, [values[i] for i in sources]) from error
-        return _owned([values[slot] for slot in plan.outputs], given)
+        return _owned([values[slot] for slot in schedule.outputs], given)
 
     def __reduce__(self) -> tuple:
-        return Evaluator, (self.eval_nodes,)       # the plan, which is made of functions, is made anew
+        return Evaluator, (self.eval_nodes,)       # the schedule, of functions, is made anew
 
-    def _plan_for(self, input_values: Mapping[Node, Any]) -> Plan:
-        """The plan for feeding these nodes; a new one only where other inner nodes are fed."""
+    def _schedule_for(self, input_values: Mapping[Node, Any]) -> Schedule:
+        """The schedule for feeding these nodes; a new one only where other inner nodes are fed."""
         if not isinstance(input_values, Mapping):
             raise TypeError(f"run: must be given a dict of Nodes and their arrays, got "
                             f"{type(input_values).__name__}")
@@ -96,16 +103,16 @@ class Evaluator:
                                 f"type {type(node).__name__}")
         inner = frozenset(node for node in input_values
                           if not isinstance(node, Variable) and node in self._graph)
-        if inner not in self._plans:
-            self._plans[inner] = make_plan(self.eval_nodes, inner)
-        return self._plans[inner]
+        if inner not in self._schedules:
+            self._schedules[inner] = make_schedule(self.eval_nodes, inner)
+        return self._schedules[inner]
 
 
 def _settled(fed: list) -> list[np.ndarray]:
     """Python's floats are weak: they take the dtype of the arrays of floats that are fed with them."""
-    floats = [x.dtype for x in fed if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
-    weak = np.result_type(*floats) if floats else np.float64
-    return [np.asarray(x, weak) if type(x) is float else x for x in fed]
+    weak = [type(x) is float for x in fed]
+    dtype = float_dtype(fed, weak) or np.float64
+    return [np.asarray(x, dtype) if w else x for x, w in zip(fed, weak)]
 
 
 def _as_fed(node: Node, value: Any) -> Any:
@@ -124,17 +131,17 @@ def _located(error: Exception, node: Node, values: list) -> Exception:
     """The error that an operator raised, with the node, the operator and the shapes."""
     shapes = ", ".join(str(np.shape(value)) for value in values[:8] if hasattr(value, "dtype"))
     text = str(error).rstrip().removeprefix(f"{node.op.name}: ")
-    return retold(error, f"run: node {node.name}, operator {node.op.name}: {text} "
-                         f"(inputs of shape {shapes})")
+    return with_message(error, f"run: node {node.name}, operator {node.op.name}: {text} "
+                               f"(inputs of shape {shapes})")
 
 
 def _owned(values: list, given: list[np.ndarray]) -> list[np.ndarray]:
     """Results as arrays that share memory with nothing, copied where that takes a copy."""
-    seen = {id(_memory(array)) for array in given}
+    seen = {id(memory_of(array)) for array in given}
     arrays = []
     for value in values:
         array = np.asarray(value)
-        memory = _memory(array)
+        memory = memory_of(array)
         if (id(memory) in seen or memory.base is not None or memory.size != array.size
                 or not array.flags.writeable):
             array = memory = array.copy()
@@ -143,8 +150,208 @@ def _owned(values: list, given: list[np.ndarray]) -> list[np.ndarray]:
     return arrays
 
 
-def _memory(array: np.ndarray) -> np.ndarray:
-    """The array that owns the memory that a view looks at."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
+# --- from a graph to a list of calls ---
+
+
+class Step(NamedTuple):
+    """One call: ``values[target] = function(*(values[i] for i in sources))``."""
+
+    function: Callable
+    sources: tuple[int, ...]
+    target: int
+    dead: tuple[int, ...]      # slots that nobody reads after this step
+    node: Node                 # which it belongs to, for errors
+
+
+class Schedule(NamedTuple):
+    """The steps that compute some nodes. Each value has a slot, its place in a list."""
+
+    steps: list[Step]
+    start: list[Any]           # the values before the first step: constants, and None elsewhere
+    feeds: dict[Node, int]     # the slots of what is fed
+    outputs: list[int]         # the slots of the results
+
+
+def make_schedule(outputs: Sequence[Node], fed: frozenset[Node] = frozenset()) -> Schedule:
+    """The calls that compute `outputs` from the variables and from the nodes in `fed`.
+
+    A fed node counts as given: what it was made from is not computed for its sake.
+    """
+    scheduler = _Scheduler()
+    for node in topological_sort(outputs, stop=fed):
+        if isinstance(node, Variable) or node in fed:
+            scheduler.slots[node] = scheduler.feeds[node] = scheduler.slot()
+            scheduler.given.add(scheduler.slots[node])
+        else:
+            scheduler.slots[node] = scheduler.lower(node, [scheduler.slots[x] for x in node.inputs])
+    slots = [scheduler.slots[node] for node in outputs]
+    return Schedule(scheduler.in_order(slots), scheduler.start, scheduler.feeds, slots)
+
+
+class _Scheduler:
+    """Takes nodes, inputs first, and writes down the calls that they need.
+
+    Equal calls share a slot: a key says which function meets which slots with which attributes, and
+    a key that is known costs nothing. That is safe because tape's operators are pure functions, as
+    one made with `tape.primitive` must be. A node of a user's own Op is never shared, nor is a fed
+    one, whose value is not what its operator would give.
+    """
+
+    def __init__(self) -> None:
+        self.start: list[Any] = []
+        self.feeds: dict[Node, int] = {}
+        self.slots: dict[Node, int] = {}
+        self.given: set[int] = set()                 # slots of what is fed or constant
+        self._calls: list[tuple] = []                # (order, function, sources, target, node)
+        self._made: dict[int, float] = {}            # slot -> order of the call that makes it
+        self._known: dict[Any, int] = {}
+        self._held: list[Any] = []                   # what is in a key by its id
+        self._owner: Node | None = None              # the composite whose parts these are
+
+    def in_order(self, outputs: list[int]) -> list[Step]:
+        """The calls as steps, each with the slots that die after it."""
+        self._calls.sort(key=itemgetter(0))
+        alive = set(outputs)
+        steps = []
+        for _, function, sources, target, node in reversed(self._calls):
+            steps.append(Step(function, sources, target, tuple({*sources, target} - alive), node))
+            alive.update(sources)
+        return steps[::-1]
+
+    def slot(self, value: Any = None) -> int:
+        """A new place in the list of values."""
+        self.start.append(value)
+        return len(self.start) - 1
+
+    def call(self, node: Node, function: Callable, sources: Sequence[int], key: Any,
+             order: float | None = None) -> int:
+        """Write down a call, unless an equal one is known; returns the slot of its result."""
+        if key is not None:
+            key = (key, *sources)
+            if key in self._known:
+                return self._known[key]
+        target = self.slot()
+        order = float(target) if order is None else order
+        self._made[target] = order
+        self._calls.append((order, function, tuple(sources), target, self._owner_or(node)))
+        if key is not None:
+            self._known[key] = target
+        return target
+
+    def _owner_or(self, node: Node) -> Node:
+        return node if self._owner is None else self._owner
+
+    # --- what each kind of node needs ---
+
+    def lower(self, node: Node, inputs: list[int]) -> int:
+        """Write down the calls of a node whose inputs are in the slots `inputs`."""
+        op = node.op
+        if isinstance(op, WithNumber):
+            operator, number = op.call(node.attrs)
+            return self._operator(node, operator, [*inputs, self._constant(number)], {})
+        if isinstance(op, TapeOp):
+            return self._operator(node, op.operator, inputs, op.attributes(node.attrs))
+        if isinstance(op, KernelGradient):
+            return self._kernel_gradient(node, op, inputs)
+        if isinstance(op, Composite):
+            return self._composite(node, op, inputs)
+        if isinstance(op, Constant):
+            return self._constant(node.attrs["value"])
+        return self.call(node, functools.partial(_computed, op, node), inputs, key=None)
+
+    def _operator(self, node: Node, operator: Primitive, inputs: list[int],
+                  attributes: dict) -> int:
+        if operator is identity:
+            return inputs[0]
+        if operator.composed is not None:
+            made = self._kernel(node, operator, inputs, attributes)
+            return self._pick(node, made, 0) if operator.residuals else made
+        names = operator.inputs * len(inputs) if operator.variadic else operator.inputs
+        inputs = [self._stand_in(node, slot) if name.startswith("like") else slot
+                  for name, slot in zip(names, inputs)]
+        weak = tuple(map(is_weak, node.inputs))
+        function = _bound(op_of(operator).forward_on(node.inputs), attributes)
+        if not operator.fresh and not self.given.isdisjoint(inputs):
+            function = functools.partial(_owned_result, function)
+        return self.call(node, function, inputs, (operator, weak, self._key(attributes)))
+
+    def _composite(self, node: Node, op: Composite, inputs: list[int]) -> int:
+        """A composite becomes the calls of its parts, so that those can be shared too."""
+        inner = op.expand(node.inputs, node.attrs)
+        slots = dict(zip(node.inputs, inputs))
+        outermost, self._owner = self._owner is None, self._owner_or(node)
+        for part in topological_sort([inner], stop=frozenset(node.inputs)):
+            if part not in slots:
+                slots[part] = self.lower(part, [slots[x] for x in part.inputs])
+        if outermost:
+            self._owner = None
+        return slots[inner]
+
+    def _kernel(self, node: Node, operator: Primitive, inputs: Sequence[int], attributes: dict) -> int:
+        """The forward kernel: one call for the result and for what the backward kernel needs of it."""
+        return self.call(node, _bound(operator.forward, attributes), inputs,
+                         (operator, self._key(attributes)))
+
+    def _kernel_gradient(self, node: Node, op: KernelGradient, inputs: list[int]) -> int:
+        """The backward kernel: one call for the gradients of all inputs."""
+        g, *rest = inputs
+        operator, attributes = op.operator, op.attributes(node.attrs)
+        made = self._kernel(node, operator, rest, attributes)
+        if operator.residuals:
+            made = self._pick(node, made, 1)
+        every = self.call(node, _bound(op.backward, {"attributes": attributes}), [g, made, *rest],
+                          (op, self._key(attributes)))
+        i = node.attrs["input"]
+        return self.call(node, lambda every, x: of_input(every[i], x), [every, rest[i]],
+                         ("gradient of input", i), self._made[every] + 0.5)
+
+    def _pick(self, node: Node, slot: int, i: int) -> int:
+        """One of several results, at once: what is asked for later must not hold the others."""
+        return self.call(node, itemgetter(i), [slot], ("pick", i), self._made[slot] + 0.5)
+
+    def _stand_in(self, node: Node, slot: int) -> int:
+        """Of an operand called `like` only shape and dtype are asked for, and the array can go.
+
+        The call stands right behind the one that makes the array.
+        """
+        return self.call(node, stand_in, [slot], "stand-in", self._made.get(slot, -1.0) + 0.5)
+
+    def _constant(self, value: Any) -> int:
+        key = ("constant", self._key(value))
+        if key not in self._known:
+            scalar = isinstance(value, np.ndarray) and not value.ndim
+            self._known[key] = self.slot(value[()] if scalar else value)
+            self.given.add(self._known[key])
+        return self._known[key]
+
+    def _key(self, value: Any) -> Any:
+        """Equal for values with which an operator gives equal results; 1, 1.0 and True are not."""
+        if isinstance(value, dict):
+            return tuple((name, self._key(item)) for name, item in sorted(value.items()))
+        if isinstance(value, (tuple, list)):
+            return type(value), tuple(map(self._key, value))
+        if value is None or isinstance(value, (int, float, str, slice, np.dtype)):
+            return type(value), repr(value)
+        self._held.append(value)             # an array, say: while it lives its id is its own
+        return id(value)
+
+
+def _computed(op: Op, node: Node, *values: Any) -> Any:
+    out = op.compute(node, list(values))
+    if not isinstance(out, (np.ndarray, np.generic, int, float)):
+        raise TypeError(f"compute must return an array, got {type(out).__name__}")
+    return out
+
+
+def _owned_result(function: Callable, *values: Any) -> Any:
+    """A call whose result shares no memory with what is given, as on the tape.
+
+    So it has the layout of the eager result too, on which the last digits of sums depend.
+    """
+    out = function(*values)
+    given = [x for x in values if isinstance(x, np.ndarray)]
+    return copied_if_shared(out, given) if isinstance(out, np.ndarray) else out
+
+
+def _bound(function: Callable, attributes: dict) -> Callable:
+    return functools.partial(function, **attributes) if attributes else function

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Collection, Iterable, Sequence
+from typing import Collection, Sequence
 
 from tape import ops
-from tape.lazy.node import Node, as_nodes
-from tape.lazy.order import sort_from
+from tape.cotangents import Cotangents
+from tape.lazy.node import Node, as_nodes, topological_sort
 from tape.ops import reductions
-
-
-def topological_sort(nodes: Node | Iterable[Node]) -> list[Node]:
-    """All nodes that `nodes` depend on, and they themselves, each once and inputs before users."""
-    return sort_from(as_nodes(nodes, "topological_sort"))
 
 
 def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
@@ -41,42 +36,34 @@ def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
     if not isinstance(output_node, Node):
         raise TypeError(f"gradients: the output must be one Node, got {type(output_node).__name__}; "
                         f"for several differentiate their sum")
-    found = pull_back(output_node, ops.ones_like(output_node), wanted)
+    found = graph_vjp(output_node, ops.ones_like(output_node), wanted)
     return [found[node] if node in found else ops.zeros_like(node) for node in wanted]
 
 
-def pull_back(output: Node, seed: Node, targets: Sequence[Node], *, stop: Collection[Node] = (),
+def graph_vjp(output: Node, cotangent: Node, targets: Sequence[Node], *, stop: Collection[Node] = (),
               stands_for: Node | None = None) -> dict[Node, Node]:
     """The gradients of `targets`, given that of `output`, for those that it depends on.
 
     Nodes in `stop` count as given: what they were made from is not looked at. `stands_for`, if given,
-    is what rules get that ask for the value of `output`; see `Op.pull`.
+    is what rules get that ask for the value of `output`; see `Op.vjp`.
     """
-    order = sort_from([output], stop)
+    order = topological_sort(output, stop)
     useful = set(targets)        # the nodes that lead to a target
     for node in order:
         if node not in stop and not useful.isdisjoint(node.inputs):
             useful.add(node)
-    sums = {output: seed}
-    owned: set[Node] = set()         # nodes whose sum has two contributions or more
-    cotangents: dict[Node, Node] = {}
+    cotangents = Cotangents({output: cotangent}, in_place=False)
+    complete: dict[Node, Node] = {}
     # In this order all users of a node have contributed to its gradient before it is passed on; see
     # `tape.engine.walk`, which adds up the same numbers in the same order.
     for node in reversed(order):
-        if node not in sums:
+        g = cotangents.sums.pop(node, None)
+        if g is None:
             continue
-        g = sums[node]
-        cotangents[node] = g = g if node is output else reductions.rounded_like(g, node)
+        complete[node] = g = g if node is output else reductions.rounded_like(g, node)
         wanted = [] if node in stop else [i for i, x in enumerate(node.inputs) if x in useful]
         if wanted:
             out = stands_for if node is output else None
-            for i, part in sorted(node.op.pull(node, g, wanted, out).items()):
-                parent = node.inputs[i]
-                if parent not in sums:
-                    sums[parent] = part
-                elif parent not in owned:
-                    sums[parent] = sums[parent] + part
-                    owned.add(parent)
-                else:
-                    sums[parent] = reductions.accumulate(sums[parent], part)
-    return {node: cotangents[node] for node in targets if node in cotangents}
+            for i, contribution in sorted(node.op.vjp(node, g, wanted, out).items()):
+                cotangents.add(node.inputs[i], contribution)
+    return {node: complete[node] for node in targets if node in complete}

@@ -8,18 +8,16 @@ operators), so the very rules that differentiate Tensors build, on Nodes, the gr
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import itertools
-from typing import Any, Callable, Iterable, Mapping, Sequence
-
-import numpy as np
+import threading
+from operator import attrgetter
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from tape import numpy_protocol, ops
-from tape.lazy.order import Behind, sort_from
 from tape.ops import arithmetic
-from tape.primitive import NUMPY_FUNCTIONS
-from tape.tensor import Tensor
+from tape.primitive import NUMPY_FUNCTIONS, Comparison
+from tape.topological import topological_order
 
 _next_position = itertools.count().__next__
 LONGEST_NAME = 60
@@ -61,12 +59,12 @@ class Op:
         """
         raise NotImplementedError(f"{self.name}: gradient is not defined")
 
-    def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
-             out: Node | None = None) -> dict[int, Node]:
+    def vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
+            out: Node | None = None) -> dict[int, Node]:
         """`gradient` for the inputs numbered in `wanted`; leaves out those that have none.
 
-        Where a rule asks for the node's value it gets `out`, if that is given: a composite, pulled
-        back through its parts, gives itself, so that a value that is fed in its place is seen.
+        Where a rule asks for the node's value it gets `out`, if that is given: a composite, which is
+        differentiated through its parts, gives itself, so that a value fed in its place is used.
         """
         parts = self.gradient(node, output_grad)
         if not isinstance(parts, (list, tuple)) or len(parts) != len(node.inputs) or not all(
@@ -86,22 +84,22 @@ class Op:
 
 
 class BuiltIn(Op):
-    """An Op of ours: copied and pickled by its name in ``tape/lazy/operators.py``.
+    """An Op of the package's own. A `singleton` is copied and pickled by its name.
 
-    `compute` is there for programs that evaluate a graph node by node; an `Evaluator` plans calls of
-    tape's operators themselves (``tape/lazy/schedule.py``).
+    `compute` is there for programs that evaluate a graph node by node; an `Evaluator` schedules calls
+    of tape's operators themselves.
     """
 
     def gradient(self, node: Node, output_grad: Node) -> list[Node]:
-        found = self.pull(node, output_grad, range(len(node.inputs)))
+        found = self.vjp(node, output_grad, range(len(node.inputs)))
         return [found[i] if i in found else ops.zeros_like(x) for i, x in enumerate(node.inputs)]
 
-    def pull(self, node: Node, output_grad: Node, wanted: Sequence[int],
-             out: Node | None = None) -> dict[int, Node]:
+    def vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
+            out: Node | None = None) -> dict[int, Node]:
         return {}
 
     def attributes(self, attrs: dict) -> dict:
-        """What is ours among a node's attributes, where a user may have put others."""
+        """Those of a node's attributes that the operator takes; a user may have put others there."""
         return {name: value for name, value in attrs.items() if name in self.takes}
 
     def __copy__(self) -> BuiltIn:
@@ -111,11 +109,20 @@ class BuiltIn(Op):
         return self
 
     def __reduce__(self) -> tuple:
-        return _op_named, (self.name,)
+        return _singleton_named, (self.name,)
 
 
-def _op_named(name: str) -> Op:
-    return getattr(importlib.import_module("tape.lazy.operators"), name)
+_SINGLETONS: dict[str, BuiltIn] = {}
+
+
+def _singleton_named(name: str) -> BuiltIn:
+    return _SINGLETONS[name]
+
+
+def singleton(op: BuiltIn) -> BuiltIn:
+    """The one Op of its name."""
+    _SINGLETONS[op.name] = op
+    return op
 
 
 class Node:
@@ -187,11 +194,11 @@ class Node:
         return rebuilt(*self._parts())
 
     def __deepcopy__(self, memo: dict) -> Node:
-        for node in sort_from([self]):         # inputs first, so that a deep graph needs no recursion
+        for node in topological_sort(self):         # inputs first: a deep graph needs no recursion
             if id(node) not in memo:
                 cls, inputs, *rest = node._parts()
-                twins = [memo[id(x)] for x in inputs]
-                memo[id(node)] = rebuilt(cls, twins, *copy.deepcopy(rest, memo))
+                copies = [memo[id(x)] for x in inputs]
+                memo[id(node)] = rebuilt(cls, copies, *copy.deepcopy(rest, memo))
         return memo[id(self)]
 
     def _parts(self) -> tuple:
@@ -200,7 +207,7 @@ class Node:
         return type(self), self.inputs, self.op, self.attrs, self.name, fields
 
     def __reduce__(self) -> tuple:
-        return _unpickled, (Behind(self), *self._parts())
+        return _unpickled, (_InputsFirst(self), *self._parts())
 
     # --- Python's operators: tape's own, which meet a Node here and so make a Node ---
 
@@ -230,30 +237,30 @@ class Node:
 
     def __bool__(self) -> bool:
         """A node is something, and so true; but ``if x > y:`` would never ask for the values."""
-        if is_comparison(self):
+        if isinstance(getattr(self.op, "operator", None), Comparison):
             raise TypeError(f"bool: {self.name} is neither true nor false before it is computed. "
                             f"where(condition, x, y) chooses when the graph runs")
         return True
 
-    __tape_apply__: Callable   # set in tape/lazy/kinds.py
+    __tape_apply__: Callable   # set in tape/lazy/primitives.py
 
-    # --- the border to NumPy ---
+    # --- NumPy's protocols ---
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if method != "__call__" or kwargs:
             raise TypeError(f"{ufunc.__name__}: of NumPy's ufuncs a node takes plain calls only, got "
                             f"{method} with {list(kwargs)}")
-        return _ours(ufunc)(*inputs)
+        return _operator_for(ufunc)(*inputs)
 
     def __array_function__(self, function, types, args, kwargs):
-        return _ours(function)(*args, **kwargs)
+        return _operator_for(function)(*args, **kwargs)
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError(f"array: {self.name} has no value yet: Evaluator([node]).run({{...}}) returns "
                         f"its array")
 
 
-def _ours(function: Callable) -> Callable:
+def _operator_for(function: Callable) -> Callable:
     if function not in NUMPY_FUNCTIONS:
         raise TypeError(f"numpy.{function.__name__} has no operator here. " + numpy_protocol.advice(
             function.__name__, plain_values="Evaluator([node]).run({...})"))
@@ -271,11 +278,36 @@ def rebuilt(cls: type, inputs: list, op: Op, attrs: dict, name: str, fields: dic
     return node
 
 
-def _unpickled(behind: list, *parts: Any) -> Node:
+def _unpickled(inputs_first: list, *parts: Any) -> Node:
     return rebuilt(*parts)
 
 
-# --- the two kinds of node without inputs ---
+_pickling = threading.local()
+
+
+class _InputsFirst:
+    """What a node depends on, for pickle: a list that it goes through before the node itself.
+
+    Pickle saves what it has not met yet by recursion, and a graph may be deeper than that can go. In
+    this list inputs come before their users, so that each node's inputs are known already.
+    """
+
+    def __init__(self, node: Node):
+        self.node = node
+
+    def __reduce__(self) -> tuple:
+        return list, (), None, self._nodes()
+
+    def _nodes(self) -> Iterator[Node]:
+        if not getattr(_pickling, "busy", False):      # the nodes of the list have none of their own
+            _pickling.busy = True
+            try:
+                yield from topological_sort(self.node)[:-1]
+            finally:
+                _pickling.busy = False
+
+
+# --- what is fed ---
 
 
 class Placeholder(BuiltIn):
@@ -291,7 +323,7 @@ class Placeholder(BuiltIn):
                          f"it")
 
 
-placeholder = Placeholder()
+placeholder = singleton(Placeholder())
 
 
 class Variable(Node):
@@ -303,50 +335,23 @@ class Variable(Node):
         super().__init__([], placeholder, name=name)
 
 
-class Constant(BuiltIn):
-    """A number or an array that stands in the program; ``node.value``."""
-
-    name = "constant"
-    takes = {"value": REQUIRED}
-
-    def __call__(self, value: Any) -> Node:
-        return Node([], self, {"value": value})
-
-    def compute(self, node: Node, input_values: list) -> Any:
-        return node.value
-
-    def formula(self, names: list[str], attrs: dict) -> str:
-        value = attrs["value"]
-        return f"array{value.shape}" if isinstance(value, np.ndarray) else repr(value)
+# --- graphs ---
 
 
-constant = Constant()
+def topological_sort(nodes: Node | Iterable[Node], stop: Collection[Node] = ()) -> list[Node]:
+    """All nodes that `nodes` depend on, and they themselves, each once and inputs before users.
 
-
-def is_none(node: Node) -> bool:
-    """Whether a node stands for an optional input that is not given."""
-    return node.op is constant and node.attrs["value"] is None
-
-
-def is_weak(node: Node) -> bool:
-    """Whether a node is a list of numbers, which take the dtype of the floats beside them."""
-    return node.op is constant and "weak" in node.attrs
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is weak: beside a float32 array it is a float32."""
-    return isinstance(value, (int, float)) or (
-        isinstance(value, np.generic) and value.dtype.kind in "biuf")
-
-
-def as_python(value: Any) -> Any:
-    """A NumPy scalar as a Python number, which is weak; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def is_comparison(node: Node) -> bool:
-    """Whether a node says where something holds."""
-    return getattr(node.op, "operator", None) in arithmetic.COMPARISONS.values()
+    Nodes in `stop` count as given: what they were made from is left out.
+    """
+    def inputs_of(node: Node) -> list[Node]:
+        if node in stop:
+            return []
+        for x in node.inputs:
+            if x._position >= node._position:
+                raise ValueError(f"{node.name}: its input {x.name} is itself or was made after it. The "
+                                 f"inputs of a node cannot be exchanged; make a new node.")
+        return node.inputs
+    return topological_order(as_nodes(nodes, "topological_sort"), inputs_of, attrgetter("_position"))
 
 
 def as_nodes(nodes: Any, caller: str) -> list[Node]:
@@ -360,28 +365,3 @@ def as_nodes(nodes: Any, caller: str) -> list[Node]:
         if not isinstance(node, Node):
             raise TypeError(f"{caller}: must be given Nodes; number {i} is a {type(node).__name__}")
     return found
-
-
-def as_node(value: Any) -> Node:
-    """A Node as it is; a number, an array or a list as a constant node."""
-    if isinstance(value, Node):
-        return value
-    if is_number(value):
-        return constant(as_python(value))
-    if isinstance(value, Tensor):
-        if value.requires_grad:
-            raise TypeError("lazy: a tensor that requires a gradient cannot be an operand of a node, "
-                            "since its tape would be lost. Feed its .data to a Variable, or turn the "
-                            "whole run into a graph with from_tape.")
-        value = value.data
-    if isinstance(value, (list, tuple)) and any(isinstance(item, Node) for item in value):
-        raise TypeError("lazy: an operand must be one node, got a list with nodes in it; concat([...]) "
-                        "and np.stack([...]) join them")
-    array = np.array(value)          # a copy: the caller may change theirs later
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"lazy: operands must be nodes, arrays or real numbers; got "
-                        f"{type(value).__name__}")
-    node = constant(array)
-    if isinstance(value, (list, tuple)):
-        node.attrs["weak"] = True
-    return node

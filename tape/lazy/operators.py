@@ -2,44 +2,69 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import inspect
+from typing import Any, Callable
 
 import numpy as np
 
 from tape import ops
-from tape.lazy.composites import Composite, Named
-from tape.lazy.kinds import WITH_NUMBER, op_of
-from tape.lazy.node import REQUIRED, Node, as_node, constant, placeholder
-from tape.ops import arithmetic, reductions, shapes
-from tape.primitive import derivative
+from tape.lazy.node import REQUIRED, Node, placeholder, singleton
+from tape.lazy.primitives import WITH_NUMBER, Composite, as_node, constant, op_of
+from tape.ops import arithmetic, indexing, reductions, shapes
 
-__all__ = ["constant", "placeholder"]       # besides what is defined here: where pickle finds them
+__all__ = ["constant", "placeholder"]       # besides what is defined here
 
 
-@derivative(None, None)
-def _greater(x, y, /):
-    """1 where x > y, else 0, in the dtype of the operands; its gradient is zero."""
-    floats = [v for v in (x, y) if getattr(getattr(v, "dtype", None), "kind", "") == "f"]
-    return np.greater(x, y).astype(np.result_type(*floats) if floats else np.result_type(x, y))
+class Named(Composite):
+    """A composite written as a function of its inputs (``node_A``, ...) and attributes."""
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self.name = function.__name__
+        self.__signature__ = self.signature = inspect.signature(function)
+        self.takes = {name: p.default for name, p in self.signature.parameters.items()
+                      if not name.startswith("node_")}
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Node:
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            near = " ".join(f"Did you mean {_NUMPY_NAMES[name]!r}?" for name in kwargs
+                            if name in _NUMPY_NAMES)
+            raise TypeError(f"{self.name}{self.signature}: {error}. {near}".rstrip(" ")) from error
+        bound.apply_defaults()
+        inputs, attrs = [], {}
+        for name, value in bound.arguments.items():
+            if name.startswith("node_"):
+                inputs.append(as_node(value))
+            else:
+                attrs[name] = tuple(value) if isinstance(value, list) else value
+                if name in ("dim", "dim0", "dim1"):
+                    _check_dim(self, name, attrs[name])
+        return Node(inputs, self, attrs)
+
+    def compute(self, node: Node, input_values: list) -> Any:
+        return self.function(*input_values, **self.attributes(node.attrs))
+
+    def expand(self, inputs: list[Node], attrs: dict) -> Node:
+        return self.function(*inputs, **self.attributes(attrs))
 
 
-@derivative(lambda g: g)
-def _of_size(x, /, input_shape):
-    """x, checked: its elements fill `input_shape`."""
-    if np.size(x) != np.prod(input_shape, dtype=int):
-        raise ValueError(f"broadcast: input_shape must be that of the node, {np.shape(x)}; got "
-                         f"{tuple(input_shape)}")
-    return x
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 
-@derivative(lambda g, like_x: shapes.reshape_like(g, like_x))
-def _merge_last(x, /, shape):
-    """x (..., *shape) with its last axes, which must have this shape, made one."""
-    if x.shape[-len(shape):] != shape:
-        raise ValueError(f"layernorm: normalized_shape must be that of the last axes of the node, "
-                         f"whose shape is {x.shape}; got {shape}")
-    return x.reshape(*x.shape[:-len(shape)], math.prod(shape))
+def _check_dim(op: Named, name: str, value: Any) -> None:
+    several = value if isinstance(value, tuple) else (value,)
+    optional = value is None and op.takes[name] is None
+    if not optional and not all(isinstance(dim, (int, np.integer)) for dim in several):
+        raise TypeError(f"{op.name}: {name} must be an integer, or several where the operator takes "
+                        f"them; got {value!r}")
+
+
+def composite(function: Callable) -> Any:
+    """Decorator: the Op of a `Named` composite."""
+    return singleton(Named(function))
 
 
 add = op_of(ops.add)
@@ -55,89 +80,89 @@ tanh = op_of(ops.tanh)
 relu = op_of(ops.relu)
 gelu = op_of(ops.gelu)
 where = op_of(ops.where)
-greater = op_of(_greater, name="greater")
+greater = op_of(arithmetic.greater_as_number, name="greater")
 zeros_like = op_of(arithmetic.zeros_like)
 ones_like = op_of(arithmetic.ones_like)
 expand_as = op_of(reductions.expand_like, name="expand_as")
 reshape = op_of(ops.reshape)
-embedding = op_of(shapes._embedding)
+embedding = op_of(indexing._embedding)
 
 add_by_const = WITH_NUMBER[ops.add]
 mul_by_const = WITH_NUMBER[ops.mul]
 div_by_const = WITH_NUMBER[ops.div]
 
 
-@Named
+@composite
 def sum_op(node_A, dim=None, keepdim=False):
     """Sum over `dim`, an int or several, negatives allowed."""
     return ops.sum(node_A, dim, keepdim)
 
 
-@Named
+@composite
 def mean(node_A, dim=None, keepdim=False):
     """Mean over `dim`, an int or several, negatives allowed."""
     return ops.mean(node_A, dim, keepdim)
 
 
-@Named
+@composite
 def expand_as_3d(node_A, node_B):
     """A (n, c) with a new axis 1, broadcast to B (n, t, c)."""
     return reductions.expand_like(ops.expand_dims(node_A, 1), node_B)
 
 
-@Named
+@composite
 def broadcast(node_A, input_shape, target_shape):
     """A, of shape `input_shape`, broadcast to `target_shape`."""
-    return ops.broadcast_to(_of_size(node_A, input_shape=input_shape), target_shape)
+    return ops.broadcast_to(shapes.of_size(node_A, input_shape=input_shape), target_shape)
 
 
-@Named
+@composite
 def transpose(node_A, dim0, dim1):
     """A with two axes exchanged."""
     return ops.swapaxes(node_A, dim0, dim1)
 
 
-@Named
+@composite
 def matmul(node_A, node_B, trans_A=False, trans_B=False):
     """A @ B, each with its last two axes exchanged first where asked for."""
     return ops.matmul(ops.swapaxes(node_A, -1, -2) if trans_A else node_A,
                       ops.swapaxes(node_B, -1, -2) if trans_B else node_B)
 
 
-@Named
+@composite
 def softmax(node_A, dim=-1):
     """exp(A) / sum(exp(A)) along `dim`."""
     return ops.softmax(node_A, dim)
 
 
-@Named
+@composite
 def log_softmax(node_A, dim=-1):
     """log(softmax(A)) along `dim`, without overflow."""
     return ops.log_softmax(node_A, dim)
 
 
-@Named
+@composite
 def layernorm(node_A, normalized_shape, eps=1e-5):
     """A with mean 0 and variance 1 over its trailing axes, of shape `normalized_shape`."""
     number = isinstance(normalized_shape, (int, np.integer))
     shape = (normalized_shape,) if number else tuple(normalized_shape)
-    merged = _merge_last(node_A, shape=shape)
+    merged = shapes.merge_last(node_A, shape=shape)
     return shapes.reshape_like(ops.layer_norm(merged, eps=eps), node_A)
 
 
-@Named
+@composite
 def matmul_layernorm(node_A, node_B, normalized_shape, eps=1e-5):
     """layernorm(A @ B), in one node."""
     return layernorm.function(ops.matmul(node_A, node_B), normalized_shape, eps)
 
 
-@Named
+@composite
 def matmul_softmax(node_A, node_B, dim=-1):
     """softmax(A @ B), in one node."""
     return ops.softmax(ops.matmul(node_A, node_B), dim)
 
 
-@Named
+@composite
 def cross_entropy(node_A, node_B, ignore_index=-1, reduction="mean"):
     """-log softmax(logits A)[targets B], integers, averaged over the targets not ignored."""
     return ops.cross_entropy(node_A, node_B, ignore_index, reduction)
@@ -164,4 +189,4 @@ class Concat(Composite):
         return ops.concatenate(inputs, attrs["dim"])
 
 
-concat = Concat()
+concat = singleton(Concat())

@@ -7,8 +7,8 @@ from typing import Any, Iterable
 import numpy as np
 
 from tape.show import table
-from tape.lazy.gradients import topological_sort
-from tape.lazy.node import Constant, Node, Variable
+from tape.lazy.node import Node, Variable, topological_sort
+from tape.lazy.primitives import Constant
 
 
 def show(nodes: Node | Iterable[Node], style: str = "text", limit: int = 200) -> str:

@@ -7,11 +7,11 @@ from typing import Any, Callable, Iterable, Mapping
 import numpy as np
 
 from tape import mutation
-from tape.engine import Record
-from tape.lazy.kinds import op_of
-from tape.lazy.node import Node, Variable, as_node, constant
+from tape.engine import Record, parents_of, records_behind
 from tape.grad_mode import enable_grad, mode
-from tape.primitive import STOP_GRADIENT
+from tape.lazy.node import Node, Variable
+from tape.lazy.primitives import as_node, constant, op_of
+from tape.ops.arithmetic import stop_gradient
 from tape.tensor import Tensor
 
 
@@ -112,7 +112,7 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any],
     output : Tensor
         Of a recorded operation, whose tape has not been released by ``backward()``.
     inputs : dict of str to (Tensor or array), or a sequence of them
-        What becomes a Variable: leaves (parameters, data), results on the way, or arrays that were
+        What becomes a Variable: leaves (parameters, data), intermediate results, or arrays that were
         operands, such as the ids of an embedding and the targets of a loss. In a dict the keys name
         the variables.
     allow_unused : bool
@@ -194,10 +194,10 @@ def _freeze(outputs: list, named: dict[str, Any], caller: str,
 
 
 def _node_of(record: Record, made: dict[Any, Node], given: _Given) -> Node:
-    operator = record.plan.operator
+    operator = record.vjp.operator
     node = Node(_operands(record, made, given), op_of(operator), record.call[1])
     cut_off = operator.differentiable and all(parent is None for parent in record.parents)
-    return STOP_GRADIENT(node) if cut_off else node       # it ran under no_grad
+    return stop_gradient(node) if cut_off else node       # it ran under no_grad
 
 
 class _Given:
@@ -240,12 +240,10 @@ def _memory_key(value: Any) -> Any:
 
 
 def _records(last: list[Record], given: _Given) -> list[Record]:
-    """The records behind some, oldest first; not behind those that are inputs. No recursion."""
-    found, stack = set(last), list(last)
-    while stack:
-        record = stack.pop()
+    """The records behind some, in the order in which they ran; not behind those that are inputs."""
+    def inputs_of(record: Record) -> list[Record]:
         if given.find(record) is not None:
-            continue
+            return []
         if record.saved is None:
             raise RuntimeError(f"from_tape: the tape was already released at {record.name}. Freeze it "
                                f"before backward(), or call backward(retain_graph=True).")
@@ -253,11 +251,8 @@ def _records(last: list[Record], given: _Given) -> list[Record]:
             raise RuntimeError(f"from_tape: {record.name} was not traced, so its other operands are "
                                f"not known. Run it inside `with tape.lazy.tracing():`, or use "
                                f"tape.lazy.trace(function, inputs).")
-        for parent in (*record.parents, *_recorded_constants(record)):
-            if type(parent) is Record and parent not in found:
-                found.add(parent)
-                stack.append(parent)
-    return sorted(found, key=lambda record: record.position)
+        return [*parents_of(record), *_recorded_constants(record)]
+    return records_behind(last, inputs_of)
 
 
 def _recorded_constants(record: Record) -> list[Record]:

@@ -12,16 +12,17 @@ The eight that the README derives, which suffice for a Transformer:
     layer_norm   fused.py          (x - mean) / std, derived step by step
 """
 
-from tape.ops.activations import dropout, gelu, log_softmax, relu, sigmoid, softmax, tanh
+from tape.ops.activations import dropout, log_softmax, relu, sigmoid, softmax, tanh
 from tape.ops.arithmetic import (
     abs, add, astype, clip, cos, div, exp, expm1, log, log1p, maximum, minimum, mul, neg,
     ones_like, power, sign, sin, sqrt, square, sub, where, zeros_like)
-from tape.ops.fused import causal_attention, cross_entropy, layer_norm
+from tape.ops.fused import causal_attention, cross_entropy, gelu, layer_norm
+from tape.ops.indexing import embedding, getitem
+from tape.ops.joining import concatenate, pad, split, stack
 from tape.ops.linalg import dot, matmul
 from tape.ops.reductions import logsumexp, max, mean, min, norm, std, sum, var
 from tape.ops.shapes import (
-    broadcast_to, concatenate, embedding, expand_dims, getitem, moveaxis, pad, reshape, split,
-    squeeze, stack, swapaxes, transpose)
+    broadcast_to, expand_dims, moveaxis, reshape, squeeze, swapaxes, transpose)
 
 __all__ = [
     "div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm", "abs", "add",

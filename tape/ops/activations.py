@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
-from tape.fused import fused
 from tape.ops import reductions
 from tape.ops.arithmetic import mul
 from tape.primitive import derivative, primitive
@@ -59,25 +58,6 @@ def log_softmax(x, /, axis=-1):
     d out_i / dx_k = [i = k] - softmax(x)_k, so dL/dx_k = g_k - softmax(x)_k * sum_i g_i.
     """
     return kernels.log_softmax(x, axis=axis)
-
-
-@fused(kernels.gelu, kernels.gelu_backward)
-def gelu(x, /):
-    """x * P(Z <= x) for a standard normal Z, by its tanh approximation.
-
-        out = x (1 + t) / 2,  t = tanh(u),  u = sqrt(2/pi) (x + 0.044715 x^3)
-
-    By the product rule and dt/du = 1 - t^2,
-
-        dout/dx = (1 + t) / 2 + x (1 - t^2) / 2 * du/dx,  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
-
-    The kernels write s for (1 + t) / 2, which is 1 / (1 + exp(-2u)). Then 1 - t^2 = 4 s (1 - s), so
-    out = x s and dout/dx = s (1 + x (1 - s) * 2 du/dx).
-
-    Hendrycks and Gimpel 2016, arXiv:1606.08415; the variant of GPT-2.
-    """
-    u = kernels.SQRT_2_OVER_PI * (x + kernels.GELU_CUBIC * x ** 3)
-    return 0.5 * x * (1 + np.tanh(u))
 
 
 def dropout(x, p, rng):

@@ -9,29 +9,30 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
-from tape.primitive import NUMPY_FUNCTIONS, Primitive, derivative, implements, primitive
+from tape.primitive import NUMPY_FUNCTIONS, Comparison, derivative, implements, primitive
+from tape.promotion import as_python, is_number, promote
 
 # --- the four operations ---
 
 add = primitive(np.add,
                 lambda g: g,
-                lambda g: g, name="add", doc="x + y, elementwise.")
+                lambda g: g, name="add", symbol="+", doc="x + y, elementwise.")
 
 sub = primitive(np.subtract,
                 lambda g: g,
-                lambda g: -g, name="sub", doc="x - y, elementwise.")
+                lambda g: -g, name="sub", symbol="-", doc="x - y, elementwise.")
 
 mul = primitive(np.multiply,
                 lambda g, y: g * y,
-                lambda g, x: g * x, name="mul", doc="x * y, elementwise.")
+                lambda g, x: g * x, name="mul", symbol="*", doc="x * y, elementwise.")
 
 div = primitive(np.divide,
                 lambda g, y:      g / y,
                 lambda g, out, y: -g * out / y,       # d(x/y)/dy = -x/y^2 = -out/y
-                name="div", doc="x / y, elementwise.")
+                name="div", symbol="/", doc="x / y, elementwise.")
 
 
-@derivative(lambda g: -g, numpy=np.negative, elementwise=True)
+@derivative(lambda g: -g, numpy=np.negative, symbol="-", elementwise=True)
 def neg(x, /):
     """-x, elementwise; booleans count as 0 and 1, as in 1 - x."""
     return -x if getattr(x, "dtype", None) != bool else 0 - x
@@ -47,13 +48,10 @@ def _power_rule(g, x, exponent):
     return g * (exponent * (x if exponent == 2 else power(x, exponent - 1)))
 
 
-@derivative(_power_rule, elementwise=True)
+@derivative(_power_rule, name="power", symbol="**", elementwise=True)
 def power_number(x, /, exponent):
     """x to the power of a number, elementwise: d/dx x^n = n x^(n-1)."""
     return kernels.power(x, exponent)
-
-
-power_number.name = "power"
 
 
 def _power_slope_y(g, out, x):
@@ -62,8 +60,8 @@ def _power_slope_y(g, out, x):
 
 
 def _power_slope_x(g, x, y):
-    # At x = y = 0 the factor y is to win, 0 * 0^(-1) = 0. Elsewhere the exponent must stay y - 1 at
-    # y = 0 too, for the derivative of y x^(y-1) by y, which is 1/x there.
+    # At x = y = 0 the product y x^(y-1) is taken as 0, though the second factor is infinite. Elsewhere
+    # the exponent stays y - 1 at y = 0 too, for the derivative of y x^(y-1) by y, which is 1/x there.
     both = np.logical_and(np.equal(x, 0), np.equal(y, 0))
     return g * y * power_elementwise(x, np.where(both, 1, y - 1))
 
@@ -83,9 +81,8 @@ def power(x, exponent):
     Derivatives: d/dx x^n = n x^(n-1). With y a tensor, x^y = exp(y log x), so
     d/dy x^y = x^y log x. By convention that is 0 at x = 0, and d/dx x^0 = 0 at x = 0 too.
     """
-    if isinstance(exponent, (int, float, np.generic)):
-        exponent = exponent.item() if isinstance(exponent, np.generic) else exponent
-        return power_number(x, exponent=exponent)
+    if is_number(exponent):
+        return power_number(x, exponent=as_python(exponent))
     return power_elementwise(x, exponent)
 
 
@@ -161,17 +158,14 @@ def astype_like(x, like, /):
     return np.asarray(x).astype(like.dtype, copy=False)
 
 
-@derivative(lambda g, like_x: astype_like(g, like_x), elementwise=True)
+@derivative(lambda g, like_x: astype_like(g, like_x), name="astype", elementwise=True)
 def _astype(x, /, dtype):
     return np.asarray(x).astype(dtype)
 
 
-@derivative(None)
+@derivative(None, name="astype")
 def _round_to(x, /, dtype):
     return np.asarray(x).astype(dtype)
-
-
-_astype.name = _round_to.name = "astype"
 
 
 def astype(x, dtype):
@@ -180,13 +174,23 @@ def astype(x, dtype):
     return _astype(x, dtype) if dtype.kind == "f" else _round_to(x, dtype)
 
 
+@derivative(lambda g: g, elementwise=True)
+def widened(x, /):
+    """x in float32 if it is in float16: what is added up is added up in float32 at least."""
+    x = np.asarray(x)
+    return x.astype(kernels.sum_dtype(x.dtype), copy=False) if x.dtype.kind == "f" else x
+
+
 @derivative(lambda g: g, None, elementwise=True)
 def as_operand(x, like, /, weak=False):
     """x as an operator gets it beside `like`: integers and (`weak`) lists take the dtype of floats."""
-    floats = getattr(getattr(x, "dtype", None), "kind", "f") == "f"       # a Python number is as it is
-    if like.dtype.kind != "f" or floats and not weak:
-        return x
-    return x.astype(like.dtype)
+    return promote([x, like], [weak, False], [True, False])[0]
+
+
+@derivative(lambda g: g, elementwise=True)
+def identity(x, /):
+    """x itself, as a value of its own."""
+    return x
 
 
 @derivative(lambda g, x, cotangent: np.where(_undefined(x, cotangent), 0, g), None)
@@ -217,12 +221,27 @@ def ones_like(x, /):
     return np.ones_like(x)
 
 
+@derivative(None, elementwise=True)
+def stop_gradient(x, /):
+    """x as a constant."""
+    return x
+
+
 sign = primitive(np.sign, None, doc="-1, 0 or 1; its derivative is taken as 0.")
 
-COMPARISONS: dict = {ufunc: Primitive(ufunc, (None,) * ufunc.nin) for ufunc in (
-    np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
-    np.logical_and, np.logical_or, np.logical_not, np.isnan, np.isinf, np.isfinite)}
-(equal, not_equal, less, less_equal, greater, greater_equal, logical_and, logical_or, logical_not,
- isnan, isinf, isfinite) = COMPARISONS.values()
+equal, not_equal = Comparison(np.equal), Comparison(np.not_equal)
+less, less_equal = Comparison(np.less, symbol="<"), Comparison(np.less_equal, symbol="<=")
+greater, greater_equal = Comparison(np.greater, symbol=">"), Comparison(np.greater_equal, symbol=">=")
+logical_and, logical_or = Comparison(np.logical_and), Comparison(np.logical_or)
+logical_not = Comparison(np.logical_not)
+isnan, isinf, isfinite = Comparison(np.isnan), Comparison(np.isinf), Comparison(np.isfinite)
+
+
+@derivative(None, None)
+def greater_as_number(x, y, /):
+    """1 where x > y, else 0, in the dtype of the operands."""
+    floats = [v for v in (x, y) if getattr(getattr(v, "dtype", None), "kind", "") == "f"]
+    return np.greater(x, y).astype(np.result_type(*floats) if floats else np.result_type(x, y))
+
 
 NUMPY_FUNCTIONS[np.power] = power               # power_elementwise registered itself for it

@@ -10,22 +10,25 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
-from tape.fused import fused
 from tape.ops.activations import log_softmax, softmax
+from tape.ops.arithmetic import widened
 from tape.ops.reductions import mean
-from tape.primitive import derivative
+from tape.primitive import Primitive, derivative, fused
 
 
-@fused(kernels.layer_norm, kernels.layer_norm_backward)
+def recompute(operator: Primitive, inputs, attributes):
+    """The composed definition of an operator, run in float32 on what is in float16, as kernels do."""
+    assert operator.composed is not None
+    return operator.composed(*(None if x is None else widened(x) for x in inputs), **attributes)
+
+
+@fused(kernels.layer_norm, kernels.layer_norm_backward, name="layer_norm")
 def _layer_norm(x, weight, bias, /, eps):
     centred = x - mean(x, -1, True)
     out = centred / np.sqrt(mean(centred * centred, -1, True) + eps)
     if weight is not None:
         out = out * weight
     return out if bias is None else out + bias
-
-
-_layer_norm.name = "layer_norm"
 
 
 def layer_norm(x, weight=None, bias=None, eps=1e-5):
@@ -68,6 +71,25 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
     return _layer_norm(x, weight, bias, eps)
 
 
+@fused(kernels.gelu, kernels.gelu_backward)
+def gelu(x, /):
+    """x * P(Z <= x) for a standard normal Z, by its tanh approximation.
+
+        out = x (1 + t) / 2,  t = tanh(u),  u = sqrt(2/pi) (x + 0.044715 x^3)
+
+    By the product rule and dt/du = 1 - t^2,
+
+        dout/dx = (1 + t) / 2 + x (1 - t^2) / 2 * du/dx,  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2).
+
+    The kernels write s for (1 + t) / 2, which is 1 / (1 + exp(-2u)). Then 1 - t^2 = 4 s (1 - s), so
+    out = x s and dout/dx = s (1 + x (1 - s) * 2 du/dx).
+
+    Hendrycks and Gimpel 2016, arXiv:1606.08415; the variant of GPT-2.
+    """
+    u = kernels.SQRT_2_OVER_PI * (x + kernels.GELU_CUBIC * x ** 3)
+    return 0.5 * x * (1 + np.tanh(u))
+
+
 @derivative(None, None)
 def one_hot_like(targets, like, /, ignore_index):
     """(..., V) of the shape and dtype of `like`: 1 at each target, zeros where it is ignored."""
@@ -80,14 +102,11 @@ def count_targets(targets, /, ignore_index):
     return max(int(np.count_nonzero(np.not_equal(targets, ignore_index))), 1)
 
 
-@fused(kernels.cross_entropy, kernels.cross_entropy_backward)
+@fused(kernels.cross_entropy, kernels.cross_entropy_backward, name="cross_entropy")
 def _cross_entropy(logits, targets, /, ignore_index, reduction):
     picked = one_hot_like(targets, logits, ignore_index)        # (..., V), 1 at the target
     total = -np.sum(np.where(np.equal(picked, 1), log_softmax(logits), 0))
     return total / count_targets(targets, ignore_index) if reduction == "mean" else total
-
-
-_cross_entropy.name = "cross_entropy"
 
 
 def cross_entropy(logits, targets, ignore_index=-1, reduction="mean"):
@@ -123,14 +142,11 @@ def attention_scale(like, /):
     return like.dtype.type(kernels.attention_scale(like))
 
 
-@fused(kernels.causal_attention, kernels.causal_attention_backward)
+@fused(kernels.causal_attention, kernels.causal_attention_backward, name="causal_attention")
 def _causal_attention(q, k, v, /, scale):
     scores = q * (attention_scale(q) if scale is None else scale)
     scores = scores @ np.swapaxes(k, -1, -2)            # (..., T, S)
     return softmax(scores + future_mask_like(scores)) @ v    # (..., T, D)
-
-
-_causal_attention.name = "causal_attention"
 
 
 def causal_attention(q, k, v, scale=None):

@@ -10,7 +10,7 @@ from tape.primitive import derivative, implements
 
 
 @derivative(lambda g, like_x, y: matmul_gradient_x(g, like_x, y),
-            lambda g, x, like_y: matmul_gradient_y(g, x, like_y), numpy=np.matmul)
+            lambda g, x, like_y: matmul_gradient_y(g, x, like_y), numpy=np.matmul, symbol="@")
 def matmul(x, y, /):
     """x @ y: (..., n, k) @ (..., k, m) -> (..., n, m); a vector counts as a row on the left, as a
     column on the right, and leading axes broadcast.

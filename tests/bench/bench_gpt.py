@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 import nn
-from nn.command_line import keep_freed_memory
+from nn.jobs.command_line import keep_freed_memory
 from tests.bench.timing import installed, report
 
 CONFIG = nn.GPTConfig(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)

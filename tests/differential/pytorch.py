@@ -245,7 +245,8 @@ def check(program: Program, wanted: Answer, orders: int) -> None:
         found: Any = [None] * len(leaves)
         if getattr(out, "requires_grad", False):
             found = torch.autograd.grad(out, leaves, create_graph=True, allow_unused=True)
-        arrays = [np.zeros(tuple(x.shape)) if g is None else g.numpy(force=True)
+        # Some zeros of PyTorch's have no memory until they are used, and numpy() of those crashes.
+        arrays = [np.zeros(tuple(x.shape)) if g is None else (g + 0.0).numpy(force=True)
                   for g, x in zip(found, leaves)]
         agree("PyTorch", arrays, wanted, order, loosely=True)
         if order < orders:

@@ -148,12 +148,12 @@ class _Clock:
 
     def __init__(self, seconds: float | None, progress: Any):
         self.seconds, self.progress = seconds, progress
-        self.start = self.told = time.monotonic()
+        self.start = self.last_report = time.monotonic()
 
     def goes_on(self, report: Report) -> bool:
         now = time.monotonic()
-        if self.progress and now - self.told > 10:
-            self.told = now
+        if self.progress and now - self.last_report > 10:
+            self.last_report = now
             print(f"{now - self.start:.0f} s: {report.programs} programs, "
                   f"{len(report.failures)} mismatches", file=self.progress, flush=True)
         return self.seconds is None or now - self.start < self.seconds

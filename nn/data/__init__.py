@@ -1,0 +1,1 @@
+"""Text and images as arrays: readers, tokenizers and batches."""

@@ -1,0 +1,77 @@
+"""What the scripts share: errors that are shown as one line, and settings of the process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+
+class UsageError(Exception):
+    """An argument or a file is wrong: the script prints the text and ends with exit status 2."""
+
+
+@contextmanager
+def user_input(flags: Any = None) -> Iterator[None]:
+    """Around code that reads what the user gave: a ValueError or OSError becomes a UsageError.
+
+    With `flags`, a parameter that the error names is shown as the flag that set it.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        text = str(error)
+        for name in vars(flags) if flags else ():
+            if "_" in name:
+                text = re.sub(rf"\b{name}\b", "--" + name.replace("_", "-"), text)
+        raise UsageError(text) from error
+
+
+def run(script: str, job: Callable[[], int | None]) -> int:
+    """Run a script's job; returns its exit status. A UsageError is printed on stderr: status 2."""
+    if hasattr(sys.stdout, "reconfigure"):     # a terminal that lacks a character shows "?"
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        return job() or 0
+    except UsageError as error:
+        print(f"{script}: error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"{script}: error: not enough memory: {error or 'nothing is left'}. Make the model, the "
+              f"block or the batch smaller", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{script}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def keep_freed_memory() -> bool:
+    """Make the C library keep freed memory for the next step, rather than return it to the system.
+
+    Each training step allocates the arrays that the last one freed. To return the pages and to have
+    new ones cleared took a third of the time of a step (``tests/bench/LOG.md``). This works with
+    glibc; elsewhere it does nothing. Returns whether it worked.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3               # malloc.h; 32 MiB is the most it takes
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return bool(libc.mallopt(M_TRIM_THRESHOLD, 2 ** 30) & libc.mallopt(M_MMAP_THRESHOLD, 2 ** 25))
+    except (OSError, AttributeError):
+        return False
+
+
+def check_writable(path: Path) -> None:
+    """Raise a UsageError, before the training, where a checkpoint cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out: cannot make the folder {path.parent}: {error.strerror}") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"--out: cannot write a file {path}")

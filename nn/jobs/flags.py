@@ -1,0 +1,147 @@
+"""The flags of a script, said once: as a dataclass, from which the parser is made.
+
+    @dataclass(frozen=True)
+    class Flags:
+        steps: int = flag("updates", 500, low=1)
+
+gives ``--steps STEPS   updates (default: 500)``, which takes integers from 1; what `Parser.parse`
+returns is a ``Flags``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import os
+import textwrap
+from dataclasses import field, fields
+from pathlib import Path
+from typing import Any, Callable, Mapping, NoReturn, Sequence, get_args, get_type_hints
+
+from nn.jobs.command_line import UsageError
+
+
+def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float = math.inf,
+         above: float = -math.inf, below: float = math.inf, convert: Callable | None = None,
+         more: Mapping[str, Any] | None = None, **shown: Any) -> Any:
+    """A field of a dataclass of flags, of the type int, float, str or Path, or of one of them or None.
+
+    Parameters
+    ----------
+    text : str
+        For --help, which adds the default unless that is None. A percent sign is written twice.
+    default : optional
+    low, high, above, below : float
+        Bounds of a number: low <= value <= high, above < value < below.
+    convert : callable, optional
+        Makes the value from the text; by default the type of the field does.
+    more : mapping, optional
+        Further metadata of the field.
+    **shown
+        Passed to ``add_argument``: metavar, choices.
+    """
+    bounds = {"low": low, "high": high, "above": above, "below": below}
+    return field(default=default, metadata={
+        "bounds": bounds, "convert": convert, "shown": {"help": text, **shown}, **(more or {})})
+
+
+def number(kind: type, low: float = -math.inf, high: float = math.inf, *,
+           above: float = -math.inf, below: float = math.inf) -> Callable[[str], float]:
+    """A flag's type: a number of this kind with low <= value <= high, above < value < below."""
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (low <= value <= high and above < value < below and math.isfinite(value)):
+            name = "an integer" if kind is int else "a number"
+            bounds = [f"{sign} {bound:g}" for sign, bound in
+                      ((">=", low), (">", above), ("<=", high), ("<", below)) if math.isfinite(bound)]
+            raise argparse.ArgumentTypeError(
+                f"must be {f'{name} ' + ' and '.join(bounds) if bounds else name}, got {text!r}")
+        return value
+    return convert
+
+
+def file_path(text: str) -> Path:
+    """A flag's type: the path of a file, which need not exist."""
+    if text.endswith(("/", os.sep)):
+        raise argparse.ArgumentTypeError(f"must name a file, got the folder {text!r}")
+    return Path(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with defaults shown in --help, no abbreviations, and help with unknown arguments.
+
+    Parameters
+    ----------
+    prog, description, epilog : str
+        As of argparse. A description of one line is wrapped.
+    flags : dataclass
+        Its fields are made by `flag`.
+    text_flag : str
+        The flag that a word without one was probably meant for.
+    """
+
+    def __init__(self, prog: str, flags: type, description: str, epilog: str = "",
+                 text_flag: str = ""):
+        if "\n" not in description:
+            description = textwrap.fill(description, 79, break_on_hyphens=False)
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False,
+                         formatter_class=_HelpFormatter)
+        self.flags, self.text_flag = flags, text_flag
+        hints = get_type_hints(flags)
+        for one in fields(flags):
+            self.add_argument(
+                f"--{one.name.replace('_', '-')}", default=one.default,
+                type=one.metadata["convert"] or _converter(hints[one.name], one.metadata["bounds"]),
+                **one.metadata["shown"])
+
+    @property
+    def names(self) -> list[str]:
+        """``--help``, ``--steps`` ..."""
+        return [name for action in self._actions for name in action.option_strings]
+
+    def parse(self, arguments: Sequence[str],
+              jobs: Mapping[str, Callable[[], Parser]] | None = None) -> Any:
+        """The flags of these arguments; `jobs` are the script's other jobs, where a flag may belong.
+
+        Raises
+        ------
+        UsageError
+            An argument is unknown, or its value is not allowed.
+        """
+        options, unknown = self.parse_known_args(arguments)
+        if unknown:
+            self.error(f"unknown argument {unknown[0]!r}; {self._advice(unknown[0], jobs or {})}")
+        return self.flags(**vars(options))
+
+    def _advice(self, argument: str, jobs: Mapping[str, Callable[[], Parser]]) -> str:
+        name = argument.split("=")[0]
+        owners = [job for job, parser in jobs.items() if name in parser().names]
+        near = difflib.get_close_matches(name, self.names, 1, cutoff=0.6)
+        if argument in jobs:
+            return f"the job comes first: {self.prog.split()[0]} {argument} ..."
+        if owners:
+            return f"{name} is a flag of {' and '.join(owners)}, not of {self.prog}"
+        if near:
+            return f"did you mean {near[0]}?"
+        if self.text_flag and not name.startswith("-"):
+            return f'did you mean {self.text_flag} "{argument}"?'
+        return f"known: {' '.join(self.names)}"
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def _converter(annotation: Any, bounds: dict[str, float]) -> Callable[[str], Any]:
+    """What makes a value of this type; of ``int | None`` an int."""
+    (kind,) = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    return number(kind, **bounds) if kind in (int, float) else kind
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Defaults, but not "(default: None)", which says nothing."""
+        return action.help if action.default is None else super()._get_help_string(action)

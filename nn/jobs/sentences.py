@@ -1,0 +1,100 @@
+"""python train.py: memorise ten sentences."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import nn
+from nn.data.batches import padded_sentences
+from nn.jobs.command_line import check_writable, user_input
+from nn.jobs.flags import file_path, flag
+from nn.jobs.job import INIT, Job, engine_flag, print_generate, print_start, save
+from nn.models.static.gpt import language_model
+from nn.training.engines import StaticEngine, TapeEngine
+from nn.training.loop import Plan, train
+
+SENTENCES = (
+    "the old sailor watched the grey sea and waited for the morning wind",
+    "a small child found a silver key under the kitchen table",
+    "every winter the river froze and the village children learned to skate",
+    "my grandmother kept her letters in a blue box by the window",
+    "two black cats slept on the warm stones of the garden wall",
+    "rain fell on the empty market while the baker lit his oven",
+    "nobody heard the clock stop in the tall house on the hill",
+    "when the train left the station she opened the letter and smiled",
+    "our teacher drew a map of the stars on the kitchen wall",
+    "at night the lighthouse sent its warm light across the grey water",
+)
+END = "<end>"
+
+
+@dataclass(frozen=True)
+class Flags:
+    engine: str = engine_flag()
+    steps: int = flag("updates", 500, low=1)
+    lr: float = flag("learning rate of SGD", 0.3, above=0)
+    n_layer: int = flag("blocks", 1, low=1)
+    n_head: int = flag("attention heads", 4, low=1)
+    n_embd: int = flag("width", 64, low=1)
+    log_interval: int = flag("steps between lines", 50, low=1)
+    seed: int = flag("of the initial weights", 0, low=0)
+    out: Path = flag("checkpoint to write", Path("checkpoints/sentences.npz"), convert=file_path)
+
+
+def train_sentences(o: Flags) -> None:
+    """Train on the ten sentences at once, each step, and recite them."""
+    tokenizer = nn.WordTokenizer([END, *sorted({word for s in SENTENCES for word in s.split()})])
+    rows = [np.append(tokenizer.encode(sentence), tokenizer.ids[END]) for sentence in SENTENCES]
+    batch = inputs, targets = padded_sentences(rows)             # (B, T) each
+    with user_input(o):
+        config = nn.GPTConfig(
+            vocab_size=len(tokenizer), block_size=inputs.shape[1], n_layer=o.n_layer,
+            n_head=o.n_head, n_embd=o.n_embd, norm="post", activation="relu",
+            position="sinusoidal", tie_weights=False)
+    model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
+    check_writable(o.out)
+    tokens = int((targets >= 0).sum())
+    print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step; engine {o.engine}")
+    plan = Plan(o.steps, tokens, log_interval=o.log_interval)
+    loss = (train_static if o.engine == "static" else train_on_tape)(model, batch, o.lr, plan)
+    recite(model, tokenizer, rows)
+    prompt = " ".join(SENTENCES[0].split()[:2])
+    replaces = o.out.exists()
+    save(o.out, model, tokenizer, {"job": "sentences", "step": o.steps, "loss": loss,
+                                   "prompt": prompt, "stop": tokenizer.ids[END]})
+    print_generate("replaced" if replaces else "saved", o.out, f'--prompt "{prompt}" --temperature 0')
+
+
+def train_on_tape(model: nn.GPT, batch: tuple, lr: float, plan: Plan) -> float:
+    """Train the model, whose operations are recorded anew at each step; the last loss."""
+    engine = TapeEngine(model, nn.SGD(model.parameters(), lr=lr))
+    return train(engine, itertools.repeat(batch), lambda step: lr, plan).loss
+
+
+def train_static(model: nn.GPT, batch: tuple, lr: float, plan: Plan) -> float:
+    """Train the same model as a static graph, and copy the weights back; the last loss."""
+    graph = language_model(model.config, *batch[0].shape)
+    engine = StaticEngine(graph.run, graph.arrays(model.state_dict()))
+    outcome = train(engine, itertools.repeat(batch), lambda step: lr, plan)
+    model.load_state_dict(graph.state(engine.weights))
+    return outcome.loss
+
+
+def recite(model: nn.GPT, tokenizer: nn.Tokenizer, rows: list[np.ndarray]) -> None:
+    """Print what the model makes of the first word of each sentence."""
+    print("\ngreedy decoding from the first word (= recited, x not):")
+    memorised = 0
+    for row, sentence in zip(rows, SENTENCES):
+        recited = tokenizer.decode([row[0], *nn.generate(
+            model, row[:1], model.config.block_size, temperature=0, stop=tokenizer.ids[END])])
+        memorised += recited == sentence
+        print(f"  {'=' if recited == sentence else 'x'} {recited}")
+    print(f"memorised {memorised}/{len(SENTENCES)}\n")
+
+
+JOB = Job(Flags, "The sentences are learned word by word, with plain SGD, by a post-norm\n"
+          "decoder with ReLU and sinusoidal positions.", train_sentences)

@@ -1,0 +1,108 @@
+"""python train.py text: a GPT on the characters of a text."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import nn
+from nn.data.batches import consecutive_blocks, random_batch, train_validation_split
+from nn.data.text import python_help_text, read_text, unigram_entropy
+from nn.jobs.command_line import check_writable, user_input
+from nn.jobs.flags import flag
+from nn.jobs.job import INIT, Job, print_generate, print_start, save
+from nn.training.engines import TapeEngine
+from nn.training.loop import Evaluation, Outcome, Plan, Stopped, train
+from tape import no_grad
+
+
+@dataclass(frozen=True)
+class Flags:
+    data: str | None = flag("UTF-8 text to learn; the first 90 %% train, the rest validates (default: "
+                            "the help texts that come with Python)", metavar="FILE")
+    steps: int = flag("updates", 2000, low=1)
+    batch_size: int = flag("blocks per step", 12, low=1)
+    block_size: int = flag("characters of context", 64, low=1)
+    n_layer: int = flag("blocks of the model", 4, low=1)
+    n_head: int = flag("attention heads", 4, low=1)
+    n_embd: int = flag("width", 128, low=1)
+    dropout: float = flag("probability", 0.0, low=0, below=1)
+    lr: float = flag("highest learning rate", 3e-3, above=0)
+    warmup: int = flag("steps up to it; from there a cosine down to a tenth", 100, low=0)
+    weight_decay: float = flag("of matrices", 0.1, low=0)
+    grad_clip: float = flag("longest gradient", 1.0, above=0)
+    log_interval: int = flag("steps between lines", 100, low=1)
+    eval_interval: int = flag("steps between validations", 500, low=1)
+    seed: int = flag("of weights, batches and dropout", 0, low=0)
+    out: Path = flag("folder to write text-last.npz and text-best.npz to", Path("checkpoints"))
+
+
+def train_text(o: Flags) -> None:
+    """Train on random blocks of a text; validate on its end."""
+    with user_input():
+        text = python_help_text() if o.data is None else read_text(o.data)
+    tokenizer = nn.CharTokenizer.from_text(text)
+    ids = tokenizer.encode(text)
+    with user_input(o):
+        training, validation = train_validation_split(ids, o.block_size)
+        config = nn.GPTConfig(
+            vocab_size=len(tokenizer), block_size=o.block_size, n_layer=o.n_layer,
+            n_head=o.n_head, n_embd=o.n_embd, dropout=o.dropout, bias=False)
+    model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
+    print_start(model, o.batch_size * o.block_size, f"{len(training):,} characters to train on, "
+                f"{len(validation):,} to validate on\n"
+                f"guessing by the frequency of letters has a loss of {unigram_entropy(ids):.3f}")
+    check_writable(o.out / "text-last.npz")
+    outcome = trained(o, model, tokenizer, training, validation)
+    assert outcome.evaluation is not None
+    print(f"\nvalidation loss {outcome.evaluation.loss:.4f} after {o.steps} steps, over all "
+          f"{len(validation):,} characters;\nthe best was {outcome.best:.4f}")
+    print_generate("saved", o.out / "text-best.npz", "--temperature 0.8")
+
+
+def trained(o: Flags, model: nn.GPT, tokenizer: nn.Tokenizer, training: np.ndarray,
+            validation: np.ndarray) -> Outcome:
+    """Train the model; an interrupted training is saved too."""
+    prompt = "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]
+
+    def save_as(which: str, info: dict) -> None:
+        save(o.out / f"text-{which}.npz", model, tokenizer, {"job": "text", "prompt": prompt, **info})
+
+    def evaluate() -> Evaluation:
+        loss = validation_loss(model, validation)
+        return Evaluation(f"   validation {loss:.4f}", loss)
+
+    def lr(step: int) -> float:
+        return nn.warmup_cosine(step, peak=o.lr, warmup=min(o.warmup, o.steps // 10), total=o.steps,
+                                floor=o.lr / 10)
+
+    optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
+    batches = (random_batch(training, o.batch_size, o.block_size, o.seed, step)
+               for step in itertools.count(1))
+    plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
+                eval_interval=o.eval_interval, save_interval=o.eval_interval)
+    try:
+        return train(TapeEngine(model, optimizer, o.grad_clip), batches, lr, plan, evaluate, save_as)
+    except Stopped as stopped:
+        save_as("last", {"step": stopped.rounds})
+        print(f"\nstopped in step {stopped.rounds + 1}; saved {o.out / 'text-last.npz'}")
+        raise
+
+
+@no_grad
+def validation_loss(model: nn.GPT, ids: np.ndarray) -> float:
+    """Mean loss over the whole of `ids`, in nats per token."""
+    total = count = 0.0
+    with nn.evaluating(model):
+        for inputs, targets in consecutive_blocks(ids, 32, model.config.block_size):
+            _, loss = model(inputs, targets)
+            total += loss.item() * targets.size
+            count += targets.size
+    return total / count
+
+
+JOB = Job(Flags, "Train a character-level GPT (pre-norm, GELU, tied weights) with AdamW, a warm-up and "
+          "a cosine.", train_text)

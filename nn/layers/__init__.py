@@ -1,0 +1,1 @@
+"""The parts of models: modules with parameters, and the base class they share."""

@@ -1,0 +1,40 @@
+"""Layers that are a table of numbers: `Linear` and `Embedding`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tape
+from nn.layers.init import Rng, normal, uniform, zeros
+from nn.layers.module import Module
+from tape import Tensor
+
+
+class Linear(Module):
+    """x @ weight + bias: (..., n_in) -> (..., n_out).
+
+    The weight, of shape (n_in, n_out), starts uniform in +-1/sqrt(n_in): each entry has variance
+    1/(3 n_in), so independent inputs of variance 1 give outputs of variance 1/3, whatever the
+    width. The bias starts at zero.
+    """
+
+    def __init__(self, n_in: int, n_out: int, bias: bool = True, rng: Rng = None):
+        self.weight = uniform(rng, (n_in, n_out), n_in ** -0.5)
+        self.bias = zeros(n_out) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.weight.shape[0]:
+            raise ValueError(f"Linear: the last axis of x must be {self.weight.shape[0]}, got shape "
+                             f"{x.shape}")
+        out = x @ self.weight
+        return out if self.bias is None else out + self.bias
+
+
+class Embedding(Module):
+    """A vector for each of `n` ids: integer array (...) -> (..., d). Starts normal, std 0.02."""
+
+    def __init__(self, n: int, d: int, rng: Rng = None, std: float = 0.02):
+        self.weight = normal(rng, (n, d), std)
+
+    def forward(self, ids: Any) -> Tensor:
+        return tape.embedding(self.weight, ids)

@@ -1,0 +1,1 @@
+"""Whole models, each with its configuration, and their registry."""

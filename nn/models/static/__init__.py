@@ -1,0 +1,1 @@
+"""Models written on the static graph of `tape.lazy`."""

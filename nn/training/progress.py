@@ -1,0 +1,41 @@
+"""The lines that a training prints."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class Progress:
+    """How far a training is, how fast, and how long it will still take.
+
+    Parameters
+    ----------
+    rounds : int
+        Of the whole training.
+    examples : float
+        In a round, for the speed.
+    unit : str
+        What an example is.
+    name : str
+        What a round is: "step" or "epoch".
+    """
+
+    def __init__(self, rounds: int, examples: float, unit: str = "tokens", name: str = "step"):
+        self.rounds, self.examples, self.unit, self.name = rounds, examples, unit, name
+        self.start = self.last_pulse = time.perf_counter()
+
+    def pulse(self, done: float) -> None:
+        """On a terminal, at most once a second: so many rounds are done. The next line replaces it."""
+        now = time.perf_counter()
+        if now - self.last_pulse > 1 and sys.stdout.isatty():
+            self.last_pulse = now
+            print(f"{self.name} {done:.2f}/{self.rounds}", end="\r", flush=True)
+
+    def line(self, done: int, loss: float, more: str = "") -> str:
+        """``step   100/500   loss 0.0471   22,310 tokens/s   0:01 left`` after `done` rounds."""
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        left = round(seconds / done * (self.rounds - done))
+        return (f"{self.name} {done:>{len(str(self.rounds))}}/{self.rounds}   loss {loss:7.4f}{more}   "
+                f"{done * self.examples / seconds:>7,.0f} {self.unit}/s   "
+                f"{left // 60}:{left % 60:02d} left")

@@ -1,0 +1,211 @@
+"""The training loop, alone with an engine that only counts, and the two engines."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import nn
+import tape
+import tape.lazy as ad
+from nn.models.static.sgd import TrainingGraph, sgd_step
+from nn.training.engines import Diverged, StaticEngine, TapeEngine
+from nn.training.loop import Evaluation, Plan, Stopped, train
+
+
+class Counter:
+    """An engine whose loss is the sum of the inputs, and which keeps what it was given."""
+
+    def __init__(self):
+        self.calls = []
+
+    def update(self, step, batch, lr):
+        self.calls.append((step, batch, lr))
+        return float(np.sum(batch[0]))
+
+
+def batches(*sizes):
+    """Batches of these sizes whose losses are 1, 2, 3, ..."""
+    return [(np.full(size, (i + 1) / size), None) for i, size in enumerate(sizes)]
+
+
+def saver():
+    """A function to save with, and the list of what it was called with."""
+    calls = []
+    return lambda which, info: calls.append((which, info)), calls
+
+
+# --- the loop ---
+
+
+def test_each_step_has_its_batch_and_its_rate_and_no_batch_too_many_is_made():
+    engine, made = Counter(), iter(batches(*[4] * 5))
+    outcome = train(engine, made, lambda i: i / 10, Plan(4, 4))
+    assert [(step, lr) for step, _, lr in engine.calls] == [(1, 0.0), (2, 0.1), (3, 0.2), (4, 0.3)]
+    assert outcome.loss == 4.0 and len(list(made)) == 1
+
+
+def test_the_loss_of_a_round_of_several_steps_is_the_mean_of_its_examples():
+    engine = Counter()
+    outcome = train(engine, batches(4, 4, 2, 4, 4, 2), lambda i: 1.0, Plan(2, 10, steps_per_round=3))
+    assert [step for step, _, _ in engine.calls] == [1, 2, 3, 4, 5, 6]
+    assert outcome.loss == pytest.approx((4 * 4 + 5 * 4 + 6 * 2) / 10)
+
+
+def test_lines_come_at_their_interval_at_the_end_and_with_evaluations(capsys):
+    train(Counter(), batches(*[1] * 7), lambda i: 1.0, Plan(7, 1, log_interval=3, eval_interval=5),
+          lambda: Evaluation("   seen"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["3/7", "5/7", "6/7", "7/7"]
+    assert ["seen" in line for line in lines] == [False, True, False, True]
+    assert "loss  5.0000   seen" in lines[1]
+
+
+def test_the_last_weights_are_saved_at_their_interval_and_the_best_when_they_are():
+    save, calls = saver()
+    losses = iter([3.0, 2.0, 2.5])
+    outcome = train(Counter(), batches(*[1] * 5), lambda i: 1.0,
+                    Plan(5, 1, eval_interval=2, save_interval=2),
+                    lambda: Evaluation("", next(losses)), save)
+    assert calls == [("last", {"step": 2, "loss": 2.0, "validation_loss": 3.0}),
+                     ("best", {"step": 2, "loss": 2.0, "validation_loss": 3.0}),
+                     ("last", {"step": 4, "loss": 4.0, "validation_loss": 2.0}),
+                     ("best", {"step": 4, "loss": 4.0, "validation_loss": 2.0}),
+                     ("last", {"step": 5, "loss": 5.0, "validation_loss": 2.5})]
+    assert outcome.best == 2.0 and outcome.evaluation.loss == 2.5
+
+
+def test_saving_and_evaluating_have_intervals_of_their_own_and_without_a_loss_none_is_best():
+    save, calls = saver()
+    outcome = train(Counter(), batches(*[1] * 3), lambda i: 1.0,
+                    Plan(3, 1, name="epoch", eval_interval=3), lambda: Evaluation("", detail="x"), save)
+    assert calls == [("last", {"epoch": n, "loss": n}) for n in (1, 2, 3)]
+    assert outcome.best == math.inf and outcome.evaluation.detail == "x"
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_training_before_anything_is_saved():
+    save, calls = saver()
+    with pytest.raises(Diverged, match="the validation loss is nan at step 2, of which nothing was"):
+        train(Counter(), batches(1, 1), lambda i: 1.0, Plan(2, 1, eval_interval=2, save_interval=2),
+              lambda: Evaluation("", math.nan), save)
+    assert calls == []
+
+
+@pytest.mark.parametrize("where", ["update", "evaluate"])
+def test_an_interruption_says_how_many_rounds_are_complete(where):
+    engine, counts = Counter(), itertools.count(1)
+
+    def interrupted(*_):
+        if next(counts) == 3:
+            raise KeyboardInterrupt
+        return 1.0 if where == "update" else Evaluation("")
+    if where == "update":
+        engine.update = interrupted
+    with pytest.raises(Stopped) as stopped:
+        train(engine, batches(*[1] * 9), lambda i: 1.0, Plan(9, 1),
+              interrupted if where == "evaluate" else None)
+    assert stopped.value.rounds == 2 and isinstance(stopped.value, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("given", [3, 4])
+def test_too_few_batches_are_an_error(given):
+    with pytest.raises(ValueError, match=f"for each of the 3 . 2 steps, got {given}"):
+        train(Counter(), batches(*[1] * given), lambda i: 1.0, Plan(3, 1, steps_per_round=2))
+
+
+# --- the engines ---
+
+X = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+Y = (X @ np.array([[1.0], [-2.0], [0.5]], np.float32))
+WEIGHT = np.full((3, 1), 0.1, np.float32)
+
+
+class Regression(nn.Module):
+    """y = x w, with half the mean squared error as its loss."""
+
+    def __init__(self):
+        self.weight = nn.Parameter(WEIGHT)
+
+    def forward(self, x, y):
+        out = x @ self.weight
+        return out, ((out - y) ** 2).mean() / 2
+
+
+def tape_engine(grad_clip=math.inf):
+    model = Regression()
+    return TapeEngine(model, nn.SGD(model.parameters(), lr=9.0), grad_clip)
+
+
+def static_engine():
+    x, y, weight = ad.Variable("x"), ad.Variable("y"), ad.Variable("weight")
+    out = ad.matmul(x, weight)
+    loss = ad.mean((out - y) * (out - y), dim=(0, 1)) / 2
+    return StaticEngine(TrainingGraph(x, y, [weight], out, loss).run, [WEIGHT])
+
+
+def weight_of(engine):
+    return engine.model.weight.data if isinstance(engine, TapeEngine) else engine.weights[0]
+
+
+ENGINES = pytest.mark.parametrize("make", [tape_engine, static_engine])
+
+
+@ENGINES
+def test_an_update_is_a_step_down_the_slope_and_returns_the_loss_before_it(make):
+    engine = make()
+    loss = engine.update(1, (X, Y), 0.5)
+    error = X.astype(np.float64) @ WEIGHT - Y
+    assert loss == pytest.approx((error ** 2).mean() / 2, rel=1e-6)
+    np.testing.assert_allclose(weight_of(engine), WEIGHT - 0.5 * X.T @ error / 6, rtol=1e-5)
+    assert weight_of(engine).dtype == np.float32
+    np.testing.assert_array_equal(WEIGHT, np.full((3, 1), 0.1, np.float32))
+
+
+def test_both_engines_learn_the_same_in_the_loop():
+    found = []
+    for make in (tape_engine, static_engine):
+        engine = make()
+        loss = train(engine, itertools.repeat((X, Y)), lambda i: 0.5 / (i + 1), Plan(20, 6)).loss
+        found.append([loss, *weight_of(engine).ravel()])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+@ENGINES
+@pytest.mark.parametrize("targets", [np.inf, np.nan])
+def test_a_loss_that_is_not_finite_is_refused_and_changes_nothing(make, targets):
+    engine = make()
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match="the loss is (nan|inf) at step 7"):
+        engine.update(7, (X, np.full_like(Y, targets)), 0.5)
+    np.testing.assert_array_equal(weight_of(engine), WEIGHT)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_by_name_and_changes_nothing():
+    class Root(Regression):
+        def forward(self, x, y):
+            return None, tape.sqrt(self.weight - WEIGHT).sum()
+    model = Root()
+    engine = TapeEngine(model, nn.SGD(model.parameters(), lr=1.0))
+    with np.errstate(all="ignore"), pytest.raises(
+            Diverged, match="step 4, of which nothing was saved: .* not finite in weight"):
+        engine.update(4, (X, Y), 0.5)
+    np.testing.assert_array_equal(model.weight.data, WEIGHT)
+
+
+def test_static_weights_that_are_not_finite_are_refused_and_change_nothing():
+    engine = StaticEngine(lambda X, y, weights: [None, 1.0, np.full((3, 1), np.inf)], [WEIGHT])
+    with pytest.raises(Diverged, match="the sum of the new weights is -inf at step 2, of which"):
+        engine.update(2, (X, Y), 0.5)
+    np.testing.assert_array_equal(engine.weights[0], WEIGHT)
+
+
+def test_the_tape_engine_clips_and_sets_the_rate():
+    engine = tape_engine(grad_clip=0.01)
+    engine.update(1, (X, Y), 0.5)
+    assert np.linalg.norm(weight_of(engine) - WEIGHT) == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_sgd_step_refuses_gradients_that_do_not_fit():
+    for slopes in ([], [np.ones(3)], [np.ones((3, 1))] * 2):
+        with pytest.raises(ValueError, match="sgd_step: f_run_model must return a gradient of the sh"):
+            sgd_step(lambda *_: [None, 0.0, *slopes], X, Y, [WEIGHT], 0.1)

@@ -1,24 +1,32 @@
-"""`check_op`: everything that must hold of any operator, checked for one line of the catalogue.
+"""What the tests share; above all `check_op`, everything that must hold of any operator.
 
-The properties are the house rules of the engine: right derivatives of first and second order,
-dtype kept, nothing mutated, no aliasing, no memory held, exact zeros for a zero cotangent, and the
-same numbers by every route. Tests call `check_op(case)`; each property is a function of its own so
-that a failure's traceback names it.
+`check_op` is for one line of the catalogue. The properties are the house rules of the engine: right
+derivatives of first and second order, dtype kept, nothing mutated, no aliasing, no memory held,
+exact zeros for a zero cotangent, and the same numbers by every route. Tests call `check_op(case)`;
+each property is a function of its own so that a failure's traceback names it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
+import os
+import struct
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import nn
 from tape import Tensor, grad, no_grad, primitive
 from tape.gradcheck.cases import Case
 from tape.gradcheck import gradcheck
-from tape.primitive import Fused
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # Operators whose purpose is to change the dtype of the result.
 CASTS = {"astype", "astype_like", "rounded_like", "sum_to_like"}
@@ -35,33 +43,6 @@ def check_op(case: Case) -> None:
     zero_cotangent_gives_zero(case)
     forward_is_the_same_unrecorded(case)
     routes_agree(case)
-    fused_agrees_with_composed(case)
-
-
-def leaf(values, dtype=np.float64) -> Tensor:
-    """A Tensor that wants a gradient; float64 unless told otherwise."""
-    return Tensor(np.array(values, dtype), requires_grad=True)
-
-
-def counted():
-    """An operator that multiplies by one, and the list to which its rule adds at every call."""
-    calls: list = []
-
-    def rule(g):
-        calls.append(g)
-        return g * 1.0
-    return primitive(lambda x, /: x * 1.0, rule, name="counted"), calls
-
-
-@contextlib.contextmanager
-def reference_counting_alone():
-    """Switch the cyclic garbage collector off: what is freed here is freed by reference counts."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _leaves(case: Case, dtype=np.float64) -> list[Tensor]:
@@ -197,15 +178,12 @@ def routes_agree(case: Case) -> None:
 def fused_agrees_with_composed(case: Case) -> None:
     """A fused operator's kernels against its composed definition: value and gradients."""
     leaves = _leaves(case)
-    out = _outputs(case.function(*leaves))[0]
-    operator = out._record.vjp.operator
-    if not isinstance(operator, Fused):
-        return
+    (out,) = _outputs(case.function(*leaves))
     *_, inputs, attributes = out._record.saved
     # The parents tell which of the fused operator's inputs are our leaves.
     again = [Tensor(value, requires_grad=True) if parent is not None else value
              for value, parent in zip(inputs, out._record.parents)]
-    composed = operator.composed(*again, **attributes)
+    composed = out._record.vjp.operator.composed(*again, **attributes)
     np.testing.assert_allclose(out.data, composed.data, rtol=1e-12, atol=1e-14)
     cotangents = _cotangents([out])
     _pull([out], cotangents)
@@ -214,3 +192,127 @@ def fused_agrees_with_composed(case: Case) -> None:
     by_hand = [t.grad for t in again if isinstance(t, Tensor)]
     for a, b in zip(by_kernel, by_hand, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+# --- tensors, arrays and parameters to try things on ---
+
+
+def leaf(values, dtype=np.float64) -> Tensor:
+    """A Tensor that wants a gradient; float64 unless told otherwise."""
+    return Tensor(np.array(values, dtype), requires_grad=True)
+
+
+class SubArray(np.ndarray):
+    """As np.memmap and np.matrix are."""
+
+
+def parameter(value=1.0, grad=0.5, dtype=np.float32) -> nn.Parameter:
+    """A parameter of one element that has a gradient."""
+    p = nn.Parameter(np.array([value], dtype))
+    p.grad = [grad]
+    return p
+
+
+def in_float64(model: nn.Module) -> nn.Module:
+    """The model, with parameters in float64."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, nn.Parameter):
+                setattr(module, name, nn.Parameter(value.data.astype(np.float64)))
+    return model
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """A file of MNIST's format."""
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+# --- derivatives by other ways ---
+
+
+def differences(function, arrays: list, i: int, step: float = 1e-6) -> np.ndarray:
+    """d(sum of function(*arrays)) / d(arrays[i]) by central differences."""
+    slope = np.zeros(arrays[i].shape)
+    for place in np.ndindex(arrays[i].shape):
+        ends = []
+        for sign in (1, -1):
+            moved = [array.copy() for array in arrays]
+            moved[i][place] += sign * step
+            ends.append(np.sum(function(*moved)))
+        slope[place] = (ends[0] - ends[1]) / (2 * step)
+    return slope
+
+
+def added_at(shape: tuple, index, g) -> np.ndarray:
+    """The gradient of picking elements: zeros, and g added wherever the index picked."""
+    total = np.zeros(shape)
+    np.add.at(total, index, g)
+    return total
+
+
+# --- what runs, and how often; what is recorded and what is freed ---
+
+
+class Recorder:
+    """Wraps a function and keeps its arguments."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, []
+
+    def __call__(self, *args, **kwargs):
+        self.calls.append((args, kwargs))
+        return self.function(*args, **kwargs)
+
+
+def counted():
+    """An operator that multiplies by one, and the list to which its rule adds at every call."""
+    calls: list = []
+
+    def rule(g):
+        calls.append(g)
+        return g * 1.0
+    return primitive(lambda x, /: x * 1.0, rule, name="counted"), calls
+
+
+@contextlib.contextmanager
+def reference_counting_alone():
+    """Switch the cyclic garbage collector off: what is freed here is freed by reference counts."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def recording() -> bool:
+    """Whether an operation that runs now leaves a record."""
+    return (leaf(1.0) * 2).requires_grad
+
+
+# --- other processes, scripts and libraries ---
+
+
+def run_python(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """Python in a process of its own, in the folder of the project unless told otherwise."""
+    options = {"cwd": ROOT, "timeout": 60, **options}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
+
+
+def refused(capsys, main, *arguments: str) -> str:
+    """The message with which a script refuses these arguments."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err and captured.err.count("\n") == 1
+    return captured.err
+
+
+def peer(name: str):
+    """The module of another library to compare with.
+
+    Where it is not installed the test, or the file of tests, is skipped; with REQUIRE_PEERS in the
+    environment, as in .ci/run, it fails.
+    """
+    if os.environ.get("REQUIRE_PEERS"):
+        return importlib.import_module(name)
+    return pytest.importorskip(name, reason=f"{name} is not installed; pip install -e '.[peers]'")

@@ -16,6 +16,19 @@ def run(node, feed):
     return value
 
 
+def assert_eager(evaluator, variables, inputs, loss, parameters):
+    """The loss and the gradient of each parameter are those of the eager run, to the last bit.
+
+    `evaluator` gives the loss and the gradients; `variables`, `inputs` and `parameters` are by name,
+    and `loss` and the gradients in `parameters` are from the eager run.
+    """
+    arrays = {**inputs, **{name: p.data for name, p in parameters.items()}}
+    value, *found = evaluator.run({variables[name]: array for name, array in arrays.items()})
+    assert value == loss.item()
+    for (name, parameter), gradient in zip(parameters.items(), found, strict=True):
+        np.testing.assert_array_equal(gradient, parameter.grad, err_msg=name)
+
+
 class Counted(ad.Op):
     """A user's own Op: x + 1, and a list of the values that it was called with."""
 

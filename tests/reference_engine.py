@@ -7,6 +7,16 @@ get it wrong); float64; derivatives are closures that were worked out separately
 import numpy as np
 
 
+def sum_to(g, shape):
+    """Broadcasting undone the slow way."""
+    while g.ndim > len(shape):
+        g = g.sum(axis=0)
+    for axis, size in enumerate(shape):
+        if size == 1:
+            g = g.sum(axis=axis, keepdims=True)
+    return g
+
+
 class Value:
     """An array and, for each operand, the operand and how a gradient goes back to it."""
 
@@ -17,12 +27,7 @@ class Value:
 
     def pull(self, g):
         """Add g to this value's gradient and send it on, one path at a time."""
-        g = np.asarray(g, np.float64)
-        while g.ndim > self.data.ndim:            # undo broadcasting
-            g = g.sum(axis=0)
-        for axis, size in enumerate(self.data.shape):
-            if size == 1:
-                g = g.sum(axis=axis, keepdims=True)
+        g = sum_to(np.asarray(g, np.float64), self.data.shape)
         self.grad = self.grad + g
         for parent, back in self.parents:
             parent.pull(back(g))

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
 
 from tape import Tensor, ops
 from tests.checks import leaf
+from tests.reference_engine import sum_to
 
 settings.register_profile("short", max_examples=25, deadline=None, derandomize=True, database=None)
 SHORT = settings.get_profile("short")
@@ -35,16 +36,6 @@ SHAPES = mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max
 
 def draw(shape, seed):
     return np.random.default_rng(seed).uniform(0.5, 2.0, shape)
-
-
-def sum_to(g, shape):
-    """Broadcasting undone the slow way."""
-    while g.ndim > len(shape):
-        g = g.sum(axis=0)
-    for axis, size in enumerate(shape):
-        if size == 1:
-            g = g.sum(axis=axis, keepdims=True)
-    return g
 
 
 def check(ours, x, y, out, dx, dy):

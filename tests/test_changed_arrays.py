@@ -1,6 +1,7 @@
 """Every way to reach an array that the tape keeps, and to change it before the walk back.
 
-The walk gives the gradient at the values of the forward run, or an error that says "in place".
+Where the tape keeps the leaf's own array the walk says "in place"; where it keeps a copy it gives the
+gradient at the values of the forward run.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ SIZES = [3, 1000, 5000]          # a small array, and two larger ones
 
 
 def values(n):
-    return np.random.default_rng(0).uniform(1, 2, n)
+    """Sorted in neither direction, so that each of the changes below changes them."""
+    return np.random.default_rng(1).uniform(1, 2, n)
 
 
 CHANGES = {
@@ -40,38 +42,20 @@ REACHES = {
     "memoryview": lambda t: np.asarray(memoryview(t.data))}
 
 
-def check(x, change, forward=lambda x: (x * x).sum(), slope=lambda v: 2 * v):
-    """The right gradient, or an error that says what happened."""
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("when", ["before it is recorded", "after it was recorded"])
+def test_a_leaf_that_is_reached_and_changed(reach, change, size, when):
+    x = leaf(values(size))
     before = x.data.copy()
-    y = forward(x)
-    change()
-    assert_right_or_refused(y, x, slope(before))
-
-
-def assert_right_or_refused(y, x, expected):
-    try:
+    alias = reach(x) if when == "before it is recorded" else None
+    y = (x * x).sum()
+    change(reach(x) if alias is None else alias)
+    assert (x.data != before).any()
+    with pytest.raises(RuntimeError, match="mul: its input x, .* was changed in place"):
         y.backward()
-    except RuntimeError as error:
-        assert "in place" in str(error)
-    else:
-        np.testing.assert_allclose(x.grad, expected, rtol=1e-14)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_leaf_reached_after_it_was_recorded(reach, change, size):
-    x = leaf(values(size))
-    check(x, lambda: change(reach(x)))
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_leaf_reached_before_it_was_recorded(reach, change, size):
-    x = leaf(values(size))
-    alias = reach(x)
-    check(x, lambda: change(alias))
+    assert x.grad is None
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -105,7 +89,8 @@ def test_shape_and_dtype_of_a_kept_array():
     x = leaf(np.ones((2, 2)))
     y = (x * x).sum()
     x.data.resize(4, refcheck=False)
-    assert_right_or_refused(y, x, np.full((2, 2), 2.0))
+    with pytest.raises(RuntimeError, match=r"mul: .* shape \(4,\), was changed in place"):
+        y.backward()
 
 
 def test_a_training_loop_takes_no_checksum(monkeypatch):
@@ -124,29 +109,39 @@ def test_a_training_loop_takes_no_checksum(monkeypatch):
 
 # --- what an operator returns may be its very input ---
 
-SAME = {
+COPIES = {
     "squeeze": lambda p: p.squeeze(), "reshape": lambda p: p.reshape(p.shape),
     "getitem": lambda p: p[...], "slice": lambda p: p[:], "transpose": lambda p: p.transpose(0),
     "astype": lambda p: p.astype(p.dtype), "broadcast_to": lambda p: p.broadcast_to(p.shape),
     "moveaxis": lambda p: ops.moveaxis(p, 0, 0), "split": lambda p: p.split(1)[0],
-    "positive": lambda p: +p, "power": lambda p: p ** 1, "clip": lambda p: p.clip(),
     "identity of a user's": tape.primitive(lambda x: x, lambda g: g, name="same"),
     "view of a user's": tape.primitive(lambda x: x[::-1][::-1], lambda g: g, name="view")}
 
+# +p is p itself, and the rules of the others ask for p.
+KEEPS_THE_LEAF = {"positive": (lambda p: +p, "mul"), "power": (lambda p: p ** 1, "power"),
+                  "clip": (lambda p: p.clip(), "clip")}
 
-@pytest.mark.parametrize("same", SAME.values(), ids=SAME)
+
+@pytest.mark.parametrize("same", COPIES.values(), ids=COPIES)
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_a_result_is_not_the_leaf_that_it_was_made_from(same, create_graph):
     p = leaf([1.0, 2.0, 4.0])
     q = same(p)
     y = (q * q).sum()
     p.data -= 0.5
-    try:
-        slope = grad(y, p, create_graph=create_graph)
-    except RuntimeError as error:
-        assert "in place" in str(error) or "new array" in str(error)
-    else:
-        np.testing.assert_array_equal(slope.data, [2, 4, 8])
+    slope = grad(y, p, create_graph=create_graph)
+    np.testing.assert_array_equal(slope.data, [2, 4, 8])
+
+
+@pytest.mark.parametrize("same, operator", KEEPS_THE_LEAF.values(), ids=KEEPS_THE_LEAF)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_leaf_that_is_kept_for_the_result_it_equals(same, operator, create_graph):
+    p = leaf([1.0, 2.0, 4.0])
+    q = same(p)
+    y = (q * q).sum()
+    p.data -= 0.5
+    with pytest.raises(RuntimeError, match=f"{operator}: its input x, .* was changed in place"):
+        grad(y, p, create_graph=create_graph)
 
 
 def test_a_users_operator_that_returns_a_constant_array():
@@ -167,20 +162,11 @@ def test_a_users_operator_that_returns_a_constant_array():
     lambda x: ops.cross_entropy(x, [0, 1])], ids=["layer_norm", "gelu", "attention", "cross entropy"])
 def test_fused_operators_under_create_graph(function):
     # Their second derivative runs the composed definition on the kept inputs again.
-    start = np.array([[1.0, 2.0], [3.0, -1.0]])
-    x, untouched = leaf(start), leaf(start)
-
-    def curve(x, change):
-        slope = grad((function(x) ** 2).sum(), x, create_graph=True)
-        change()
-        return grad((slope ** 2).sum(), x).data
-    expected = curve(untouched, lambda: None)
-    try:
-        found = curve(x, lambda: np.multiply(x.data, 0.5, out=x.data))
-    except RuntimeError as error:
-        assert "in place" in str(error)
-    else:
-        np.testing.assert_array_equal(found, expected)
+    x = leaf([[1.0, 2.0], [3.0, -1.0]])
+    slope = grad((function(x) ** 2).sum(), x, create_graph=True)
+    np.multiply(x.data, 0.5, out=x.data)
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        grad((slope ** 2).sum(), x)
 
 
 # --- what was computed cannot be written to ---
@@ -204,144 +190,7 @@ def test_a_copy_of_a_result_can_be_written_to():
     np.testing.assert_array_equal(t.data, np.exp([1.0, 2.0]))
 
 
-# --- rules ---
-
-
-@pytest.mark.parametrize("shape", [(2,), ()])
-def test_a_rule_that_writes_to_its_cotangent(shape):
-    def doubled(g):
-        g *= 2
-        return g
-    bad = tape.primitive(lambda x, y: x + y, doubled, lambda g: g, name="bad")
-    x, y = leaf(np.ones(shape)), leaf(np.ones(shape))
-    upstream = np.ones(shape)
-    try:
-        bad(x, y).backward(upstream)
-    except ValueError as error:
-        for words in ("bad: ", "must not write to its cotangent", "test_changed_arrays.py:"):
-            assert words in str(error)
-    else:
-        np.testing.assert_array_equal(x.grad, 2 * np.ones(shape))
-        np.testing.assert_array_equal(y.grad, np.ones(shape))
-    np.testing.assert_array_equal(upstream, np.ones(shape))
-
-
-def test_a_cotangent_that_a_rule_passes_on_stays_the_users():
-    upstream = np.ones(3)
-    x = leaf(np.ones(3))
-    (x + 0.0).backward(upstream)
-    assert upstream.flags.writeable and x.grad.flags.writeable
-    x.grad[0] = 5
-    np.testing.assert_array_equal(upstream, 1)
-
-
-# --- strict mode ---
-
-
-def test_strict_names_what_was_changed():
-    buffer = np.zeros(3)
-    square = tape.primitive(lambda x: np.multiply(x, x, out=buffer), lambda g, out, x: g * 2 * x,
-                            name="square")
-    x = leaf([1.0, 2.0, 3.0])
-    with tape.strict():
-        y = square(x * 1)
-        square(x * 2)                        # overwrites the first result
-    with pytest.raises(RuntimeError, match=r"square: its out, of shape \(3,\), was changed in place"):
-        y.sum().backward()
-
-
-def test_strict_changes_no_number():
-    def gradients():
-        x, w = leaf(values(12).reshape(3, 4)), leaf(values(16).reshape(4, 4))
-        h = ops.layer_norm(ops.gelu(x @ w)) + ops.causal_attention(x, x, x)
-        ops.cross_entropy(ops.concatenate([h, x]), [0, 1, 2, 3, 0, 1]).backward()
-        return x.grad, w.grad
-    with tape.strict():
-        strictly = gradients()
-    for a, b in zip(strictly, gradients()):
-        np.testing.assert_array_equal(a, b)
-
-
-# --- the checksum ---
-
-
-@pytest.mark.parametrize("n", [1, 3, 513, 1024, 1025, 4096 * 3 + 5])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
-def test_a_checksum_tells_any_two_arrays_apart(n, dtype):
-    rng = np.random.default_rng(n)
-    x = rng.integers(0, 100, n).astype(dtype)
-    assert mutation.checksum(x) == mutation.checksum(x.copy())
-    for _ in range(30):
-        other = x.copy()
-        i, j = rng.integers(0, n, 2)
-        other[[i, j]] = other[[j, i]]
-        assert (mutation.checksum(other) == mutation.checksum(x)) == bool((other == x).all())
-        other = x.copy()
-        other[i] += 1
-        assert mutation.checksum(other) != mutation.checksum(x)
-
-
-def test_references_are_counted_right():
-    x = Tensor(values(3), requires_grad=True)
-    assert mutation.version_of(x, 0).state is None
-    alias = x.data[1:]
-    assert mutation.version_of(x, 0).state is not None
-    del alias
-    assert mutation.version_of(x, 0).state is None
-
-
-# --- operators of a user's are given what they cannot change ---
-
-
-def test_a_forward_that_keeps_its_argument():
-    kept = []
-    hoard = tape.primitive(lambda x: (kept.append(x), x * 2)[1], lambda g: g * 2, name="hoard")
-    t = leaf([1.0, 2.0])
-    y = t * t
-    z = hoard(t)
-    with pytest.raises(ValueError, match="read-only"):
-        kept[0][:] = 10
-    (y + z).sum().backward()
-    np.testing.assert_array_equal(t.grad, [4, 6])
-
-
-def test_a_forward_that_writes_to_its_argument():
-    def bump(x):
-        x += 1
-        return x * 2
-    operator = tape.primitive(bump, lambda g: g * 2, name="bump")
-    t = leaf([1.0, 2.0])
-    with pytest.raises(ValueError, match="bump: .*read-only"):
-        operator(t)
-    np.testing.assert_array_equal(t.data, [1, 2])
-
-
-@pytest.mark.parametrize("source", [lambda t: t, lambda t: t * 1], ids=["leaf", "result"])
-def test_a_rule_that_writes_to_what_the_tape_keeps(source):
-    def scaled(g, x):
-        x *= g
-        return x
-    operator = tape.primitive(lambda x: x * x / 2, scaled, name="scaled")
-    t = leaf([1.0, 2.0])
-    h = source(t)
-    y = (operator(h) + h * h).sum()
-    with pytest.raises(ValueError, match="scaled: a derivative rule must not write to what the tape"):
-        y.backward()
-    np.testing.assert_array_equal(h.data, [1, 2])
-
-
-def test_a_result_of_a_subclass_that_views_its_input():
-    class Marked(np.ndarray):
-        """A subclass, as np.matrix is."""
-    operator = tape.primitive(lambda x: x.view(Marked), lambda g: g, name="marked")
-    t = leaf([1.0, 2.0])
-    z = operator(t)
-    y = (z * z).sum()
-    t.data[:] = 10
-    assert type(z.data) is np.ndarray
-    np.testing.assert_array_equal(z.data, [1, 2])
-    y.backward()
-    np.testing.assert_array_equal(t.grad, [2, 4])
+# --- operands, strides, attributes and cotangents ---
 
 
 def test_a_condition_that_is_an_operand_too():
@@ -350,7 +199,8 @@ def test_a_condition_that_is_an_operand_too():
     alias = t.data
     y = tape.where(t, t, f).sum()
     alias[:] = 1 - alias
-    assert_right_or_refused(y, f, [0, 1, 0])
+    with pytest.raises(RuntimeError, match="where: its input condition, .* was changed in place"):
+        y.backward()
 
 
 def test_strides_that_are_assigned_to():
@@ -393,24 +243,6 @@ def test_joined_leaves_may_change(join):
     np.testing.assert_array_equal(a.grad, [2, 2])
 
 
-@pytest.mark.parametrize("create_graph", [False, True])
-def test_a_rule_that_writes_to_an_attribute(create_graph):
-    def doubled(g, w):
-        w *= 2
-        return g * w
-    scale = tape.primitive(lambda x, /, w: x * w, doubled, name="scale")
-    x = leaf([1.0])
-    y = scale(x, w=np.array([5.0]))
-    with pytest.raises(ValueError, match="scale: .* must not write"):
-        grad(y, x, create_graph=create_graph)
-
-
-def test_a_tensor_is_no_attribute():
-    scale = tape.primitive(lambda x, /, w: x * w, lambda g, w: g * w, name="scale")
-    with pytest.raises(TypeError, match="scale: w is an attribute, .* cannot be a Tensor"):
-        scale(leaf([1.0]), w=Tensor([5.0]))
-
-
 def test_a_cotangent_is_not_the_gradient_itself():
     x, v = leaf([1.0]), Tensor(np.array([3.0]))
     slope = grad(x + 1.0, x, grad_outputs=v, create_graph=True)
@@ -418,10 +250,29 @@ def test_a_cotangent_is_not_the_gradient_itself():
     np.testing.assert_array_equal(slope.data, [3])
 
 
-def test_a_forward_that_needs_to_write_is_told_how():
-    def ordered(x):
-        x.sort()
-        return x
-    operator = tape.primitive(ordered, lambda g: g, name="ordered")
-    with pytest.raises(ValueError, match=r"ordered: .*work on a copy, x.copy\(\)"):
-        operator(leaf([2.0, 1.0]))
+# --- the checksum ---
+
+
+@pytest.mark.parametrize("n", [1, 3, 513, 1024, 1025, 4096 * 3 + 5])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
+def test_a_checksum_tells_any_two_arrays_apart(n, dtype):
+    rng = np.random.default_rng(n)
+    x = rng.integers(0, 100, n).astype(dtype)
+    assert mutation.checksum(x) == mutation.checksum(x.copy())
+    for _ in range(30):
+        other = x.copy()
+        i, j = rng.integers(0, n, 2)
+        other[[i, j]] = other[[j, i]]
+        assert (mutation.checksum(other) == mutation.checksum(x)) == bool((other == x).all())
+        other = x.copy()
+        other[i] += 1
+        assert mutation.checksum(other) != mutation.checksum(x)
+
+
+def test_references_are_counted_right():
+    x = Tensor(values(3), requires_grad=True)
+    assert mutation.version_of(x, 0).state is None
+    alias = x.data[1:]
+    assert mutation.version_of(x, 0).state is not None
+    del alias
+    assert mutation.version_of(x, 0).state is None

@@ -4,6 +4,8 @@ The rule behind the second half: a cotangent that is exactly zero gives an exact
 whatever the local derivative, so that the branch a `where` did not take leaves no NaN.
 """
 
+import math
+
 import numpy as np
 import pytest
 
@@ -39,8 +41,7 @@ def test_norm_of_the_zero_vector_has_derivative_zero_to_second_order(axis):
     x = leaf(np.zeros((2, 3)))
     slope = grad(ops.norm(x, axis=axis).sum(), x, create_graph=True)
     np.testing.assert_array_equal(slope.data, np.zeros((2, 3)))
-    again = grad(slope.sum(), x, allow_unused=True)
-    assert again is None or np.isfinite(again.data).all()
+    np.testing.assert_array_equal(grad(slope.sum(), x).data, np.zeros((2, 3)))
 
 
 def test_numpys_norm_has_the_same_convention():
@@ -88,13 +89,11 @@ def test_power_at_zero(exponent, expected):
 @pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4])
 def test_higher_derivatives_of_whole_powers_at_zero_are_exact(exponent):
     x = leaf(0.0)
-    y = x ** exponent
+    y, found = x ** exponent, []
     for order in range(1, 6):
-        y = grad(y, x, create_graph=True, allow_unused=True)
-        if y is None or not y.requires_grad:     # the derivative of a constant
-            assert order > exponent or y.item() == np.prod(range(1, exponent + 1))
-            break
-        assert y.item() == (np.prod(range(1, exponent + 1)) if order == exponent else 0)
+        y = grad(y + 0 * x, x, create_graph=True)       # a constant plays a part too, with slope 0
+        found.append(y.item())
+    assert found == [math.factorial(exponent) if order == exponent else 0 for order in range(1, 6)]
 
 
 @pytest.mark.parametrize("exponent, dx", [(2.0, 0), (1.0, 1), (0.0, 0), (1.5, 0)])
@@ -247,10 +246,11 @@ def test_an_infinite_and_a_finite_gradient_add_up():
     np.testing.assert_array_equal(gradient(lambda x: x.sqrt() + x, [0.0, 4.0]), [np.inf, 1.25])
 
 
-def test_infinities_that_broadcasting_sums_up_go_through():
+@pytest.mark.parametrize("upstream, expected", [([1.0, 1.0], np.inf), ([1.0, -1.0], np.nan)])
+def test_infinities_that_broadcasting_sums_up_go_through(upstream, expected):
     x = leaf([0.0])
-    (x * np.array([1.0, 1.0])).sqrt().backward([1.0, -1.0])
-    assert x.grad.shape == (1,) and not np.isfinite(x.grad[0])
+    (x * np.array([1.0, 1.0])).sqrt().backward(upstream)
+    np.testing.assert_array_equal(x.grad, [expected])
 
 
 def test_std_of_a_constant_does_not_poison_what_it_is_added_to():

@@ -1,9 +1,5 @@
 """The gradient checker itself: what it accepts, what it rejects, and what it says."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,8 +7,8 @@ import tape
 from tape import ops
 from tape.gradcheck import cases, gradcheck, worst_error
 from tape.gradcheck.__main__ import main
+from tests.checks import run_python
 
-ROOT = Path(__file__).resolve().parents[1]
 X = np.array([[0.5, -1.5, 2.0], [1.25, 0.75, -0.25]])
 
 
@@ -166,8 +162,7 @@ def test_a_seeded_dropout_can_be_checked():
 
 
 def test_the_command_prints_the_table_and_passes():
-    run = subprocess.run([sys.executable, "-W", "error", "-m", "tape.gradcheck"], cwd=ROOT,
-                         capture_output=True, text=True, timeout=60)
+    run = run_python("-W", "error", "-m", "tape.gradcheck")
     assert run.returncode == 0
     assert run.stderr == ""
     lines = run.stdout.splitlines()
@@ -200,8 +195,7 @@ def test_the_name_is_callable_however_it_was_imported(import_first):
     code = f"import tape\n{import_first}\nassert tape.gradcheck(tape.exp, [[1.0, 2.0]]) is True\n" \
            f"from tape.gradcheck import gradcheck\nassert gradcheck(tape.exp, [[1.0]], order=2)\n" \
            f"assert tape.gradcheck(tape.exp, [[1.0, 2.0]], order=2) is True"
-    run = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT,
-                         capture_output=True, text=True, timeout=60)
+    run = run_python("-W", "error", "-c", code)
     assert run.returncode == 0, run.stderr
 
 

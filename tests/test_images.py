@@ -1,7 +1,6 @@
 """The reader for MNIST's format, the digits, and the Vision Transformer."""
 
 import gzip
-import struct
 import sys
 
 import numpy as np
@@ -12,24 +11,14 @@ import tape
 from nn.data.batches import shuffled_batches
 from nn.data.images import load_digits, load_idx, read_idx
 from nn.models.vision import predict
+from tests.checks import idx_bytes
 
 RNG = np.random.default_rng(2)
 
 
-def idx_bytes(array):
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
 @pytest.fixture
-def folder(tmp_path):
-    """A data set of 8 x 6 images whose brightness gives the label."""
-    for part, count in (("train", 90), ("t10k", 30)):
-        labels = np.arange(count) % 3
-        images = RNG.integers(0, 40, (count, 8, 6)) + 100 * labels[:, None, None]
-        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images.astype(np.uint8)))
-        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(
-            gzip.compress(idx_bytes(labels.astype(np.uint8))))
-    return tmp_path
+def folder(images_folder):
+    return images_folder
 
 
 def test_a_data_set_is_read_gzipped_or_not(folder):

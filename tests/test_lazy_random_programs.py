@@ -6,7 +6,7 @@ from hypothesis import given, settings
 import tape.lazy as ad
 from tape import grad, ops
 from tests.checks import leaf
-from tests.test_random_programs import (
+from tests.program_checks import (
     LEAVES, PROGRAMS, SETTINGS, TAPE, assert_close, by_reference, by_tape, loss, run)
 
 STATIC = {**TAPE, "transpose": lambda a: ops.transpose(a), "total": lambda a: ops.sum(a),

@@ -1,6 +1,7 @@
-"""Values changed between forward and backward: the gradient is right, or there is an error.
+"""Values changed between forward and backward.
 
-Never a wrong number in silence.
+A leaf or a constant Tensor whose own array the tape needs: an error says so. Whatever the tape needs a
+copy of: the gradient is that of the forward run. Never a wrong number in silence.
 """
 
 import array
@@ -10,17 +11,7 @@ import pytest
 
 import tape
 from tape import Tensor, grad, ops
-from tests.checks import leaf
-
-
-def right_or_error(backward, x, expected):
-    """Either a RuntimeError that speaks of a change in place, or exactly the right gradient."""
-    try:
-        backward()
-    except RuntimeError as error:
-        assert "in place" in str(error)
-        return
-    np.testing.assert_array_equal(x.grad, expected)
+from tests.checks import SubArray, added_at, leaf
 
 
 # --- a leaf ---
@@ -30,7 +21,9 @@ def test_a_leaf_updated_in_place():
     x = leaf([1.0, 2.0])
     y = (x * x).sum()
     x.data += 10
-    right_or_error(y.backward, x, [2, 4])
+    with pytest.raises(RuntimeError, match="mul: its input x, .* was changed in place"):
+        y.backward()
+    assert x.grad is None
 
 
 @pytest.mark.parametrize("view", [
@@ -40,16 +33,12 @@ def test_a_leaf_updated_in_place():
     ids=["reshape", "slice", "new axis", "T", "expand_dims", "squeeze", "split", "broadcast_to",
          "swapaxes"])
 def test_a_leaf_updated_in_place_under_a_view_of_it(view):
-    # NumPy's views share memory with the leaf, so what was kept changes with it.
+    # NumPy's views share memory with the leaf; a result does not, so what was kept stays as it was.
     x = leaf([1.0, 2.0])
     v = view(x)
     y = (v * v).sum()
     x.data += 10
-    try:
-        y.backward()
-    except RuntimeError as error:
-        assert "in place" in str(error)
-        return
+    y.backward()
     np.testing.assert_allclose(x.grad, [2, 4])
 
 
@@ -58,7 +47,9 @@ def test_a_weight_updated_in_place_under_its_transpose():
     w, x = leaf([[1.0, 2.0]]), leaf([[3.0, 4.0]])
     y = (x @ w.T).sum()
     w.data -= 1
-    right_or_error(y.backward, x, [[1, 2]])
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [[1, 2]])
+    np.testing.assert_array_equal(w.grad, [[3, 4]])
 
 
 def test_a_result_does_not_change_with_the_leaf_it_was_made_from():
@@ -76,14 +67,16 @@ def test_a_constant_tensor_updated_in_place():
     x, c = leaf([1.0, 1.0]), Tensor([1.0, 2.0])
     y = (x * c).sum()
     c.data += 10
-    right_or_error(y.backward, x, [1, 2])
+    with pytest.raises(RuntimeError, match="mul: its input y, .* was changed in place"):
+        y.backward()
 
 
 def test_a_view_of_a_constant_tensor_updated_in_place():
     x, c = leaf([1.0, 1.0]), Tensor([1.0, 2.0])
     y = (x * c.reshape(2)).sum()
     c.data += 10
-    right_or_error(y.backward, x, [1, 2])
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [1, 2])
 
 
 def test_the_error_names_operator_shape_line_and_remedy():
@@ -105,7 +98,7 @@ def test_a_new_array_for_the_leaf_leaves_the_tape_right():
     np.testing.assert_array_equal(x.grad, [2, 4])
 
 
-def test_a_new_array_and_create_graph_is_right_or_refused():
+def test_a_new_array_and_create_graph_is_refused():
     x = leaf([1.0, 2.0])
     y = (x * x).sum()
     x.data = x.data + 10
@@ -128,7 +121,8 @@ def test_a_leaf_without_axes_updated_in_place(touched):
         x.data            # from here on the value is an array inside, not a NumPy scalar
     y = x * x
     x.data += 10
-    right_or_error(y.backward, x, 6)
+    y.backward()
+    assert x.grad == 6
 
 
 def test_a_nan_leaf_without_axes_goes_through_create_graph():
@@ -168,10 +162,6 @@ def test_fused_operators_notice_too(function):
 
 
 # --- arrays of the caller ---
-
-
-class SubArray(np.ndarray):
-    """As np.memmap and np.matrix are."""
 
 
 @pytest.mark.parametrize("constant", [
@@ -226,8 +216,7 @@ def test_a_mask_that_changes():
 def test_an_index_that_changes(index):
     x = leaf([[1.0, 2.0], [3.0, 4.0]])
     y = x[index]
-    expected = np.zeros((2, 2))
-    np.add.at(expected, index, 1)
+    expected = added_at((2, 2), index, 1)
     for part in index if isinstance(index, tuple) else (index,):
         part[0], part[1] = 1 - part[0], 1 - part[1]
     y.sum().backward()
@@ -281,14 +270,17 @@ def test_the_upstream_gradient_and_the_initial_data_are_copied():
 
 
 def test_two_leaves_that_were_given_one_array():
-    # A step on one of them reaches into the other, whose tape must notice.
+    # Each takes a copy, so a step on one of them does not reach into the other.
     given = np.array([3.0, 4.0])
     x, y = leaf([1.0, 2.0]), leaf([1.0, 2.0])
     x.data = given
     y.data = given
     loss = (y * y).sum()
     x.data += 1
-    right_or_error(loss.backward, y, [6, 8])
+    loss.backward()
+    np.testing.assert_array_equal(y.grad, [6, 8])
+    np.testing.assert_array_equal(y.data, [3, 4])
+    np.testing.assert_array_equal(given, [3, 4])
 
 
 # --- results cannot be written to ---
@@ -302,5 +294,5 @@ def test_results_are_read_only():
             view[...] = 0
     with pytest.raises(TypeError, match="data: the result of a recorded operation"):
         y.data = np.zeros(2)
-    with pytest.raises((TypeError, ValueError), match="read-only|data: the result"):
+    with pytest.raises(ValueError, match="read-only"):
         y.data -= 1

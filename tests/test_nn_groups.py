@@ -1,6 +1,7 @@
 """Groups of an optimiser, what an optimiser is given, and clipping: no setting is passed over."""
 
 import copy
+import functools
 import math
 
 import numpy as np
@@ -9,14 +10,11 @@ import pytest
 import nn
 from nn import SGD, AdamW, Parameter, clip_grad_norm
 from tape import Tensor
+from tests.checks import parameter
 
 NAN, INF = math.nan, math.inf
 
-
-def one(value=1.0, grad=0.5, dtype=np.float64):
-    p = Parameter(np.array([value], dtype))
-    p.grad = [grad]
-    return p
+one = functools.partial(parameter, dtype=np.float64)
 
 
 def moved(optimizer, *parameters):

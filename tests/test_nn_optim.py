@@ -8,12 +8,7 @@ import pytest
 
 import nn
 from nn import SGD, AdamW, Parameter, clip_grad_norm, decay_groups, warmup_cosine
-
-
-def one(value=1.0, grad=0.5):
-    p = Parameter([value])
-    p.grad = [grad]
-    return p
+from tests.checks import parameter as one
 
 
 def test_sgd_by_hand():

@@ -4,7 +4,6 @@ import ast
 import doctest
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ import nn
 import tape
 from nn.data.tokenizers import TOKENIZERS, Tokenizer, tokenizer_from_dict
 from nn.models.registry import MODELS, Kind, name_of
+from tests.checks import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(ROOT.glob("nn/*/**/*.py"))
 
 # Which rooms each room imports from, besides itself.

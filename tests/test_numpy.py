@@ -8,7 +8,7 @@ import pytest
 
 from tape import Tensor
 from tape.gradcheck import gradcheck
-from tests.checks import leaf
+from tests.checks import SubArray, leaf
 
 X = np.array([[0.5, 1.5, 0.75], [1.25, 0.25, 2.0]])
 
@@ -112,14 +112,14 @@ def test_whatever_stands_on_the_left_the_result_is_a_tensor(left):
                              (left / t, c / X), (left ** t, c ** X)):
         assert type(result) is Tensor and result.requires_grad
         np.testing.assert_allclose(result.data, expected)
-    if c.ndim:
-        product = left @ t.T
-        assert type(product) is Tensor
-        np.testing.assert_allclose(product.data, c @ X.T)
 
 
-class SubArray(np.ndarray):
-    """As np.memmap and np.matrix are."""
+@pytest.mark.parametrize("left", [np.array([1.0, 2.0, 3.0]), np.array([1, 2, 3]), [1.0, 2.0, 3.0]],
+                         ids=["array", "int array", "list"])
+def test_a_row_on_the_left_of_a_matrix(left):
+    product = left @ leaf(X).T
+    assert type(product) is Tensor and product.requires_grad
+    np.testing.assert_allclose(product.data, [5.75, 7.75])
 
 
 def test_a_tensor_never_becomes_an_array_of_objects():

@@ -1,9 +1,9 @@
 """The README's examples run and print what it says; its commands and its map are real."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.checks import ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -40,7 +40,9 @@ def test_the_frozen_model_gives_the_eager_loss(capsys):
 
 def test_the_rule_shown_is_the_rule_in_the_code():
     source = (ROOT / "tape/ops/arithmetic.py").read_text(encoding="utf-8")
-    for line in blocks("python")[1].strip().rstrip(")").splitlines():
+    lines = blocks("python")[1].strip().rstrip(")").splitlines()
+    assert len(lines) == 3
+    for line in lines:
         assert line.strip() in source
 
 

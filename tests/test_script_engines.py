@@ -15,17 +15,9 @@ from nn.jobs.job import INIT
 from nn.models import vision
 from nn.models.static import vision as static_vision
 from nn.training import engines
-from tests.test_images import folder as folder_of_images
-from tests.test_scripts import Recorder, refused
+from tests.checks import Recorder, refused
 
-images_folder = folder_of_images
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A fresh current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # --- the ten sentences ---

@@ -15,15 +15,7 @@ from nn.data.text import python_help_text
 from nn.jobs import text
 from nn.jobs.sentences import SENTENCES
 from nn.training import engines
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A fresh current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from tests.checks import ROOT, Recorder, refused, run_python
 
 
 def small_text(folder, length=2000):
@@ -106,19 +98,8 @@ def test_memory_is_kept_where_the_c_library_can_be_asked():
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
             "for _ in range(20): np.ones(1_000_000)\n"
             "print(asked * (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))")
-    faults = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    faults = run_python("-c", code)
     assert int(faults.stdout) < 1000          # 20 arrays of 2,000 pages would be 40,000
-
-
-class Recorder:
-    """Wraps a function and keeps its arguments."""
-
-    def __init__(self, function):
-        self.function, self.calls = function, []
-
-    def __call__(self, *args, **kwargs):
-        self.calls.append((args, kwargs))
-        return self.function(*args, **kwargs)
 
 
 def test_validation_loss_is_the_mean_over_all_tokens():
@@ -228,14 +209,6 @@ def test_generate_is_fixed_by_its_seed_and_takes_the_newest_checkpoint(folder, c
 
 
 # --- mistakes: one sentence on stderr, status 2 ---
-
-
-def refused(capsys, main, *arguments):
-    """The message with which a script refuses these arguments."""
-    assert main(list(arguments)) == 2
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err and captured.err.count("\n") == 1
-    return captured.err
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -1,16 +1,16 @@
 """`tape.show`: the table of what was recorded and what it keeps."""
 
-import numpy as np
+import functools
 
+import numpy as np
 import pytest
 
 import tape
 import tape.lazy
 from tape import Tensor, no_grad, ops
+from tests.checks import leaf
 
-
-def leaf32(values):
-    return Tensor(np.array(values, np.float32), requires_grad=True)
+leaf32 = functools.partial(leaf, dtype=np.float32)
 
 
 def table(*outputs):

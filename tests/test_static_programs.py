@@ -11,6 +11,7 @@ from nn.models.static.vision import (
     WEIGHTS, Classifier, initial_weights, sgd_epoch, softmax_loss, transformer)
 from nn.training.engines import StaticEngine
 from tape import Tensor, grad
+from tests.checks import in_float64
 
 RNG = np.random.default_rng(11)
 
@@ -37,9 +38,7 @@ def test_the_static_language_model_is_the_eager_one():
     logits, loss, *found = ad.Evaluator([graph.logits, graph.loss, *slopes]).run(
         {graph.ids: ids, graph.targets: targets,
          **{graph.weights[name]: array for name, array in arrays.items()}})
-    eager = nn.GPT(config, rng=0)
-    for module, name in _places(eager):
-        setattr(module, name, nn.Parameter(getattr(module, name).data.astype(np.float64)))
+    eager = in_float64(nn.GPT(config, rng=0))
     expected, eager_loss = eager(ids, targets)
     eager_loss.backward()
     np.testing.assert_allclose(logits, expected.data, rtol=1e-6, atol=1e-7)     # float32 tables in both
@@ -47,12 +46,6 @@ def test_the_static_language_model_is_the_eager_one():
     gradients = {name: p.grad for name, p in eager.named_parameters()}
     for name, slope in zip(graph.weights, found):
         np.testing.assert_allclose(slope, gradients[name], rtol=1e-5, atol=1e-8, err_msg=name)
-
-
-def _places(model):
-    """Where a model keeps its parameters: (module, attribute)."""
-    return [(module, name) for module in model.modules() for name, value in vars(module).items()
-            if isinstance(value, nn.Parameter)]
 
 
 def test_both_engines_go_down_the_same_curve():

@@ -2,11 +2,11 @@
 
 import ast
 import graphlib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.checks import ROOT
+
 FILES = sorted(path for pattern in ("tape/**/*.py", "nn/**/*.py", "train.py", "generate.py")
                for path in ROOT.glob(pattern))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}

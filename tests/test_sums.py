@@ -1,5 +1,6 @@
 """What is added up is added up in float32 at least, and with a small rounding error."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -13,9 +14,7 @@ from tests.checks import leaf
 RNG = np.random.default_rng(3)
 MANY = 70_000          # more than float16 can count
 
-
-def half(values):
-    return leaf(values, np.float16)
+half = functools.partial(leaf, dtype=np.float16)
 
 
 # --- float16 ---

@@ -131,11 +131,8 @@ def test_whole_numbers_keep_all_their_digits():
 
 def test_a_cast_to_integers_does_not_pretend_to_be_differentiable():
     t = leaf([1.5, 2.5])
-    try:
-        result = t.astype(np.int64)
-    except TypeError as error:
-        assert "astype" in str(error)
-        return
+    result = t.astype(np.int64)
+    assert result.tolist() == [1, 2] and result.dtype == np.int64
     assert not result.requires_grad
 
 
@@ -367,8 +364,8 @@ def test_a_container_copied_deeply_keeps_its_sharing():
 @pytest.mark.parametrize("call, error, message", [
     (lambda t: t + np.zeros(3), ValueError, r"add: .*\(2, 2\), \(3,\)"),
     (lambda t: t @ np.zeros((3, 2)), ValueError, r"matmul: .*\(2, 2\), \(3, 2\)"),
-    (lambda t: t @ 2, (TypeError, ValueError), "matmul: "),
-    (lambda t: 2 @ t, (TypeError, ValueError), "matmul: "),
+    (lambda t: t @ 2, ValueError, "matmul: .*does not have enough dimensions"),
+    (lambda t: 2 @ t, ValueError, "matmul: .*does not have enough dimensions"),
     (lambda t: t.reshape(3, 3), ValueError, "reshape: "),
     (lambda t: t.sum(axis=2), ValueError, "sum: "),
     (lambda t: t.transpose(0, 0), ValueError, "transpose: "),
@@ -383,8 +380,8 @@ def test_a_container_copied_deeply_keeps_its_sharing():
     (lambda t: ops.pad(t, 1, mode="edge"), TypeError, "pad: mode must be 'constant'"),
     (lambda t: tape.mean(t, axes=0), TypeError, "mean: .*Did you mean 'axis'"),
     (lambda t: ops.dot(t[None], t[None]), TypeError, "dot: beyond two axes"),
-    (lambda t: ops.clip(t, Tensor(0.0), Tensor(1.0)), (TypeError, ValueError), "clip: "),
-    (lambda t: ops.split(t, 2, axis=4), (ValueError, IndexError), "split: "),
+    (lambda t: ops.clip(t, Tensor(0.0), Tensor(1.0)), TypeError, "clip: the bounds must be numbers"),
+    (lambda t: ops.split(t, 2, axis=4), ValueError, "split: axis must be in"),
     (lambda t: ops.moveaxis(t, [0, 1], [1]), ValueError, "moveaxis: "),
     (lambda t: t ** "2", TypeError, "power: "),
     (lambda t: Tensor(np.array([1, 2])) ** -1, ValueError, "power: ")])

@@ -35,7 +35,10 @@ div = primitive(np.divide,
 @derivative(lambda g: -g, numpy=np.negative, symbol="-", elementwise=True)
 def neg(x, /):
     """-x, elementwise; booleans count as 0 and 1, as in 1 - x."""
-    return -x if getattr(x, "dtype", None) != bool else 0 - x
+    dtype = getattr(x, "dtype", None)
+    if dtype == bool or type(x) is bool:          # which NumPy does not negate
+        return np.subtract(0, x)
+    return np.negative(x) if dtype is None else -x          # a Python number becomes one of NumPy's
 
 
 # --- powers ---

@@ -14,6 +14,7 @@ from tape.kernels import HALF, has_nan, sum_dtype
 from tape.ops.arithmetic import zero_where_undefined
 from tape.ops.indexing import scatter_add
 from tape.ops.reductions import accumulate, sum_to_like
+from tape.promotion import plain
 from tape.saved import stand_in
 
 
@@ -40,9 +41,11 @@ def fit(contribution: Any, cotangent: Any, like: Any, elementwise: bool,
             contribution = zero_where_undefined(contribution, cotangent)
         return sum_to_like(contribution, like)
     if elementwise and contribution is not cotangent and has_nan(
-            getattr(contribution, "_data", contribution)):
+            contribution if type(contribution) is np.ndarray else plain(contribution)):
         contribution = zero_where_undefined(contribution, cotangent)
-    if contribution.shape == like.shape and contribution.dtype == sum_dtype(like.dtype):
+    dtype = like.dtype
+    if contribution.shape == like.shape and (
+            contribution.dtype is dtype is not HALF or contribution.dtype == sum_dtype(dtype)):
         return contribution
     sums = sum_to_like.forward if type(contribution) is np.ndarray else sum_to_like
     return sums(contribution, stand_in(like))

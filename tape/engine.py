@@ -264,7 +264,7 @@ def _recomputed(record: Record, g: Any, as_tensor: Callable) -> list:
 def _fitted(contribution: Any, g: Any, record: Record, index: int, as_tensor: Callable | None) -> Any:
     """`fit`, for what may be a user's rule: its mistakes are said with the place of the rule."""
     parent = record.parents[index]
-    if not hasattr(contribution, "dtype"):
+    if type(contribution) is not _ndarray and not hasattr(contribution, "dtype"):
         if type(contribution) not in (int, float):
             raise TypeError(f"{record.name}: the derivative rule for input {index} must return an "
                             f"array, got {type(contribution).__name__}. The rule stands at "

@@ -93,12 +93,13 @@ class Vjp:
         """
         operator = self.operator
         row = [tuple(inputs), out] if operator.variadic else [*inputs, out]
-        if not self.short:
+        if operator.defaults:
             row += [attributes.get(name, default) for name, default in operator.defaults.items()]
-            row += [residuals[name] for name in operator.residuals] if residuals else (
-                [None] * len(operator.residuals))
-            row += [tuple(map(like, row[i])) if operator.variadic else like(row[i])
-                    for i in self.likes]
+        if operator.residuals:
+            row += [residuals[name] if residuals else None for name in operator.residuals]
+        for i in self.likes:
+            row.append(tuple(map(like, row[i])) if operator.variadic else like(row[i]))
+        if operator.composed is not None:
             row += [tuple(inputs), attributes]
         return self.pick(row)
 

@@ -36,10 +36,12 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
                 wanted |= bit
                 parents.append(value._record or value)
                 continue
-            mixed = mixed or value.dtype.kind != "f"
+            mixed = mixed or bit and value.dtype.kind != "f"
+        elif type(value) is _ndarray and value.dtype.kind == "f":
+            arrays.append(value)
         else:
             arrays.append(as_constant(operator, value, bit))
-            mixed = mixed or type(value) is not _ndarray or value.dtype.kind != "f"
+            mixed = mixed or bit                  # a condition or an index stays what it is
         parents.append(None)
     if mixed and operator.promotes:
         weak = [isinstance(x, (list, tuple)) for x in inputs]
@@ -97,11 +99,18 @@ def _protect(inputs: Sequence, arrays: list, i: int, versions: tuple | None) -> 
     if not isinstance(value, Tensor):
         arrays[i] = arrays[i].copy(order="K")
     elif value._writable and value._data is arrays[i]:
-        # Too low a count costs a checksum, no more.
-        here = sum(array is arrays[i] for array in arrays) if len(arrays) < 5 else 1
-        version = i, version_of(value, here)
+        version = i, version_of(value, _count(arrays, arrays[i]))
         return (version,) if versions is None else (*versions, version)
     return versions
+
+
+def _count(arrays: list, array: Any) -> int:
+    """How often an array stands in a list. Not above 5: too low a count costs a checksum, no more."""
+    count = 0
+    for other in arrays[:5]:
+        if other is array:
+            count += 1
+    return count
 
 
 def _annotate(record: Record, mode: Modes, inputs: Sequence, arrays: list, attributes: dict) -> None:

@@ -57,8 +57,9 @@ def reduce_sum(x, axis=None, keepdims=False):
     if x.dtype.kind != "f":
         return np.sum(x, axis=axis, keepdims=keepdims)
     out = x
-    for i in _rows_to_add(x, axis):
-        out = _added_rows(out, i)
+    if x.size > FOLD and max(x.shape) > FOLD:
+        for i in _rows_to_add(x, axis):
+            out = _added_rows(out, i)
     out = np.add.reduce(out, axis=axis, keepdims=keepdims, dtype=sum_dtype(x.dtype))
     return out if out.dtype == x.dtype else out.astype(x.dtype)
 

@@ -17,7 +17,7 @@ from tape.errors import did_you_mean
 from tape.lazy.evaluator import Evaluator
 from tape.lazy.gradients import gradients
 from tape.lazy.node import NOT_ON_NODES, Node, Op, Variable, placeholder, topological_sort
-from tape.lazy.operators import (
+from tape.lazy.api import (
     add, add_by_const, broadcast, concat, cross_entropy, div, div_by_const, embedding, exp, expand_as,
     expand_as_3d, gelu, greater, layernorm, log, log_softmax, matmul, matmul_layernorm,
     matmul_softmax, mean, mul, mul_by_const, neg, ones_like, power, relu, reshape, softmax, sqrt, sub,

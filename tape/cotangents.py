@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tape.kernels import HALF, has_nan, sum_dtype
+from tape.kernels import HALF, has_nan, sum_dtype, unbroadcast
 from tape.ops.arithmetic import zero_where_undefined
 from tape.ops.indexing import scatter_add
 from tape.ops.reductions import accumulate, sum_to_like
 from tape.promotion import plain
-from tape.saved import stand_in
 
 
 def fit(contribution: Any, cotangent: Any, like: Any, elementwise: bool,
@@ -43,12 +42,14 @@ def fit(contribution: Any, cotangent: Any, like: Any, elementwise: bool,
     if elementwise and contribution is not cotangent and has_nan(
             contribution if type(contribution) is np.ndarray else plain(contribution)):
         contribution = zero_where_undefined(contribution, cotangent)
+    # What `sum_to_like` does, without a record of the shape where a gradient is traced.
+    if contribution.shape != like.shape:
+        contribution = unbroadcast(contribution, like.shape)
     dtype = like.dtype
-    if contribution.shape == like.shape and (
-            contribution.dtype is dtype is not HALF or contribution.dtype == sum_dtype(dtype)):
+    if contribution.dtype is dtype is not HALF or dtype.kind != "f":       # integers stay what they are
         return contribution
-    sums = sum_to_like.forward if type(contribution) is np.ndarray else sum_to_like
-    return sums(contribution, stand_in(like))
+    dtype = sum_dtype(dtype)
+    return contribution if contribution.dtype == dtype else contribution.astype(dtype)
 
 
 class Cotangents:
@@ -98,7 +99,7 @@ class Cotangents:
         previous = self.sums.get(key)
         # The kernels write to rows of it, which a reshape must not copy.
         if previous is None or key not in self.owned or not previous.flags.c_contiguous:
-            dtype = sum_dtype(key.dtype)
+            dtype = sum_dtype(key.dtype if key.dtype.kind == "f" else g.dtype)
             self.sums[key] = (np.zeros(key.shape, dtype) if previous is None
                               else np.array(previous, dtype, order="C"))
             self.owned.add(key)

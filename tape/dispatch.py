@@ -11,7 +11,7 @@ from tape.errors import with_operator
 from tape.grad_mode import DEFAULT, Modes, modes
 from tape.mutation import copied_if_shared, version_of, versions_of
 from tape.primitive import Primitive
-from tape.promotion import PYTHON_NUMBERS, as_constant, as_result, promote
+from tape.promotion import PYTHON_NUMBERS, as_constant, as_result, counted, promote
 from tape.tensor import Tensor, from_array
 
 _SCALARS = frozenset(np.sctypeDict.values())
@@ -44,8 +44,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
             mixed = mixed or bit                  # a condition or an index stays what it is
         parents.append(None)
     if mixed and operator.promotes:
-        weak = [isinstance(x, (list, tuple)) for x in inputs]
-        arrays[:] = promote(arrays, weak, operator.gradient_bits)
+        _promote(operator, inputs, arrays)
     try:
         out = operator.on_numpy(*arrays, **attributes) if attributes else operator.on_numpy(*arrays)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
@@ -74,6 +73,14 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
 
 # An operator that is given a Tensor calls this; see `Primitive.__call__`.
 Tensor.__tape_apply__ = staticmethod(apply)
+
+
+def _promote(operator: Primitive, inputs: Sequence, arrays: list) -> None:
+    """Give mixed operands, in `arrays`, the dtype that they have together."""
+    weak = [isinstance(x, (list, tuple)) for x in inputs]
+    arrays[:] = promote(arrays, weak, operator.gradient_bits)
+    if operator.counts_booleans:
+        arrays[:] = map(counted, arrays)
 
 
 def _own_result(operator: Primitive, out: Any, inputs: Sequence, arrays: list) -> Any:

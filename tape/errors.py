@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, Iterable
+import inspect
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import numpy as np
 
@@ -40,3 +41,9 @@ def with_operator(error: Exception, operator: Primitive, arrays: list[Any]) -> E
     if read_only and not operator.trusted:
         text += ". A forward is given arrays that it cannot write to: work on a copy, x.copy()"
     return with_message(error, f"{prefix}{text.rstrip()} (inputs of shape {shapes})")
+
+
+def place_of(rule: Callable, operator: str) -> str:
+    """``file:line`` of a rule; the name of its operator where Python does not know."""
+    code = getattr(inspect.unwrap(rule), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else operator

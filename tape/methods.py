@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from tape import ops
-from tape.ops import arithmetic
+from tape.promotion import plain
 
 if TYPE_CHECKING:
     from tape.tensor import Tensor
@@ -37,13 +37,13 @@ class Methods:
     def __abs__(self): return self.__tape_apply__(ops.abs, (self,))
     def __getitem__(self, index): return ops.getitem(self, index)
 
-    # Comparisons have no derivative: they give plain boolean arrays, as NumPy's do.
-    def __lt__(self, other): return arithmetic.less(self, other)
-    def __le__(self, other): return arithmetic.less_equal(self, other)
-    def __gt__(self, other): return arithmetic.greater(self, other)
-    def __ge__(self, other): return arithmetic.greater_equal(self, other)
-    def __eq__(self, other): return arithmetic.equal(self, other)
-    def __ne__(self, other): return arithmetic.not_equal(self, other)
+    # Comparisons have no derivative: they give boolean arrays, as NumPy's do; beside a node, a node.
+    def __lt__(self, other): return np.less(self._data, plain(other))
+    def __le__(self, other): return np.less_equal(self._data, plain(other))
+    def __gt__(self, other): return np.greater(self._data, plain(other))
+    def __ge__(self, other): return np.greater_equal(self._data, plain(other))
+    def __eq__(self, other): return np.equal(self._data, plain(other))
+    def __ne__(self, other): return np.not_equal(self._data, plain(other))
     __hash__ = object.__hash__     # by identity: a Tensor can be a key although == is elementwise
 
     def sum(self, axis=None, keepdims=False): return ops.sum(self, axis, keepdims)

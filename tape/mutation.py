@@ -22,12 +22,15 @@ A training loop reads ``t.data`` after its backward, when no record is left, and
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 import zlib
-from typing import TYPE_CHECKING, Any, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import numpy as np
+
+from tape.errors import place_of
 
 if TYPE_CHECKING:
     from tape.engine import Record
@@ -137,6 +140,22 @@ def read_only(values: Iterable) -> list:
             value = tuple(read_only(value))
         found.append(value)
     return found
+
+
+def protected_rule(rule: Callable, operator: str) -> Callable:
+    """A user's rule, which may write to its g, but not to what the tape saved."""
+    @functools.wraps(rule)
+    def call(g: Any, *args: Any) -> Any:
+        try:
+            return rule(np.array(g) if type(g) is np.ndarray else g, *read_only(args))
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            raise ValueError(
+                f"{operator}: a derivative rule must not write to what the tape keeps for it; it "
+                f"may write to its first parameter. The rules stand at "
+                f"{place_of(rule, operator)}") from error
+    return call
 
 
 def copied_if_shared(out: np.ndarray, writable: Iterable[np.ndarray]) -> np.ndarray:

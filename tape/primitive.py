@@ -23,22 +23,22 @@ given a Tensor it returns a Tensor and records itself.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import itertools
 import pickle
 import sys
 import types
-from operator import add, mul, sub, truediv
+import weakref
+from operator import add, mul, neg, sub, truediv
 from typing import Any, Callable, Sequence
 
 import numpy as np
 
 from tape.errors import did_you_mean
-from tape.mutation import read_only
+from tape.mutation import protected_rule, read_only
 from tape.promotion import plain
-from tape.saved import Vjp, place_of
+from tape.saved import Vjp
 
 # NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
 NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
@@ -46,7 +46,7 @@ NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
 # Python's operators do what these ufuncs do, ten times as fast, where an operand is NumPy's: on lists
 # they do something else.
 _SAME_BUT_FASTER: dict[Callable, Callable] = {
-    np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv}
+    np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
 
 
 class Primitive:
@@ -67,6 +67,7 @@ class Primitive:
     elementwise : whether the result at one place depends on the inputs at that place alone.
     fresh : whether the forward always makes a new array, rather than a view of an input.
     promotes : whether integers and lists beside floats take the dtype of the floats.
+    counts_booleans : whether booleans, which NumPy's function refuses, count as 0 and 1.
     optional_inputs : whether an input may be None.
     trusted : whether forward and rules are known not to write to what they are given.
     scatter, gather : for an operator that picks elements of its input x. ``scatter(total, g, *args)``
@@ -79,6 +80,7 @@ class Primitive:
     composed: Callable | None = None           # these three for `Fused` alone
     residuals: tuple[str, ...] = ()
     optional_inputs = False
+    counts_booleans = False
 
     def __init__(self, forward: Callable, rules: Sequence, *, name: str = "", doc: str = "",
                  symbol: str = "", joint: bool = False, elementwise: bool = False,
@@ -103,14 +105,15 @@ class Primitive:
         self.gradient_bits: Any = (
             itertools.repeat(1 if self.rules[0] else 0) if self.joint
             else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
-        self.vjps: dict[int, Vjp] = {}
+        self.vjps: Any = {}
         self.trusted = all(
-            isinstance(f, np.ufunc) or getattr(f, "__module__", "").startswith("tape.")
+            isinstance(f, np.ufunc) or (getattr(f, "__module__", "") or "").startswith("tape.")
             for f in (forward, *rules) if f)
         self.protected = forward
         if not self.trusted:
+            self.vjps = weakref.WeakValueDictionary()      # so that no cycle keeps it alive
             self.protected = lambda *arrays, **attributes: forward(*read_only(arrays), **attributes)
-            self.rules = tuple(rule and self._protected_rule(rule) for rule in self.rules)
+            self.rules = tuple(rule and protected_rule(rule, self.name) for rule in self.rules)
         self.on_numpy = _SAME_BUT_FASTER.get(forward, self.protected)
         if ufunc is not None:
             NUMPY_FUNCTIONS.setdefault(forward, self)      # a user's own exp leaves np.exp alone
@@ -174,25 +177,12 @@ class Primitive:
                             f"cotangent, such as lambda g, x: g * x; got {rule!r}")
         return parameters[1:]
 
-    def _protected_rule(self, rule: Callable) -> Callable:
-        """A user's rule, which may write to its g, but not to what the tape saved."""
-        @functools.wraps(rule)
-        def call(g: Any, *args: Any) -> Any:
-            try:
-                return rule(np.array(g) if type(g) is np.ndarray else g, *read_only(args))
-            except ValueError as error:
-                if "read-only" not in str(error):
-                    raise
-                raise ValueError(
-                    f"{self.name}: a derivative rule must not write to what the tape keeps for it; it "
-                    f"may write to its first parameter. The rules stand at {place_of(rule)}") from error
-        return call
-
     def vjp(self, wanted: int) -> Vjp:
         """The rules for the inputs whose bits are set in `wanted`, and what they are given."""
-        if wanted not in self.vjps:
-            self.vjps[wanted] = Vjp(self, wanted)
-        return self.vjps[wanted]
+        found = self.vjps.get(wanted)
+        if found is None:
+            found = self.vjps[wanted] = Vjp(self, wanted)
+        return found
 
     # --- a call ---
 

@@ -9,6 +9,7 @@ NumPy's promotion (NEP 50), with the rules that deep learning code relies on:
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 import numpy as np
@@ -40,16 +41,23 @@ def float_dtype(arrays: Iterable, weak: Iterable[bool]) -> np.dtype | None:
     return np.result_type(*dtypes) if dtypes else None
 
 
-def promote(arrays: Sequence, weak: Sequence[bool], takes_part: Iterable = ()) -> list:
+def promote(arrays: Sequence, weak: Sequence[bool], takes_part: Iterable) -> list:
     """Operands, of which integers and those that are `weak` are in the dtype of the other floats.
 
-    Only those that `takes_part` is true of: an index or a condition stays what it is.
+    Among those that `takes_part` is true of: an index or a condition stays what it is, and changes
+    nothing.
     """
-    dtype = float_dtype(arrays, weak)
+    takes_part = list(itertools.islice(takes_part, len(arrays)))
+    dtype = float_dtype(arrays, [w or not part for w, part in zip(weak, takes_part)])
     if dtype is None:
         return list(arrays)
     return [a.astype(dtype) if part and hasattr(a, "dtype") and (w or a.dtype.kind != "f") else a
             for a, w, part in zip(arrays, weak, takes_part)]
+
+
+def counted(x: Any) -> Any:
+    """Booleans as 0 and 1; anything else as it is."""
+    return x + 0 if getattr(x, "dtype", None) == bool else x
 
 
 # --- operands as arrays ---
@@ -73,7 +81,7 @@ def as_new_array(data: Any, dtype: Any) -> np.ndarray:
 
 def as_constant(operator: Primitive, value: Any, differentiable: Any) -> Any:
     """An operand that is neither a Tensor nor a Python number. An array may be the caller's own."""
-    if differentiable and isinstance(value, np.generic):
+    if differentiable and isinstance(value, np.generic) and value.dtype.kind in "biuf":
         return value.item()       # np.sqrt(64) in float32 code must not turn it into float64
     if value is None and operator.optional_inputs:
         return None

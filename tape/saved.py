@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
 import numpy as np
+
+from tape.errors import place_of
 
 if TYPE_CHECKING:
     from tape.primitive import Primitive
@@ -56,7 +57,7 @@ class Vjp:
     """
 
     __slots__ = ("operator", "joint", "elementwise", "one_by_one", "rules", "sources", "names", "likes",
-                 "kept", "short", "pick")
+                 "kept", "short", "pick", "__weakref__")
 
     def __init__(self, operator: Primitive, wanted: int):
         self.operator = operator
@@ -66,7 +67,7 @@ class Vjp:
         count = len(operator.inputs)
         indices = [0] if operator.joint else [i for i in range(count) if wanted >> i & 1]
         needs = [operator.needs[i] for i in indices]
-        likes = sorted({name for names in needs for name in names if name.startswith("like_")})
+        likes = sorted({name for names in needs for name in names} - {*operator.layout})
         layout = [*operator.layout, *likes]
         self.likes = [layout.index(name[len("like_"):]) for name in likes]
         self.rules: list[tuple[int, Any, slice]] = []
@@ -124,20 +125,14 @@ class Vjp:
         for name, value in zip(self.names, saved):
             if name == "inputs" and self.operator.composed is not None:
                 found += zip(self.operator.inputs, value)
-            elif not name.startswith("like_"):
+            elif name in self.operator.layout:
                 found += [(name, v) for v in (value if isinstance(value, tuple) else (value,))]
         return found
 
     def place(self, index: int) -> str:
         """Where the rule for one input stands in the source."""
         rules = {i: rule for i, rule, _ in self.rules}
-        return place_of(rules.get(index, self.rules[0][1]))
-
-
-def place_of(rule: Callable) -> str:
-    """``file:line`` of a rule."""
-    code = getattr(inspect.unwrap(rule), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(rule)
+        return place_of(rules.get(index, self.rules[0][1]), self.operator.name)
 
 
 def _picker(sources: list[int]) -> Callable[[list], Sequence]:

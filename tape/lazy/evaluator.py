@@ -266,9 +266,10 @@ class _Scheduler:
         if operator.composed is not None:
             made = self._kernel(node, operator, inputs, attributes)
             return self._pick(node, made, 0) if operator.residuals else made
-        names = operator.inputs * len(inputs) if operator.variadic else operator.inputs
-        inputs = [self._stand_in(node, slot) if name.startswith("like") else slot
-                  for name, slot in zip(names, inputs)]
+        if operator.trusted:          # a user's input may be called likelihood
+            names = operator.inputs * len(inputs) if operator.variadic else operator.inputs
+            inputs = [self._stand_in(node, slot) if name.startswith("like") else slot
+                      for name, slot in zip(names, inputs)]
         weak = tuple(map(is_weak, node.inputs))
         function = _bound(op_of(operator).forward_on(node.inputs), attributes)
         if not operator.fresh and not self.given.isdisjoint(inputs):

@@ -45,7 +45,7 @@ def graph_vjp(output: Node, cotangent: Node, targets: Sequence[Node], *, stop: C
     """The gradients of `targets`, given that of `output`, for those that it depends on.
 
     Nodes in `stop` count as given: what they were made from is not looked at. `stands_for`, if given,
-    is what rules get that ask for the value of `output`; see `Op.vjp`.
+    is what rules get that ask for the value of `output`; see `Op._vjp`.
     """
     order = topological_sort(output, stop)
     useful = set(targets)        # the nodes that lead to a target
@@ -64,6 +64,6 @@ def graph_vjp(output: Node, cotangent: Node, targets: Sequence[Node], *, stop: C
         wanted = [] if node in stop else [i for i, x in enumerate(node.inputs) if x in useful]
         if wanted:
             out = stands_for if node is output else None
-            for i, contribution in sorted(node.op.vjp(node, g, wanted, out).items()):
+            for i, contribution in sorted(node.op._vjp(node, g, wanted, out).items()):
                 cotangents.add(node.inputs[i], contribution)
     return {node: complete[node] for node in targets if node in complete}

@@ -59,8 +59,8 @@ class Op:
         """
         raise NotImplementedError(f"{self.name}: gradient is not defined")
 
-    def vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
-            out: Node | None = None) -> dict[int, Node]:
+    def _vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
+             out: Node | None = None) -> dict[int, Node]:
         """`gradient` for the inputs numbered in `wanted`; leaves out those that have none.
 
         Where a rule asks for the node's value it gets `out`, if that is given: a composite, which is
@@ -91,11 +91,11 @@ class BuiltIn(Op):
     """
 
     def gradient(self, node: Node, output_grad: Node) -> list[Node]:
-        found = self.vjp(node, output_grad, range(len(node.inputs)))
+        found = self._vjp(node, output_grad, range(len(node.inputs)))
         return [found[i] if i in found else ops.zeros_like(x) for i, x in enumerate(node.inputs)]
 
-    def vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
-            out: Node | None = None) -> dict[int, Node]:
+    def _vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
+             out: Node | None = None) -> dict[int, Node]:
         return {}
 
     def attributes(self, attrs: dict) -> dict:

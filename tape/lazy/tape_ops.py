@@ -20,7 +20,7 @@ from tape.lazy.node import REQUIRED, BuiltIn, Node, singleton
 from tape.ops import arithmetic
 from tape.ops.fused import recompute
 from tape.primitive import Comparison, Primitive
-from tape.promotion import as_python, is_number, plain, promote
+from tape.promotion import as_python, counted, is_number, plain, promote
 from tape.tensor import Tensor
 
 
@@ -92,8 +92,8 @@ class Composite(BuiltIn):
         """What it is made of, as a graph on these inputs."""
         raise NotImplementedError
 
-    def vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
-            out: Node | None = None) -> dict[int, Node]:
+    def _vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
+             out: Node | None = None) -> dict[int, Node]:
         seen: set[Node] = set()
         # An input that occurs twice has two contributions, so its second use needs a node of its own.
         inputs: list[Node] = []
@@ -213,12 +213,14 @@ class TapeOp(BuiltIn):
     def forward_on(self, inputs: list[Node]) -> Callable:
         """The forward on arrays for these inputs, with the dtypes of mixed operands as on the tape."""
         operator = self.operator
+        if operator.counts_booleans:
+            return functools.partial(_counting, operator.on_numpy)
         if operator.promotes and operator.differentiable and len(inputs) > 1:
             return functools.partial(_promoted, operator, tuple(map(is_weak, inputs)))
         return operator.on_arrays if operator.residuals else operator.protected
 
-    def vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
-            out: Node | None = None) -> dict[int, Node]:
+    def _vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
+             out: Node | None = None) -> dict[int, Node]:
         operator = self.operator
         if operator.composed is not None:
             parts = {i: kernel_gradient(operator)(output_grad, node, i) for i in wanted
@@ -257,7 +259,8 @@ class TapeOp(BuiltIn):
         if self.symbol and len(names) == 1 and not self.takes:
             return f"({self.symbol}{names[0]})"
         if self.symbol:
-            return f"({self.symbol.join([*names, *map(repr, attrs.values())])})"
+            values = self.attributes(attrs).values()
+            return f"({self.symbol.join([*names, *map(repr, values)])})"
         return super().formula(names, attrs)
 
     def __reduce__(self) -> tuple:
@@ -279,10 +282,14 @@ def _promoted(operator: Primitive, weak: tuple[bool, ...], /, *values: Any,
     return operator.protected(*values, **attributes)
 
 
+def _counting(forward: Callable, x: Any) -> Any:
+    return forward(counted(x))
+
+
 def _node(op: TapeOp, inputs: Sequence, attributes: dict) -> Node:
     operator, nodes = op.operator, []
-    for x, bit in zip(inputs, operator.gradient_bits):
-        if isinstance(x, bool) and not bit and operator.differentiable:
+    for i, x in enumerate(inputs):
+        if isinstance(x, bool) and operator.trusted and operator.inputs[:i + 1][-1] == "condition":
             raise TypeError(f"{op.name}: the condition must be a node or an array, got {x}. Between "
                             f"nodes == says whether they are the same; np.equal(x, y) compares values.")
         x = plain(x) if isinstance(operator, Comparison) else x        # no gradient can be lost

@@ -31,14 +31,8 @@ div = primitive(np.divide,
                 lambda g, out, y: -g * out / y,       # d(x/y)/dy = -x/y^2 = -out/y
                 name="div", symbol="/", doc="x / y, elementwise.")
 
-
-@derivative(lambda g: -g, numpy=np.negative, symbol="-", elementwise=True)
-def neg(x, /):
-    """-x, elementwise; booleans count as 0 and 1, as in 1 - x."""
-    dtype = getattr(x, "dtype", None)
-    if dtype == bool or type(x) is bool:          # which NumPy does not negate
-        return np.subtract(0, x)
-    return np.negative(x) if dtype is None else -x          # a Python number becomes one of NumPy's
+neg = primitive(np.negative, lambda g: -g, name="neg", symbol="-", doc="-x, elementwise.")
+neg.counts_booleans = True
 
 
 # --- powers ---
@@ -187,7 +181,7 @@ def widened(x, /):
 @derivative(lambda g: g, None, elementwise=True)
 def as_operand(x, like, /, weak=False):
     """x as an operator gets it beside `like`: integers and (`weak`) lists take the dtype of floats."""
-    return promote([x, like], [weak, False], [True, False])[0]
+    return promote([x, like], [weak, False], [True, True])[0]
 
 
 @derivative(lambda g: g, elementwise=True)

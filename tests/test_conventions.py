@@ -316,3 +316,12 @@ def test_attention_with_huge_scores_is_finite():
     with no_grad():
         assert np.isfinite(out.data).all()
     assert all(np.isfinite(t.grad).all() for t in (q, k, v))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape, axis", [((3,), None), ((2, 7), 1), ((7, 2), 0), ((3, 5), (0, 1))])
+def test_equal_elements_have_no_deviation_whatever_their_mean_rounds_to(dtype, shape, axis):
+    for value in np.random.default_rng(0).uniform(0.1, 1, 50).astype(dtype):
+        x = np.full(shape, value)
+        assert not np.any(ops.std(x, axis=axis)) and not np.any(ops.var(x, axis=axis))
+        np.testing.assert_array_equal(gradient(lambda t: ops.std(t, axis=axis), x, dtype), 0)

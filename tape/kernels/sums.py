@@ -74,14 +74,22 @@ def reduce_mean(x, axis=None, keepdims=False):
 
 
 def variance(x, axis=None, ddof=0, keepdims=False):
-    """np.var, by `reduce_sum`."""
+    """np.var, by `reduce_sum`; exactly 0 where all elements are equal, whose mean may be rounded."""
     x = np.asarray(x)
     if x.dtype.kind != "f":
         return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
-    wide = x.astype(sum_dtype(x.dtype), copy=False)
-    deviations = wide - reduce_mean(wide, axis, keepdims=True)
+    deviations = x.astype(sum_dtype(x.dtype), copy=False)
+    deviations = deviations - _first(deviations, axis)
+    deviations -= reduce_mean(deviations, axis, keepdims=True)
     total = reduce_sum(np.square(deviations), axis, keepdims)
     return (total / max(length(x, axis) - ddof, 0)).astype(x.dtype, copy=False)
+
+
+def _first(x, axis):
+    """The first of the elements that a reduction over `axis` takes together; the axes stay."""
+    axes = range(x.ndim) if axis is None else [
+        i % x.ndim for i in (axis if isinstance(axis, tuple) else (axis,))]
+    return x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))]
 
 
 def length(x, axis):

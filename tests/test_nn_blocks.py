@@ -7,10 +7,12 @@ import pytest
 
 import nn
 import tape
+import tape.lazy as ad
 from nn.layers.activation import ACTIVATIONS, gelu_exact, silu
 from nn.layers.erf import erf
 from nn.layers.init import he, orthogonal, scaled_residual, scheme, xavier
 from nn.layers.norm import norm_layer
+from nn.training.checkpoint.configuration import config_from_dict
 from tape import gradcheck
 from tests.checks import in_float64, leaf, peer
 
@@ -242,6 +244,15 @@ def test_llama_is_a_configuration():
     assert not any(name.endswith("bias") for name, _ in model.named_parameters())
 
 
+def test_llama_can_be_frozen():
+    """As a static graph it gives the same loss on other tokens."""
+    model = nn.GPT(LLAMA, rng=0)
+    idx, targets, new_idx, new_targets = RNG.integers(0, 11, (4, 2, 6))
+    node, feed = ad.trace(lambda idx, targets: model(idx, targets)[1], {"idx": idx, "targets": targets})
+    (loss,) = ad.Evaluator([node]).run({feed["idx"]: new_idx, feed["targets"]: new_targets})
+    assert loss == model(new_idx, new_targets)[1].data != model(idx, targets)[1].data
+
+
 CONFIGS = [LLAMA, *(nn.GPTConfig(**SIZES, **settings) for settings in (
     {}, dict(bias=False, d_ff=5), dict(norm_kind="rms"), dict(activation="swiglu", n_kv_head=1),
     dict(activation="gelu_exact", position="none"), dict(activation="silu", norm="post"),
@@ -261,6 +272,14 @@ def test_every_configuration_trains_in_float32_and_travels(config, tmp_path):
     assert found.config == config
     idx = np.array([[1, 2, 3, 4]])
     np.testing.assert_array_equal(found(idx)[0].data, model(idx)[0].data)
+
+
+def test_a_configuration_of_an_earlier_version_means_what_it_meant():
+    saved = {**SIZES, "dropout": 0.0, "bias": True, "norm": "pre", "activation": "gelu",
+             "position": "learned", "tie_weights": True}
+    found = config_from_dict("GPT", saved)
+    assert found == nn.GPTConfig(**SIZES)
+    assert (found.norm_kind, found.d_ff, found.n_kv_head, found.init) == ("layer", 32, 2, "gpt2")
 
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "none"])

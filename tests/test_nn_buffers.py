@@ -46,3 +46,14 @@ def test_a_buffer_keeps_its_kind_and_its_place():
     model.mean = np.ones(2)
     with pytest.raises(TypeError, match=r"Running.mean: a buffer must stay a Tensor .*got a ndarray"):
         model.state_dict()
+
+
+def test_a_buffer_of_integers_is_given_integers_that_it_can_hold():
+    model = nn.Module()
+    model.register_buffer("count", np.zeros(2, np.int8))
+    model.load_state_dict({"count": np.array([3.0, -4.0])})
+    assert model.count.dtype == np.int8 and model.count.data.tolist() == [3, -4]
+    for bad in ([0.5, 0], [300, 0], [np.nan, 0]):
+        with pytest.raises(ValueError, match="'count' has values that int8 cannot hold"):
+            model.load_state_dict({"count": np.array(bad)})
+    assert model.count.data.tolist() == [3, -4]

@@ -105,7 +105,8 @@ class Module(Searched):
             Of an attribute that does not exist yet.
         array : array
         saved : bool
-            Whether it is part of ``state_dict()``. What can be made again need not be.
+            Whether it is part of ``state_dict()``. What can be made again need not be. A model for
+            checkpoints lists the saved ones in its configuration's ``parameter_shapes`` too.
         """
         if not name.isidentifier() or hasattr(self, name):
             raise ValueError(f"{type(self).__name__}.register_buffer: name must be that of a new "
@@ -166,7 +167,7 @@ class Module(Searched):
         state : mapping from names to arrays
             Numbers of another type are converted, rounded where need be; NaN and infinities are
             loaded as they are. Complex numbers, texts and objects are refused, and so are values
-            beyond the range of the parameter.
+            beyond the range of the parameter, and for a buffer of integers others than integers.
         strict : bool
             Raise where names are missing or left over. Without it they are skipped and returned.
             A wrong shape or type is an error either way.

@@ -120,6 +120,21 @@ def test_rms_norm_by_its_formula():
     np.testing.assert_allclose(out, twin(peer("torch").tensor(x)).detach(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(np.float16, 2e-3), (np.float32, 1e-6)])
+def test_rms_norm_keeps_its_dtype_and_large_halves(dtype, tolerance):
+    x = (1000 * RNG.standard_normal((3, 8))).astype(dtype)
+    module = nn.RMSNorm(8)
+    module.weight = nn.Parameter(np.ones(8, dtype))
+    t = leaf(x, dtype)
+    out = module(t)
+    out[..., 0].sum().backward()
+    wide = x.astype(np.float64)
+    assert out.dtype == t.grad.dtype == module.weight.grad.dtype == dtype
+    np.testing.assert_allclose(out.data, wide / np.sqrt((wide * wide).mean(-1, keepdims=True)),
+                               rtol=tolerance)
+    assert (t.grad != 0).any()
+
+
 def test_norms_by_name():
     assert type(norm_layer("layer", 4, bias=False)) is nn.LayerNorm
     assert [name for name, _ in norm_layer("rms", 4).named_parameters()] == ["weight"]

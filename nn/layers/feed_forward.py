@@ -28,7 +28,7 @@ class FeedForward(Module):
         gated   (f(x G + a) * (x W + b)) V + c         Shazeer 2020, arXiv:2002.05202, eq. 5 and 6
 
     (..., d_model) -> (..., d_model). V is ``output``, W ``hidden`` and G ``gate``. The activated gate
-    multiplies: it says how much of each hidden unit passes.
+    multiplies: it says how much of each hidden unit passes. All layers start as `Linear` does.
 
     Parameters
     ----------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import tape
 from nn.layers.init import ones, zeros
 from nn.layers.module import Module
@@ -56,8 +58,12 @@ class RMSNorm(Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        dtype = x.dtype
+        if dtype == np.float16:                                  # in which 256^2 is infinite
+            x = x.astype(np.float32)
         mean_square = tape.mean(x * x, axis=-1, keepdims=True)   # (..., 1)
-        return x / tape.sqrt(mean_square + self.eps) * self.weight
+        out = x / tape.sqrt(mean_square + self.eps)
+        return (out if out.dtype == dtype else out.astype(dtype)) * self.weight
 
 
 NORMS = ("layer", "rms")

@@ -46,8 +46,9 @@ ARCHS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Flags:
-    arch: str = flag("architecture: the decoder of 2017, or a block that grows in steps, from "
-                     "single-head to gelu, the blocks of GPT-2", "decoder", choices=tuple(ARCHS))
+    arch: str = flag(f"architecture, one of {', '.join(ARCHS)}: the decoder of 2017, or a block that "
+                     "grows in steps up to that of GPT-2", "decoder", choices=tuple(ARCHS),
+                     metavar="ARCH")
     engine: str = engine_flag()
     steps: int = flag("updates", 500, low=1)
     lr: float = flag("learning rate of SGD", 0.3, above=0)

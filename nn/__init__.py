@@ -5,17 +5,18 @@ Built from tape's public names only.
 
 from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
 from nn.generation.sampling import generate, sample
-from nn.layers.activation import GELU, ReLU
+from nn.layers.activation import GELU, ReLU, SiLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.layers.containers import ModuleList, Sequential
 from nn.layers.dropout import Dropout
-from nn.layers.feed_forward import FeedForward
+from nn.layers.feed_forward import FeedForward, SwiGLU
 from nn.layers.linear import Embedding, Linear
 from nn.layers.module import Module, evaluating
-from nn.layers.norm import LayerNorm
+from nn.layers.norm import LayerNorm, RMSNorm
 from nn.layers.parameter import Parameter
 from nn.layers.patch_embedding import PatchEmbedding
-from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from nn.layers.position import (
+    LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
 from nn.layers.transformer import TransformerBlock
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.vision import VisionConfig, VisionTransformer, predict
@@ -28,9 +29,10 @@ from tape import cross_entropy
 
 __all__ = [
     "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
-    "FeedForward", "GELU", "GPT", "GPTConfig", "LayerNorm", "LearnedPositionalEncoding", "Linear",
-    "Module", "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding", "ReLU", "SGD",
-    "Sequential", "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
+    "FeedForward", "GELU", "GPT", "GPTConfig", "LayerNorm", "LearnedPositionalEncoding",
+    "Linear", "Module", "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding",
+    "RMSNorm", "ReLU", "RotaryEmbedding", "SGD", "Sequential", "SiLU",
+    "SinusoidalPositionalEncoding", "SwiGLU", "Tokenizer", "TransformerBlock", "VisionConfig",
     "VisionTransformer", "WordTokenizer", "causal_mask", "clip_grad_norm", "cross_entropy",
     "decay_groups", "evaluating", "generate", "load_checkpoint", "newest_checkpoint",
     "padding_mask", "predict", "sample", "save_checkpoint", "warmup_cosine",

@@ -201,7 +201,7 @@ def test_every_parameter_of_every_variant_gets_a_float32_gradient():
 
 @pytest.mark.parametrize("change, message", [
     ({"n_head": 3}, "n_head must divide n_embd"), ({"vocab_size": 0}, "vocab_size must be a positive"),
-    ({"position": "rotary"}, "position must be"), ({"norm": "none"}, "norm must be"),
+    ({"position": "absolute"}, "position must be one of"), ({"norm": "none"}, "norm must be"),
     ({"activation": "elu"}, "activation must be one of")])
 def test_a_wrong_configuration_says_what_is_wrong(change, message):
     fields = {"vocab_size": 7, "block_size": 5, "n_layer": 1, "n_head": 2, "n_embd": 8} | change

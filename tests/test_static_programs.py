@@ -81,7 +81,8 @@ def test_an_update_leaves_the_initial_weights_alone():
 
 
 @pytest.mark.parametrize("change", [{"norm": "pre"}, {"activation": "gelu"}, {"position": "learned"},
-                                    {"tie_weights": True}, {"bias": False}, {"dropout": 0.1}])
+                                    {"tie_weights": True}, {"bias": False}, {"dropout": 0.1},
+                                    {"norm_kind": "rms"}, {"n_kv_head": 2}])
 def test_a_model_of_another_kind_is_refused(change):
     (name,) = change
     with pytest.raises(ValueError, match=f"language_model: the static graph needs {name}="):

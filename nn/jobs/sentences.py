@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import nn
 from nn.data.batches import padded_sentences
-from nn.cli.script import check_writable, user_input
+from nn.cli.script import UsageError, check_writable, user_input
 from nn.cli.flags import file_path, flag
 from nn.jobs.job import INIT, Job, engine_flag, print_generate, print_start, save
 from nn.models.static.gpt import language_model
@@ -31,14 +32,28 @@ SENTENCES = (
 )
 END = "<end>"
 
+# The decoder of Vaswani et al. 2017, and a block that grows from one head to that of GPT-2. Each is
+# what differs from the default settings of a GPTConfig.
+_POST_NORM = {"norm": "post", "activation": "relu", "tie_weights": False, "n_layer": 1}
+ARCHS: dict[str, dict[str, Any]] = {
+    "decoder": {**_POST_NORM, "position": "sinusoidal"},
+    "single-head": {**_POST_NORM, "position": "none", "n_head": 1},
+    "multi-head": {**_POST_NORM, "position": "learned"},
+    "swiglu": {"activation": "swiglu", "init": "xavier-he", "tie_weights": False, "n_layer": 1},
+    "gelu": {"activation": "gelu", "n_layer": 2},
+}
+
 
 @dataclass(frozen=True)
 class Flags:
+    arch: str = flag(f"architecture, one of {', '.join(ARCHS)}: the decoder of 2017, or a block that "
+                     "grows in steps up to that of GPT-2", "decoder", choices=tuple(ARCHS),
+                     metavar="ARCH")
     engine: str = engine_flag()
     steps: int = flag("updates", 500, low=1)
     lr: float = flag("learning rate of SGD", 0.3, above=0)
-    n_layer: int = flag("blocks", 1, low=1)
-    n_head: int = flag("attention heads", 4, low=1)
+    n_layer: int | None = flag("blocks (default: 1; of gelu 2)", low=1)
+    n_head: int | None = flag("attention heads (default: 4; of single-head 1)", low=1)
     n_embd: int = flag("width", 64, low=1)
     log_interval: int = flag("steps between lines", 50, low=1)
     seed: int = flag("of the initial weights", 0, low=0)
@@ -47,18 +62,21 @@ class Flags:
 
 def train_sentences(o: Flags) -> None:
     """Train on the ten sentences at once, each step, and recite them."""
+    if o.engine == "static" and o.arch != "decoder":
+        raise UsageError(f"--engine static is for --arch decoder alone, got --arch {o.arch}")
     tokenizer = nn.WordTokenizer([END, *sorted({word for s in SENTENCES for word in s.split()})])
     rows = [np.append(tokenizer.encode(sentence), tokenizer.ids[END]) for sentence in SENTENCES]
     batch = inputs, targets = padded_sentences(rows)             # (B, T) each
     with user_input(o):
+        given = {name: value for name in ("n_layer", "n_head", "n_embd")
+                 if (value := getattr(o, name)) is not None}
         config = nn.GPTConfig(
-            vocab_size=len(tokenizer), block_size=inputs.shape[1], n_layer=o.n_layer,
-            n_head=o.n_head, n_embd=o.n_embd, norm="post", activation="relu",
-            position="sinusoidal", tie_weights=False)
+            vocab_size=len(tokenizer), block_size=inputs.shape[1], **ARCHS[o.arch] | given)
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     check_writable(o.out)
     tokens = int((targets >= 0).sum())
-    print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step; engine {o.engine}")
+    print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step; {o.arch}, engine "
+                               f"{o.engine}")
     plan = Plan(o.steps, tokens, log_interval=o.log_interval)
     loss = (train_static if o.engine == "static" else train_on_tape)(model, batch, o.lr, plan)
     recite(model, tokenizer, rows)
@@ -97,4 +115,4 @@ def recite(model: nn.GPT, tokenizer: nn.Tokenizer, rows: list[np.ndarray]) -> No
 
 
 JOB = Job(Flags, "The sentences are learned word by word, with plain SGD, by a post-norm\n"
-          "decoder with ReLU and sinusoidal positions.", train_sentences)
+          "decoder with ReLU and sinusoidal positions, or by another --arch.", train_sentences)

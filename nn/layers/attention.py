@@ -11,9 +11,10 @@ import numpy as np
 
 import tape
 from nn.layers.dropout import Dropout
-from nn.layers.init import Rng
+from nn.layers.init import Rng, Scheme
 from nn.layers.linear import Linear
 from nn.layers.module import Module
+from nn.layers.position import RotaryEmbedding
 from tape import Tensor
 
 
@@ -40,7 +41,13 @@ def padding_mask(valid: Any) -> np.ndarray:
 
 
 class MultiHeadAttention(Module):
-    """n_head attentions side by side, each over its own d_model / n_head coordinates.
+    """n_head attentions side by side, each over its own D = d_model / n_head coordinates.
+
+        out = concatenate_h(softmax(q_h k_h^T / sqrt(D) + masks) v_h) W + b
+
+    With fewer key-value heads than heads (grouped queries: Ainslie et al. 2023, arXiv:2305.13245),
+    n_head / n_kv_head neighbouring heads share the keys and values of one. Each of the four linear
+    layers starts as `Linear` does.
 
     Parameters
     ----------
@@ -54,37 +61,73 @@ class MultiHeadAttention(Module):
     dropout : float
         On the attention weights, while training.
     rng : numpy.random.Generator or int, optional
+    n_kv_head : int, optional
+        Heads of keys and values; divides `n_head`, the default.
+    rotary : bool
+        Rotate queries and keys by their positions; see `RotaryEmbedding`.
     """
 
     def __init__(self, d_model: int, n_head: int, causal: bool = False, bias: bool = True,
-                 dropout: float = 0.0, rng: Rng = None):
+                 dropout: float = 0.0, rng: Rng = None, n_kv_head: int | None = None,
+                 rotary: bool = False):
+        n_kv_head = n_head if n_kv_head is None else n_kv_head
         if d_model % n_head:
             raise ValueError(f"MultiHeadAttention: n_head must divide d_model, got {n_head} and "
                              f"{d_model}")
+        if n_kv_head < 1 or n_head % n_kv_head:
+            raise ValueError(f"MultiHeadAttention: n_kv_head must divide n_head, got {n_kv_head} and "
+                             f"{n_head}")
         rng = np.random.default_rng(rng)
-        self.n_head, self.causal = n_head, causal
+        self.n_head, self.n_kv_head, self.causal = n_head, n_kv_head, causal
+        d_kv = d_model // n_head * n_kv_head
         self.query = Linear(d_model, d_model, bias, rng)
-        self.key = Linear(d_model, d_model, bias, rng)
-        self.value = Linear(d_model, d_model, bias, rng)
+        self.key = Linear(d_model, d_kv, bias, rng)
+        self.value = Linear(d_model, d_kv, bias, rng)
         self.output = Linear(d_model, d_model, bias, rng)
         self.dropout = Dropout(dropout, rng)
+        self.rotary = RotaryEmbedding(d_model // n_head) if rotary else None
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Any = None) -> Tensor:
+    def initialise(self, scheme: Scheme, rng: Rng) -> None:
+        """Draw the weights anew."""
+        for layer in (self.query, self.key, self.value):
+            layer.initialise(scheme.linear, rng)
+        self.output.initialise(scheme.residual, rng)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Any = None,
+                return_weights: bool = False) -> Any:
         """Attend from x (B, T, C) to `context` (B, S, C), by default to x itself.
 
-        `mask`, which broadcasts to (B, H, T, S), is added to the scores.
+        Parameters
+        ----------
+        x, context : Tensor
+        mask : array, optional
+            Broadcasts to (B, H, T, S). Of booleans: True where a query may attend to a key. Of
+            floats: added to the scores.
+        return_weights : bool
+
+        Returns
+        -------
+        Tensor (B, T, C), or with `return_weights` that and the weights (B, H, T, S), before dropout
+            A query that may see no key has weights of zero: what it mixes is zero, and so are the
+            gradients that it passes to queries, keys and values.
         """
         context = x if context is None else context
-        q = self._heads(self.query(x))                           # (B, H, T, D)
-        k = self._heads(self.key(context))                       # (B, H, S, D)
-        v = self._heads(self.value(context))                     # (B, H, S, D)
+        if context.ndim != 3 or x.ndim != 3 or context.shape[0] != x.shape[0]:
+            raise ValueError(f"MultiHeadAttention: x and context must have shapes (B, T, C) and (B, S, "
+                             f"C), got {x.shape} and {context.shape}")
+        B, T, C = x.shape
+        start = context.shape[1] - T if self.causal else 0       # causal queries are the last T
+        q = self._rotated(self._heads(self.query(x)), start)     # (B, H, T, D)
+        k = self._shared(self._rotated(self._heads(self.key(context))))      # (B, H, S, D)
+        v = self._shared(self._heads(self.value(context)))       # (B, H, S, D)
         drops = self.training and self.dropout.p > 0
-        if self.causal and mask is None and not drops:
+        if self.causal and mask is None and not drops and not return_weights:
             out = tape.causal_attention(q, k, v)                 # one fused operator
         else:
-            out = self.dropout(self.weights(q, k, mask)) @ v     # (B, H, T, D)
-        B, T, C = x.shape
-        return self.output(out.swapaxes(1, 2).reshape(B, T, C))
+            weights = self.weights(q, k, mask)                   # (B, H, T, S)
+            out = self.dropout(weights) @ v                      # (B, H, T, D)
+        out = self.output(out.swapaxes(1, 2).reshape(B, T, C))
+        return (out, weights) if return_weights else out
 
     def weights(self, q: Tensor, k: Tensor, mask: Any = None) -> Tensor:
         """softmax(q k^T / sqrt(D) + masks), (B, H, T, S): the weight of each key for each query."""
@@ -92,9 +135,34 @@ class MultiHeadAttention(Module):
         if self.causal:
             scores = scores + causal_mask(*scores.shape[-2:])
         if mask is not None:
-            scores = scores + mask
+            scores = scores + _added(mask, scores)
         return tape.softmax(scores)
 
     def _heads(self, x: Tensor) -> Tensor:
-        B, T, C = x.shape
-        return x.reshape(B, T, self.n_head, C // self.n_head).swapaxes(1, 2)
+        """(B, T, heads D) -> (B, heads, T, D)."""
+        B, T, _ = x.shape
+        return x.reshape(B, T, -1, self.query.weight.shape[1] // self.n_head).swapaxes(1, 2)
+
+    def _rotated(self, x: Tensor, start: int = 0) -> Tensor:
+        return x if self.rotary is None else self.rotary(x, start)
+
+    def _shared(self, x: Tensor) -> Tensor:
+        """(B, n_kv_head, S, D) -> (B, H, S, D): each head repeated for its group of queries."""
+        group = self.n_head // self.n_kv_head
+        return x if group == 1 else x[:, np.repeat(np.arange(self.n_kv_head), group)]
+
+
+def _added(mask: Any, scores: Tensor) -> Any:
+    """What a mask adds to the scores (B, H, T, S), in their dtype."""
+    mask = mask if isinstance(mask, Tensor) else np.asarray(mask)
+    if mask.dtype.kind not in "bf":
+        raise TypeError(f"MultiHeadAttention: mask must be of booleans (True: may attend) or of floats "
+                        f"(added to the scores), got {mask.dtype}. Use mask.astype(bool).")
+    shape, wanted = tuple(mask.shape), scores.shape
+    lengths = (1,) * (4 - len(shape)) + shape
+    if len(lengths) > 4 or any(n not in (1, m) for n, m in zip(lengths, wanted)):
+        raise ValueError(f"MultiHeadAttention: mask must broadcast to (B, H, T, S) = {wanted}, got "
+                         f"shape {shape}. Of keys that are padding, (B, S), make a padding_mask.")
+    if mask.dtype.kind == "b":
+        mask = np.where(mask.data if isinstance(mask, Tensor) else mask, 0.0, -np.inf)
+    return mask.astype(scores.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tape
-from nn.layers.init import Rng, normal, uniform, zeros
+from nn.layers.init import Initialiser, Rng, normal, uniform, zeros
 from nn.layers.module import Module
 from tape import Tensor
 
@@ -22,6 +22,10 @@ class Linear(Module):
         self.weight = uniform(rng, (n_in, n_out), n_in ** -0.5)
         self.bias = zeros(n_out) if bias else None
 
+    def initialise(self, initialiser: Initialiser, rng: Rng) -> None:
+        """Draw the weight anew; the bias stays as it is."""
+        self.weight.data = initialiser(rng, self.weight.shape).data
+
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.weight.shape[0]:
             raise ValueError(f"Linear: the last axis of x must be {self.weight.shape[0]}, got shape "
@@ -35,6 +39,10 @@ class Embedding(Module):
 
     def __init__(self, n: int, d: int, rng: Rng = None, std: float = 0.02):
         self.weight = normal(rng, (n, d), std)
+
+    def initialise(self, initialiser: Initialiser, rng: Rng) -> None:
+        """Draw the vectors anew."""
+        self.weight.data = initialiser(rng, self.weight.shape).data
 
     def forward(self, ids: Any) -> Tensor:
         return tape.embedding(self.weight, ids)

@@ -7,6 +7,7 @@ from typing import Any, Iterator, Mapping
 
 import numpy as np
 
+from nn.layers.parameter import is_learned
 from nn.layers.state_dict import load_arrays
 from nn.layers.traversal import Path, Searched, name_of, place_of, walk
 from tape import Tensor
@@ -91,6 +92,44 @@ class Module(Searched):
         """The number of elements of all parameters; tied ones count once."""
         return sum(parameter.size for parameter in self.parameters())
 
+    # --- buffers ---
+
+    def register_buffer(self, name: str, array: Any, saved: bool = True) -> None:
+        """Keep an array that is never trained: a table, or a mean that is updated in the forward.
+
+        It becomes a Tensor without gradient at ``self.name``; ``self.name.data = array`` changes it.
+
+        Parameters
+        ----------
+        name : str
+            Of an attribute that does not exist yet.
+        array : array
+        saved : bool
+            Whether it is part of ``state_dict()``. What can be made again need not be. A model for
+            checkpoints lists the saved ones in its configuration's ``parameter_shapes`` too.
+        """
+        if not name.isidentifier() or hasattr(self, name):
+            raise ValueError(f"{type(self).__name__}.register_buffer: name must be that of a new "
+                             f"attribute, got {name!r}")
+        setattr(self, name, Tensor(array))
+        self._buffers = {**vars(self).get("_buffers", {}), name: bool(saved)}
+
+    def named_buffers(self, saved: bool | None = None) -> Iterator[tuple[str, Tensor]]:
+        """(name, Tensor) of each buffer, or only of those that are `saved`, or are not."""
+        for path, module in [(None, self), *walk(self)]:
+            for key, is_saved in vars(module).get("_buffers", {}).items() if isinstance(
+                    module, Module) else ():
+                if saved in (None, is_saved):
+                    yield name_of((path, key, ".")), module._buffer(key)
+
+    def _buffer(self, key: str) -> Tensor:
+        value = getattr(self, key)
+        if not isinstance(value, Tensor) or is_learned(value):
+            raise TypeError(f"{type(self).__name__}.{key}: a buffer must stay a Tensor without "
+                            f"gradient, got a {type(value).__name__}. Change its array: "
+                            f"module.{key}.data = array.")
+        return value
+
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
@@ -114,18 +153,21 @@ class Module(Searched):
     # --- state ---
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of every parameter's array, by name."""
-        return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
+        """A copy of the array of every parameter, and then of every saved buffer, by name."""
+        return {name: tensor.data.copy() for name, tensor in self._state().items()}
+
+    def _state(self) -> dict[str, Tensor]:
+        return {**dict(self.named_parameters()), **dict(self.named_buffers(saved=True))}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> list[str]:
-        """Copy arrays into the parameters of the same names: all of them or, with an error, none.
+        """Copy arrays into parameters and buffers of the same names: all or, with an error, none.
 
         Parameters
         ----------
         state : mapping from names to arrays
             Numbers of another type are converted, rounded where need be; NaN and infinities are
             loaded as they are. Complex numbers, texts and objects are refused, and so are values
-            beyond the range of the parameter.
+            beyond the range of the parameter, and for a buffer of integers others than integers.
         strict : bool
             Raise where names are missing or left over. Without it they are skipped and returned.
             A wrong shape or type is an error either way.
@@ -140,7 +182,7 @@ class Module(Searched):
         if not isinstance(state, Mapping):
             raise TypeError(f"{caller}: state must be a mapping from names to arrays, as from "
                             f"state_dict(), got {type(state).__name__}")
-        return load_arrays(dict(self.named_parameters()), state, strict, caller)
+        return load_arrays(self._state(), state, strict, caller)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.parameter_count():,} parameters)"

@@ -1,9 +1,10 @@
-"""Position encodings: vectors added to the tokens, because attention does not depend on order."""
+"""Position encodings, because attention does not depend on order: vectors added, or rotations."""
 
 from __future__ import annotations
 
 import numpy as np
 
+import tape
 from nn.layers.init import Rng, normal
 from nn.layers.module import Module
 from tape import Tensor
@@ -48,3 +49,45 @@ def _length(x: Tensor, block_size: int) -> int:
         raise ValueError(f"position: at most block_size = {block_size} positions, got {x.shape[-2]}. "
                          f"Cut the sequence, or build the model with a larger block_size.")
     return x.shape[-2]
+
+
+class RotaryEmbedding(Module):
+    """Rotate pairs of coordinates of queries and keys by angles that grow with the position.
+
+    (..., T, d) -> (..., T, d). Pair i, the coordinates 2i and 2i + 1 of the vector at position t, is
+    turned by the angle a = t * base^(-2i/d):
+
+        out_2i = x_2i cos a - x_2i+1 sin a,    out_2i+1 = x_2i sin a + x_2i+1 cos a
+
+    Rotations keep lengths, and the product of a query turned by a and a key turned by b depends on
+    a - b alone, so scores depend on distances: Su et al. 2021, arXiv:2104.09864, eq. 15 and 34. It
+    has no parameters, and no longest sequence.
+
+    Parameters
+    ----------
+    d : int
+        Width of a head; even.
+    base : float
+        The wavelengths go from 2 pi to nearly 2 pi * base.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, d: int, base: float = 10000.0):
+        if d % 2:
+            raise ValueError(f"RotaryEmbedding: d must be even, because pairs are rotated, got {d}. "
+                             f"Take heads of an even width.")
+        self.d = d
+        self.register_buffer("frequencies", base ** (-np.arange(0, d, 2) / d), saved=False)
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Rotate x (..., T, d), whose positions are start, start + 1, ..."""
+        if x.shape[-1] != self.d:
+            raise ValueError(f"RotaryEmbedding: the last axis of x must be {self.d}, got shape "
+                             f"{x.shape}")
+        t = np.arange(start, start + x.shape[-2])[:, None]       # (T, 1)
+        angle = t * self.frequencies.data                        # (T, d/2), float64
+        cos, sin = np.cos(angle).astype(x.dtype), np.sin(angle).astype(x.dtype)
+        even, odd = x[..., 0::2], x[..., 1::2]                   # (..., T, d/2)
+        turned = [even * cos - odd * sin, even * sin + odd * cos]
+        return tape.stack(turned, axis=-1).reshape(x.shape)      # (..., T, d/2, 2) -> (..., T, d)

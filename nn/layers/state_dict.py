@@ -1,4 +1,4 @@
-"""Arrays that are to be loaded into parameters of the same names, and what does not match."""
+"""Arrays that are to be loaded into parameters and buffers, and what does not match."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 5          # mismatches of one kind that an error names
 
 def load_arrays(own: dict[str, Tensor], state: Mapping[str, Any], strict: bool,
                 caller: str) -> list[str]:
-    """Copy the arrays in `state` into the parameters `own`; see `Module.load_state_dict`."""
+    """Copy the arrays in `state` into the tensors of the same names; see `Module.load_state_dict`."""
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     arrays, wrong = _fitted_arrays(state, own)
@@ -54,8 +54,10 @@ def _fitted(value: Any, parameter: Tensor) -> np.ndarray:
         raise ValueError(f"must have shape {parameter.shape}, got {array.shape}")
     if array.dtype == parameter.dtype:
         return array
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         converted = array.astype(parameter.dtype)
+    if converted.dtype.kind != "f" and not np.array_equal(converted, array):
+        raise ValueError(f"has values that {parameter.dtype} cannot hold, got {array.dtype}")
     if np.any(np.isinf(converted) & np.isfinite(array)):
         raise ValueError(f"has values beyond the range of {parameter.dtype}, got {array.dtype}")
     return converted

@@ -24,6 +24,23 @@ def check_sizes(config: Any, *names: str) -> None:
         raise ValueError(f"{kind}: n_head must divide n_embd, got {config.n_head} and {config.n_embd}")
 
 
+def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
+    """Refuse a setting that is none of the choices."""
+    value = getattr(config, name)
+    if value not in choices:
+        raise ValueError(f"{type(config).__name__}: {name} must be one of {list(choices)}, got "
+                         f"{value!r}")
+
+
+def set_default(config: Any, name: str, value: Any) -> None:
+    """Give a setting that is 0 or "" the value that follows from the others.
+
+    It is set once and for all, so that files hold it: a later version may choose another.
+    """
+    if not getattr(config, name):
+        object.__setattr__(config, name, value)
+
+
 def linear_shapes(name: str, n_in: int, n_out: int, bias: bool = True) -> Shapes:
     """Of a `Linear`."""
     yield f"{name}.weight", (n_in, n_out)
@@ -31,20 +48,24 @@ def linear_shapes(name: str, n_in: int, n_out: int, bias: bool = True) -> Shapes
         yield f"{name}.bias", (n_out,)
 
 
-def norm_shapes(name: str, d: int, bias: bool = True) -> Shapes:
-    """Of a `LayerNorm`."""
+def norm_shapes(name: str, d: int, bias: bool = True, kind: str = "layer") -> Shapes:
+    """Of a `LayerNorm` or an `RMSNorm`."""
     yield f"{name}.weight", (d,)
-    if bias:
+    if bias and kind == "layer":
         yield f"{name}.bias", (d,)
 
 
-def block_shapes(n_layer: int, d: int, bias: bool = True) -> Shapes:
-    """Of a stack of `TransformerBlock`."""
+def block_shapes(n_layer: int, d: int, bias: bool = True, *, d_ff: int | None = None,
+                 d_kv: int | None = None, gated: bool = False, norm_kind: str = "layer") -> Shapes:
+    """Of a stack of `TransformerBlock`; `d_kv` is the width of the keys, by default d."""
+    d_ff, d_kv = d_ff or 4 * d, d_kv or d
     for i in range(n_layer):
         name = f"blocks.{i}"
-        yield from norm_shapes(f"{name}.norm1", d, bias)
-        for part in ("query", "key", "value", "output"):
-            yield from linear_shapes(f"{name}.attention.{part}", d, d, bias)
-        yield from norm_shapes(f"{name}.norm2", d, bias)
-        yield from linear_shapes(f"{name}.feed_forward.hidden", d, 4 * d, bias)
-        yield from linear_shapes(f"{name}.feed_forward.output", 4 * d, d, bias)
+        yield from norm_shapes(f"{name}.norm1", d, bias, norm_kind)
+        for part, width in (("query", d), ("key", d_kv), ("value", d_kv), ("output", d)):
+            yield from linear_shapes(f"{name}.attention.{part}", d, width, bias)
+        yield from norm_shapes(f"{name}.norm2", d, bias, norm_kind)
+        if gated:
+            yield from linear_shapes(f"{name}.feed_forward.gate", d, d_ff, bias)
+        yield from linear_shapes(f"{name}.feed_forward.hidden", d, d_ff, bias)
+        yield from linear_shapes(f"{name}.feed_forward.output", d_ff, d, bias)

@@ -1,26 +1,35 @@
-"""GPT: a decoder-only Transformer that predicts the next token.
+"""GPT: a decoder-only Transformer that predicts the next token, and its relatives.
 
-Radford et al. 2018 and 2019 (GPT, GPT-2); with ``norm="post", activation="relu",
-position="sinusoidal"`` it is the decoder of Vaswani et al. 2017 without cross-attention.
+Radford et al. 2018 and 2019 (GPT, GPT-2) by default. Of its relatives each is a configuration:
+
+    Vaswani et al. 2017     norm="post", activation="relu", position="sinusoidal": the decoder
+                            without cross-attention
+    Touvron et al. 2023     norm_kind="rms", activation="swiglu", position="rotary", bias=False,
+    (Llama)                 tie_weights=False; n_kv_head for grouped queries
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import tape
 from nn.layers.dropout import Dropout
-from nn.layers.init import Rng
+from nn.layers.feed_forward import GATED, default_width
+from nn.layers.init import SCHEMES, Rng, scaled_residual, scheme
 from nn.layers.linear import Embedding, Linear
 from nn.layers.module import Module
-from nn.layers.norm import LayerNorm
+from nn.layers.norm import NORMS, norm_layer
 from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from nn.layers.transformer import TransformerBlock
-from nn.models.configuration import Shapes, block_shapes, check_sizes, linear_shapes, norm_shapes
+from nn.models.configuration import (
+    Shapes, block_shapes, check_choice, check_sizes, linear_shapes, norm_shapes, set_default)
 from tape import Tensor
+
+POSITIONS = ("learned", "none", "rotary", "sinusoidal")
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,15 @@ class GPTConfig:
     dropout : probability, while training.
     bias : whether linear layers and norms have one.
     norm : "pre" or "post"; see `TransformerBlock`.
-    activation : "gelu" or "relu".
-    position : "learned" or "sinusoidal".
+    activation : "gelu", "gelu_exact", "relu" or "silu"; "swiglu" has a gate; see `FeedForward`.
+    position : "learned" or "sinusoidal": added to the tokens; "rotary": in the attention; or "none".
     tie_weights : whether the logits use the token embedding, transposed (Press and Wolf 2017,
         arXiv:1608.05859).
+    norm_kind : "layer" or "rms"; see `LayerNorm`, `RMSNorm`.
+    d_ff : width of the feed-forward layers; 0 becomes 4 n_embd, with a gate 8/3 n_embd, rounded.
+    n_kv_head : heads of keys and values, see `MultiHeadAttention`; 0 becomes n_head.
+    init : the scheme of the initial values, see `nn.layers.init.scheme`; "" becomes "gpt2" with
+        norm "pre", and "uniform" with "post", where the stream is normalised anyway.
     """
 
     vocab_size: int
@@ -53,20 +67,37 @@ class GPTConfig:
     position: str = "learned"
     tie_weights: bool = True
 
+    norm_kind: str = "layer"
+    d_ff: int = 0
+    n_kv_head: int = 0
+    init: str = ""
+
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size", "block_size", "n_layer", "n_head", "n_embd")
-        if self.position not in ("learned", "sinusoidal"):
-            raise ValueError(f"GPTConfig: position must be 'learned' or 'sinusoidal', got "
-                             f"{self.position!r}")
+        check_choice(self, "position", POSITIONS)
+        check_choice(self, "norm_kind", NORMS)
+        set_default(self, "d_ff", default_width(self.n_embd, self.activation in GATED))
+        set_default(self, "n_kv_head", self.n_head)
+        set_default(self, "init", "gpt2" if self.norm == "pre" else "uniform")
+        check_sizes(self, "d_ff", "n_kv_head")
+        check_choice(self, "init", SCHEMES)
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f"GPTConfig: n_kv_head must divide n_head, got {self.n_kv_head} and "
+                             f"{self.n_head}")
+        if self.position == "rotary" and self.n_embd // self.n_head % 2:
+            raise ValueError(f"GPTConfig: with rotary positions n_embd / n_head must be even, got "
+                             f"{self.n_embd} / {self.n_head}")
 
     def parameter_shapes(self) -> Shapes:
         """(name, shape) of each parameter of the model, in the order of definition."""
         yield "tokens.weight", (self.vocab_size, self.n_embd)
         if self.position == "learned":
             yield "positions.weight", (self.block_size, self.n_embd)
-        yield from block_shapes(self.n_layer, self.n_embd, self.bias)
+        yield from block_shapes(
+            self.n_layer, self.n_embd, self.bias, d_ff=self.d_ff, norm_kind=self.norm_kind,
+            d_kv=self.n_embd // self.n_head * self.n_kv_head, gated=self.activation in GATED)
         if self.norm == "pre":
-            yield from norm_shapes("norm", self.n_embd, self.bias)
+            yield from norm_shapes("norm", self.n_embd, self.bias, self.norm_kind)
         if not self.tie_weights:
             yield from linear_shapes("head", self.n_embd, self.vocab_size, bias=False)
 
@@ -89,50 +120,55 @@ class GPT(Module):
         rng = np.random.default_rng(rng)
         c = self.config = config
         self.tokens = Embedding(c.vocab_size, c.n_embd, rng)
-        self.positions: Module = (
-            LearnedPositionalEncoding(c.block_size, c.n_embd, rng) if c.position == "learned"
-            else SinusoidalPositionalEncoding(c.block_size, c.n_embd))
+        self.positions = _positions(c, rng)
         self.dropout = Dropout(c.dropout, rng)
         self.blocks = [
-            TransformerBlock(c.n_embd, c.n_head, norm=c.norm, activation=c.activation, causal=True,
-                             bias=c.bias, dropout=c.dropout, rng=rng) for _ in range(c.n_layer)]
+            TransformerBlock(c.n_embd, c.n_head, c.d_ff, c.norm, c.activation, True, c.bias, c.dropout,
+                             rng, c.norm_kind, c.n_kv_head, rotary=c.position == "rotary")
+            for _ in range(c.n_layer)]
         # Post-norm blocks end in a norm already.
-        self.norm = LayerNorm(c.n_embd, c.bias) if c.norm == "pre" else None
+        self.norm = norm_layer(c.norm_kind, c.n_embd, c.bias) if c.norm == "pre" else None
         self.head = None if c.tie_weights else Linear(c.n_embd, c.vocab_size, bias=False, rng=rng)
         self._initialise(rng)
 
     def _initialise(self, rng: np.random.Generator) -> None:
-        """Initial values, by name:
+        """Draw the matrices by the scheme of the configuration; each module knows the part of its own.
 
-            *norm*.weight            1
-            *.bias                   0
-            tokens, positions        normal, std 0.02
-            *.output.weight          normal, std 0.02 / sqrt(2 n_layer)
-            head, the other weights  normal, std 0.02
-
-        The two outputs of each block add to the residual stream; their factor keeps its variance
-        from growing with depth (Radford et al. 2019, section 2.3). A post-norm model, whose
-        stream is normalised anyway, keeps its layers' own initial values (1/sqrt(n_in)). Next to
-        sinusoidal positions, of size 1, token vectors must be of similar size: std 1, unless they are
-        the output weights too.
+        Next to sinusoidal positions, of size 1, token vectors must be of similar size: std 1, unless
+        they are the output weights too. All others start with std 0.02, biases at 0, norms at 1.
         """
-        if self.config.position == "sinusoidal" and self.head is not None:
-            self.tokens.weight.data = rng.standard_normal(self.tokens.weight.shape)
-        if self.config.norm == "post":
+        c = self.config
+        if c.position == "sinusoidal" and self.head is not None:
+            self.tokens.initialise(partial(scaled_residual, std=1.0), rng)
+        values = scheme(c.init, c.n_layer)
+        if values is None:
             return
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 2 and name.startswith(("blocks", "head")):
-                scale = (2 * self.config.n_layer) ** -0.5 if name.endswith("output.weight") else 1.0
-                parameter.data = rng.standard_normal(parameter.shape) * (0.02 * scale)
+        for block in self.blocks:
+            block.initialise(values, rng)
+        if self.head is not None:
+            self.head.initialise(values.linear, rng)
 
     def forward(self, idx: Any, targets: Any = None) -> tuple[Tensor, Tensor | None]:
         idx = np.asarray(idx)
         if idx.ndim != 2:
             raise ValueError(f"GPT: idx must be integers of shape (B, T), got shape {idx.shape}")
-        x = self.dropout(self.positions(self.tokens(idx)))       # (B, T, C)
+        if idx.shape[1] > self.config.block_size:
+            raise ValueError(f"GPT: at most block_size = {self.config.block_size} positions, got "
+                             f"{idx.shape[1]}. Cut the sequence, or build the model with a larger one.")
+        x = self.tokens(idx)                                     # (B, T, C)
+        if self.positions is not None:
+            x = self.positions(x)
+        x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
         if self.norm is not None:
             x = self.norm(x)
         logits = x @ self.tokens.weight.T if self.head is None else self.head(x)      # (B, T, V)
         return logits, None if targets is None else tape.cross_entropy(logits, targets)
+
+
+def _positions(c: GPTConfig, rng: np.random.Generator) -> Module | None:
+    """What is added to the tokens."""
+    if c.position == "learned":
+        return LearnedPositionalEncoding(c.block_size, c.n_embd, rng)
+    return SinusoidalPositionalEncoding(c.block_size, c.n_embd) if c.position == "sinusoidal" else None

@@ -77,7 +77,7 @@ def language_model(config: GPTConfig, batch_size: int, length: int) -> LanguageM
         The configuration is not of the kind described above.
     """
     wanted = {"norm": "post", "activation": "relu", "position": "sinusoidal", "tie_weights": False,
-              "bias": True, "dropout": 0.0}
+              "bias": True, "dropout": 0.0, "norm_kind": "layer", "n_kv_head": config.n_head}
     wrong = [f"{name}={value!r}" for name, value in wanted.items() if getattr(config, name) != value]
     if wrong:
         raise ValueError(f"language_model: the static graph needs {', '.join(wrong)}, got {config}")

@@ -16,6 +16,7 @@ from nn.layers.norm import LayerNorm
 from nn.layers.parameter import Parameter
 from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from nn.layers.recurrent import GRU, LSTM, RNN
 from nn.layers.transformer import TransformerBlock
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.vision import VisionConfig, VisionTransformer, predict
@@ -28,9 +29,10 @@ from tape import cross_entropy
 
 __all__ = [
     "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
-    "FeedForward", "GELU", "GPT", "GPTConfig", "LayerNorm", "LearnedPositionalEncoding", "Linear",
-    "Module", "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding", "ReLU", "SGD",
-    "Sequential", "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
+    "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM", "LayerNorm",
+    "LearnedPositionalEncoding", "Linear", "Module", "ModuleList", "MultiHeadAttention",
+    "Parameter", "PatchEmbedding", "RNN", "ReLU", "SGD", "Sequential",
+    "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
     "VisionTransformer", "WordTokenizer", "causal_mask", "clip_grad_norm", "cross_entropy",
     "decay_groups", "evaluating", "generate", "load_checkpoint", "newest_checkpoint",
     "padding_mask", "predict", "sample", "save_checkpoint", "warmup_cosine",

@@ -19,6 +19,7 @@ from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEn
 from nn.layers.recurrent import GRU, LSTM, RNN
 from nn.layers.transformer import TransformerBlock
 from nn.models.gpt import GPT, GPTConfig
+from nn.models.recurrent import RecurrentConfig, RecurrentLM
 from nn.models.vision import VisionConfig, VisionTransformer, predict
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
@@ -31,8 +32,8 @@ __all__ = [
     "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
     "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM", "LayerNorm",
     "LearnedPositionalEncoding", "Linear", "Module", "ModuleList", "MultiHeadAttention",
-    "Parameter", "PatchEmbedding", "RNN", "ReLU", "SGD", "Sequential",
-    "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
+    "Parameter", "PatchEmbedding", "RNN", "ReLU", "RecurrentConfig", "RecurrentLM", "SGD",
+    "Sequential", "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
     "VisionTransformer", "WordTokenizer", "causal_mask", "clip_grad_norm", "cross_entropy",
     "decay_groups", "evaluating", "generate", "load_checkpoint", "newest_checkpoint",
     "padding_mask", "predict", "sample", "save_checkpoint", "warmup_cosine",

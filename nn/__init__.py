@@ -24,12 +24,12 @@ from nn.models.vision import VisionConfig, VisionTransformer, predict
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
 from nn.training.clip_grad import clip_grad_norm
-from nn.training.optim import SGD, AdamW, decay_groups
+from nn.training.optim import SGD, Adam, AdamW, decay_groups
 from nn.training.schedule import warmup_cosine
 from tape import cross_entropy
 
 __all__ = [
-    "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
+    "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
     "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM", "LayerNorm",
     "LearnedPositionalEncoding", "Linear", "Module", "ModuleList", "MultiHeadAttention",
     "Parameter", "PatchEmbedding", "RNN", "ReLU", "RecurrentConfig", "RecurrentLM", "SGD",

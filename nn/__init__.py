@@ -11,6 +11,7 @@ from nn.layers.containers import ModuleList, Sequential
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import FeedForward
 from nn.layers.linear import Embedding, Linear
+from nn.layers.losses import binary_cross_entropy_with_logits, cross_entropy, mse
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm
 from nn.layers.parameter import Parameter
@@ -26,7 +27,6 @@ from nn.training.checkpoint import (
 from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import SGD, Adam, AdamW, decay_groups
 from nn.training.schedule import warmup_cosine
-from tape import cross_entropy
 
 __all__ = [
     "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
@@ -34,7 +34,8 @@ __all__ = [
     "LearnedPositionalEncoding", "Linear", "Module", "ModuleList", "MultiHeadAttention",
     "Parameter", "PatchEmbedding", "RNN", "ReLU", "RecurrentConfig", "RecurrentLM", "SGD",
     "Sequential", "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
-    "VisionTransformer", "WordTokenizer", "causal_mask", "clip_grad_norm", "cross_entropy",
-    "decay_groups", "evaluating", "generate", "load_checkpoint", "newest_checkpoint",
-    "padding_mask", "predict", "sample", "save_checkpoint", "warmup_cosine",
+    "VisionTransformer", "WordTokenizer", "binary_cross_entropy_with_logits", "causal_mask",
+    "clip_grad_norm", "cross_entropy", "decay_groups", "evaluating", "generate",
+    "load_checkpoint", "mse", "newest_checkpoint", "padding_mask", "predict", "sample",
+    "save_checkpoint", "warmup_cosine",
 ]

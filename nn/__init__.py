@@ -22,20 +22,22 @@ from nn.layers.transformer import TransformerBlock
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.recurrent import RecurrentConfig, RecurrentLM
 from nn.models.vision import VisionConfig, VisionTransformer, predict
+from nn.training.average import ExponentialMovingAverage
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
 from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import SGD, Adam, AdamW, decay_groups
-from nn.training.schedule import warmup_cosine
+from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
     "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
-    "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM", "LayerNorm",
-    "LearnedPositionalEncoding", "Linear", "Module", "ModuleList", "MultiHeadAttention",
-    "Parameter", "PatchEmbedding", "RNN", "ReLU", "RecurrentConfig", "RecurrentLM", "SGD",
-    "Sequential", "SinusoidalPositionalEncoding", "Tokenizer", "TransformerBlock", "VisionConfig",
-    "VisionTransformer", "WordTokenizer", "binary_cross_entropy_with_logits", "causal_mask",
-    "clip_grad_norm", "cross_entropy", "decay_groups", "evaluating", "generate",
-    "load_checkpoint", "mse", "newest_checkpoint", "padding_mask", "predict", "sample",
-    "save_checkpoint", "warmup_cosine",
+    "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
+    "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
+    "MultiHeadAttention", "Parameter", "PatchEmbedding", "RNN", "ReLU", "RecurrentConfig",
+    "RecurrentLM", "SGD", "Sequential", "SinusoidalPositionalEncoding", "Tokenizer",
+    "TransformerBlock", "VisionConfig", "VisionTransformer", "WordTokenizer",
+    "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm", "cross_entropy",
+    "decay_groups", "evaluating", "generate", "load_checkpoint", "mse", "newest_checkpoint",
+    "padding_mask", "predict", "sample", "save_checkpoint", "warmup_constant", "warmup_cosine",
+    "warmup_linear",
 ]

@@ -159,6 +159,6 @@ def test_a_decay_out_of_range_is_refused(decay):
 
 def test_averages_of_another_model_are_refused_by_name():
     average = nn.ExponentialMovingAverage(nn.Linear(2, 3, rng=0))
-    with pytest.raises(ValueError, match="ExponentialMovingAverage: missing .bias. .*; unexpected .bais."):
+    with pytest.raises(ValueError, match="MovingAverage: missing .bias. .*; unexpected .bais."):
         average.load_state_dict({"weight": np.ones((2, 3)), "bais": np.ones(3)})
     np.testing.assert_array_equal(average.state_dict()["bias"], np.zeros(3))

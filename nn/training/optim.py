@@ -132,7 +132,7 @@ class Optimizer:
                                  f"got {state[name]!r}")
         for name in self.remembered:
             arrays = [own[f"{name}.{i}"].data for i in range(len(self.params))]
-            setattr(self, name, [np.array(a) if a.dtype.kind == "f" else int(a) for a in arrays])
+            setattr(self, name, [a if a.dtype.kind == "f" else int(a) for a in arrays])
 
     def _settings(self) -> list[dict[str, Any]]:
         """What holds in each group at this step."""

@@ -5,6 +5,7 @@ Built from tape's public names only.
 
 from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
 from nn.generation.sampling import generate, sample
+from nn.generation.translation import translate
 from nn.layers.activation import GELU, ReLU, SiLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.layers.containers import ModuleList, Sequential
@@ -19,9 +20,11 @@ from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import (
     LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
 from nn.layers.recurrent import GRU, LSTM, RNN
-from nn.layers.transformer import TransformerBlock
+from nn.layers.transformer import (
+    TransformerBlock, TransformerDecoderBlock, TransformerEncoder, TransformerEncoderBlock)
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.recurrent import RecurrentConfig, RecurrentLM
+from nn.models.seq2seq import Seq2SeqConfig, Seq2SeqTransformer
 from nn.models.vision import VisionConfig, VisionTransformer, predict
 from nn.training.average import ExponentialMovingAverage
 from nn.training.checkpoint import (
@@ -35,10 +38,12 @@ __all__ = [
     "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
     "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
     "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
-    "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "Sequential", "SiLU",
-    "SinusoidalPositionalEncoding", "SwiGLU", "Tokenizer", "TransformerBlock", "VisionConfig",
-    "VisionTransformer", "WordTokenizer", "binary_cross_entropy_with_logits", "causal_mask",
-    "clip_grad_norm", "cross_entropy", "decay_groups", "evaluating", "generate",
-    "load_checkpoint", "mse", "newest_checkpoint", "padding_mask", "predict", "sample",
-    "save_checkpoint", "warmup_constant", "warmup_cosine", "warmup_linear",
+    "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "Seq2SeqConfig",
+    "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "SwiGLU",
+    "Tokenizer", "TransformerBlock", "TransformerDecoderBlock", "TransformerEncoder",
+    "TransformerEncoderBlock", "VisionConfig", "VisionTransformer", "WordTokenizer",
+    "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm", "cross_entropy",
+    "decay_groups", "evaluating", "generate", "load_checkpoint", "mse", "newest_checkpoint",
+    "padding_mask", "predict", "sample", "save_checkpoint", "translate", "warmup_constant",
+    "warmup_cosine", "warmup_linear",
 ]

@@ -116,13 +116,14 @@ class Bytes(Tokenizer):
 def test_the_names_of_models_and_tokenizers_in_files_stay_what_they_are():
     assert MODELS == {"GPT": (nn.GPTConfig, nn.GPT),
                       "VisionTransformer": (nn.VisionConfig, nn.VisionTransformer),
-                      "RecurrentLM": (nn.RecurrentConfig, nn.RecurrentLM)}
+                      "RecurrentLM": (nn.RecurrentConfig, nn.RecurrentLM),
+                      "Seq2SeqTransformer": (nn.Seq2SeqConfig, nn.Seq2SeqTransformer)}
     assert TOKENIZERS == {"character": nn.CharTokenizer, "word": nn.WordTokenizer}
 
 
 def test_a_model_and_a_tokenizer_that_are_listed_travel_in_checkpoints(tmp_path, monkeypatch):
     model = Bias(BiasConfig(256), rng=0)
-    with pytest.raises(TypeError, match="a GPT or a VisionTransformer or a RecurrentLM, got Bias"):
+    with pytest.raises(TypeError, match="a GPT or a .* or a Seq2SeqTransformer, got Bias"):
         nn.save_checkpoint(tmp_path / "a.npz", model)
     monkeypatch.setitem(MODELS, "Bias", Kind(BiasConfig, Bias))
     monkeypatch.setitem(TOKENIZERS, "byte", Bytes)

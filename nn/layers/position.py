@@ -44,6 +44,17 @@ class LearnedPositionalEncoding(Module):
         return x + self.weight[:_length(x, len(self.weight))]
 
 
+ADDED = ("learned", "sinusoidal")
+
+
+def position_layer(kind: str, block_size: int, d: int, rng: Rng = None) -> Module:
+    """A `LearnedPositionalEncoding` ("learned") or a `SinusoidalPositionalEncoding` ("sinusoidal")."""
+    if kind not in ADDED:
+        raise ValueError(f"position_layer: kind must be one of {list(ADDED)}, got {kind!r}")
+    return (LearnedPositionalEncoding(block_size, d, rng) if kind == "learned" else
+            SinusoidalPositionalEncoding(block_size, d))
+
+
 def _length(x: Tensor, block_size: int) -> int:
     if x.shape[-2] > block_size:
         raise ValueError(f"position: at most block_size = {block_size} positions, got {x.shape[-2]}. "

@@ -1,8 +1,9 @@
-"""The block that Transformers stack."""
+"""The block that Transformers stack, and what encoders and decoders make of it."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Callable
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import FeedForward
 from nn.layers.init import Rng, Scheme
 from nn.layers.module import Module
-from nn.layers.norm import norm_layer
+from nn.layers.norm import LayerNorm, norm_layer
 from tape import Tensor
 
 
@@ -63,8 +64,113 @@ class TransformerBlock(Module):
 
     def forward(self, x: Tensor, mask: Any = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
+        x = self._residual(x, self.norm1, partial(self.attention, mask=mask))
+        return self._residual(x, self.norm2, self.feed_forward)
+
+    def _residual(self, x: Tensor, norm: Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """x and what the sublayer adds to it; the norm is where pre-norm or post-norm has it."""
         if self.pre:
-            x = x + self.dropout(self.attention(self.norm1(x), mask=mask))
-            return x + self.dropout(self.feed_forward(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self.attention(x, mask=mask)))
-        return self.norm2(x + self.dropout(self.feed_forward(x)))
+            return x + self.dropout(sublayer(norm(x)))
+        return norm(x + self.dropout(sublayer(x)))
+
+
+class TransformerEncoderBlock(TransformerBlock):
+    """`TransformerBlock` in which every position sees every other: Vaswani et al. 2017, section 3.1.
+
+    Parameters
+    ----------
+    d_model, n_head, d_hidden, norm, activation, bias, dropout, rng : see `TransformerBlock`.
+    """
+
+    def __init__(self, d_model: int, n_head: int, d_hidden: int | None = None, norm: str = "pre",
+                 activation: Any = "relu", bias: bool = True, dropout: float = 0.0,
+                 rng: Rng = None):
+        super().__init__(d_model, n_head, d_hidden, norm, activation, False, bias, dropout, rng)
+
+
+class TransformerEncoder(Module):
+    """A stack of `TransformerEncoderBlock`: (B, S, C) -> (B, S, C).
+
+    Behind pre-norm blocks there is one more norm; post-norm blocks end in one already.
+
+    Parameters
+    ----------
+    n_layer : int
+        Blocks.
+    d_model, n_head, d_hidden, norm, activation, bias, dropout, rng : see `TransformerBlock`.
+    """
+
+    def __init__(self, n_layer: int, d_model: int, n_head: int, d_hidden: int | None = None,
+                 norm: str = "pre", activation: Any = "relu", bias: bool = True,
+                 dropout: float = 0.0, rng: Rng = None):
+        rng = np.random.default_rng(rng)
+        self.blocks = [TransformerEncoderBlock(d_model, n_head, d_hidden, norm, activation, bias,
+                                               dropout, rng) for _ in range(n_layer)]
+        self.norm = LayerNorm(d_model, bias) if norm == "pre" else None
+
+    def forward(self, x: Tensor, mask: Any = None) -> Tensor:
+        """(B, S, C) -> (B, S, C); `mask` as of `MultiHeadAttention`, such as a `padding_mask`."""
+        for block in self.blocks:
+            x = block(x, mask)
+        return x if self.norm is None else self.norm(x)
+
+
+class TransformerDecoderBlock(TransformerBlock):
+    """Causal self-attention, attention to a context, feed-forward: Vaswani et al. 2017, section 3.1.
+
+        post-norm   x = norm1(x + attention(x))
+                    x = cross_norm(x + cross_attention(x, context))
+                    x = norm2(x + feed_forward(x))
+
+    With pre-norm each norm is in front of its sublayer, as in `TransformerBlock`. The queries of the
+    cross-attention come from x, its keys and values from the context, the result of an encoder. The
+    linear layers start as `Linear` does, the norms at 1 and 0.
+
+    Parameters
+    ----------
+    d_model, n_head, d_hidden, norm, activation, bias, dropout, rng : see `TransformerBlock`.
+    """
+
+    def __init__(self, d_model: int, n_head: int, d_hidden: int | None = None, norm: str = "pre",
+                 activation: Any = "relu", bias: bool = True, dropout: float = 0.0,
+                 rng: Rng = None):
+        rng = np.random.default_rng(rng)
+        super().__init__(d_model, n_head, d_hidden, norm, activation, True, bias, dropout, rng)
+        self.cross_norm = LayerNorm(d_model, bias)
+        self.cross_attention = MultiHeadAttention(d_model, n_head, False, bias, dropout, rng)
+
+    def initialise(self, scheme: Scheme, rng: Rng) -> None:
+        """Draw the weights of the three sublayers anew."""
+        super().initialise(scheme, rng)
+        self.cross_attention.initialise(scheme, rng)
+
+    def forward(self, x: Tensor, mask: Any = None, context: Tensor | None = None,
+                context_mask: Any = None, return_weights: bool = False) -> Any:
+        """Decode x (B, T, C) in sight of `context` (B, S, C), which must be given.
+
+        Parameters
+        ----------
+        x, context : Tensor
+        mask, context_mask : array, optional
+            Of the self-attention, besides the causal mask, and of the cross-attention; see
+            `MultiHeadAttention`.
+        return_weights : bool
+
+        Returns
+        -------
+        Tensor (B, T, C), or with `return_weights` that and the cross-attention's weights (B, H, T, S)
+        """
+        if context is None:
+            raise ValueError("TransformerDecoderBlock: context must be a Tensor (B, S, C), got None. "
+                             "Give context=encoder(x), or take a causal TransformerBlock.")
+        seen = []
+
+        def attend(y: Tensor) -> Tensor:
+            out, weights = self.cross_attention(y, context, context_mask, return_weights=True)
+            seen.append(weights)
+            return out
+
+        x = self._residual(x, self.norm1, partial(self.attention, mask=mask))
+        x = self._residual(x, self.cross_norm, attend)
+        x = self._residual(x, self.norm2, self.feed_forward)
+        return (x, seen[0]) if return_weights else x

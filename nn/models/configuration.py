@@ -6,11 +6,12 @@ taken for it.
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from typing import Annotated, Any, Iterator
 
 import numpy as np
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]      # (name, shape) of parameters
+TokenId = Annotated[int, "token id"]                # the type of a field that may be 0, unlike a size
 
 
 def check_sizes(config: Any, *names: str) -> None:
@@ -55,17 +56,26 @@ def norm_shapes(name: str, d: int, bias: bool = True, kind: str = "layer") -> Sh
         yield f"{name}.bias", (d,)
 
 
+def attention_shapes(name: str, d: int, bias: bool = True, d_kv: int | None = None) -> Shapes:
+    """Of a `MultiHeadAttention`; `d_kv` is the width of the keys, by default d."""
+    for part, width in (("query", d), ("key", d_kv or d), ("value", d_kv or d), ("output", d)):
+        yield from linear_shapes(f"{name}.{part}", d, width, bias)
+
+
 def block_shapes(n_layer: int, d: int, bias: bool = True, *, d_ff: int | None = None,
-                 d_kv: int | None = None, gated: bool = False, norm_kind: str = "layer") -> Shapes:
-    """Of a stack of `TransformerBlock`; `d_kv` is the width of the keys, by default d."""
-    d_ff, d_kv = d_ff or 4 * d, d_kv or d
+                 d_kv: int | None = None, gated: bool = False, norm_kind: str = "layer",
+                 stack: str = "blocks", cross: bool = False) -> Shapes:
+    """Of a list `stack` of `TransformerBlock`, or with `cross` of `TransformerDecoderBlock`."""
+    d_ff = d_ff or 4 * d
     for i in range(n_layer):
-        name = f"blocks.{i}"
+        name = f"{stack}.{i}"
         yield from norm_shapes(f"{name}.norm1", d, bias, norm_kind)
-        for part, width in (("query", d), ("key", d_kv), ("value", d_kv), ("output", d)):
-            yield from linear_shapes(f"{name}.attention.{part}", d, width, bias)
+        yield from attention_shapes(f"{name}.attention", d, bias, d_kv)
         yield from norm_shapes(f"{name}.norm2", d, bias, norm_kind)
         if gated:
             yield from linear_shapes(f"{name}.feed_forward.gate", d, d_ff, bias)
         yield from linear_shapes(f"{name}.feed_forward.hidden", d, d_ff, bias)
         yield from linear_shapes(f"{name}.feed_forward.output", d_ff, d, bias)
+        if cross:
+            yield from norm_shapes(f"{name}.cross_norm", d, bias, norm_kind)
+            yield from attention_shapes(f"{name}.cross_attention", d, bias, d_kv)

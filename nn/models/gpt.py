@@ -23,7 +23,7 @@ from nn.layers.init import SCHEMES, Rng, scaled_residual, scheme
 from nn.layers.linear import Embedding, Linear
 from nn.layers.module import Module
 from nn.layers.norm import NORMS, norm_layer
-from nn.layers.position import LearnedPositionalEncoding, SinusoidalPositionalEncoding
+from nn.layers.position import ADDED, position_layer
 from nn.layers.transformer import TransformerBlock
 from nn.models.configuration import (
     Shapes, block_shapes, check_choice, check_sizes, linear_shapes, norm_shapes, set_default)
@@ -120,7 +120,8 @@ class GPT(Module):
         rng = np.random.default_rng(rng)
         c = self.config = config
         self.tokens = Embedding(c.vocab_size, c.n_embd, rng)
-        self.positions = _positions(c, rng)
+        self.positions = (position_layer(c.position, c.block_size, c.n_embd, rng)
+                          if c.position in ADDED else None)
         self.dropout = Dropout(c.dropout, rng)
         self.blocks = [
             TransformerBlock(c.n_embd, c.n_head, c.d_ff, c.norm, c.activation, True, c.bias, c.dropout,
@@ -165,10 +166,3 @@ class GPT(Module):
             x = self.norm(x)
         logits = x @ self.tokens.weight.T if self.head is None else self.head(x)      # (B, T, V)
         return logits, None if targets is None else tape.cross_entropy(logits, targets)
-
-
-def _positions(c: GPTConfig, rng: np.random.Generator) -> Module | None:
-    """What is added to the tokens."""
-    if c.position == "learned":
-        return LearnedPositionalEncoding(c.block_size, c.n_embd, rng)
-    return SinusoidalPositionalEncoding(c.block_size, c.n_embd) if c.position == "sinusoidal" else None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from nn.layers.module import Module
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.recurrent import RecurrentConfig, RecurrentLM
+from nn.models.seq2seq import Seq2SeqConfig, Seq2SeqTransformer
 from nn.models.vision import VisionConfig, VisionTransformer
 
 
@@ -29,6 +30,7 @@ MODELS: dict[str, Kind] = {
     "GPT": Kind(GPTConfig, GPT),
     "VisionTransformer": Kind(VisionConfig, VisionTransformer),
     "RecurrentLM": Kind(RecurrentConfig, RecurrentLM),
+    "Seq2SeqTransformer": Kind(Seq2SeqConfig, Seq2SeqTransformer),
 }
 
 # Those that continue a text: called as `GPT` is, with vocab_size and block_size in the configuration.

@@ -12,7 +12,7 @@ from nn.models.static.sgd import RunModel, sgd_step
 from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import Optimizer
 
-Batch = tuple[Any, Any]         # inputs and targets, one row an example
+Batch = tuple[Any, ...]         # inputs, of some models several, and targets; one row an example
 
 
 class Diverged(ArithmeticError):
@@ -41,7 +41,7 @@ class Engine(Protocol):
         ----------
         step : int
             From 1, for errors.
-        batch : (inputs, targets)
+        batch : (inputs, targets), or with several arrays of inputs
         lr : float
 
         Returns
@@ -62,7 +62,7 @@ class TapeEngine:
     Parameters
     ----------
     model : Module
-        ``model(inputs, targets) -> (outputs, loss)``.
+        ``model(*inputs, targets) -> (outputs, loss)``.
     optimizer : Optimizer
     grad_clip : float
         The longest joint gradient; see `clip_grad_norm`.
@@ -105,15 +105,14 @@ class TapeEngine:
 
     def _shares(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
         """The micro-batches, each with its share in the targets of the batch."""
-        inputs, targets = batch
-        size = self.micro_batch_size
-        if size is None or size >= len(inputs):
+        targets, size = batch[-1], self.micro_batch_size
+        if size is None or size >= len(targets):
             yield batch, 1.0
             return
         total = max(counted_targets(targets), 1)
-        for start in range(0, len(inputs), size):
+        for start in range(0, len(targets), size):
             rows = slice(start, start + size)
-            yield (inputs[rows], targets[rows]), counted_targets(targets[rows]) / total
+            yield tuple(part[rows] for part in batch), counted_targets(targets[rows]) / total
 
 
 class StaticEngine:
@@ -136,7 +135,8 @@ class StaticEngine:
         self.f_run_model, self.weights = f_run_model, list(weights)
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
-        weights, loss = sgd_step(self.f_run_model, *batch, self.weights, lr)
+        inputs, targets = batch
+        weights, loss = sgd_step(self.f_run_model, inputs, targets, self.weights, lr)
         check_finite("loss", loss, step)
         check_finite("sum of the new weights", sum(float(w.sum()) for w in weights), step)
         self.weights = weights

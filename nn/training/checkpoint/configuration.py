@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from itertools import islice
 from typing import Any, Callable, Collection, get_type_hints
 
+from nn.models.configuration import TokenId
 from nn.models.registry import MODELS
 from nn.training.checkpoint.archive import unfit
 
@@ -29,6 +30,8 @@ def _is_two_sizes(value: Any) -> bool:
 # By the type of a field.
 _CHECKS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (_is_size, "a positive integer"),
+    TokenId: (lambda value: value == 0 and type(value) is int or _is_size(value),
+              "an integer from 0"),
     float: (_is_number, "a finite number"),
     bool: (lambda value: type(value) is bool, "true or false"),
     str: (lambda value: type(value) is str, "a text"),
@@ -53,7 +56,7 @@ def config_from_dict(kind: str, state: Any) -> Any:
     if missing or unknown:
         raise unfit(f"config must have the fields of a {make.__name__}; missing "
                     f"{reprlib.repr(missing)}, unknown {reprlib.repr(unknown)}")
-    types = get_type_hints(make)
+    types = get_type_hints(make, include_extras=True)
     for name, value in state.items():
         right, what = _CHECKS[types[name]]
         if not right(value):

@@ -300,6 +300,18 @@ def test_the_padding_id_travels_in_checkpoints(padding_id, tmp_path):
     assert found.config.padding_id == padding_id
 
 
+def test_a_tokenizer_is_saved_with_a_model_both_of_whose_sides_it_serves(tmp_path):
+    for source, target in ((5, 5), (6, 5)):
+        config = nn.Seq2SeqConfig(**{**SIZES, "source_vocab_size": source, "target_vocab_size": target})
+        model, tokenizer = nn.Seq2SeqTransformer(config, rng=0), nn.CharTokenizer("_<>ab")
+        if source == target:
+            path = nn.save_checkpoint(tmp_path / "a.npz", model, tokenizer)
+            assert nn.load_checkpoint(path).tokenizer.vocabulary == list("_<>ab")
+        else:
+            with pytest.raises(nn.CheckpointError, match="5 tokens for a vocabulary of 0"):
+                nn.save_checkpoint(tmp_path / "b.npz", model, tokenizer)
+
+
 @pytest.mark.parametrize("change, message", [
     ({"padding_id": 5}, r"padding_id must be a token of both sides, .*\[0, 5\), got 5"),
     ({"padding_id": -1}, "padding_id must be"), ({"n_layer": 0}, "n_layer must be a positive integer"),

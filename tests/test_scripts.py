@@ -258,7 +258,9 @@ def test_a_checkpoint_that_is_replaced_is_said_to_be(folder, capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--engine", "static"], ["text", "--data", "small.txt"],
-                                       ["--help"], ["text", "--help"], ["images", "--help"]])
+                                       ["--help"], ["text", "--help"], ["images", "--help"],
+                                       ["translate", "--help"],
+                                       ["translate", "--dates", "9", "--held-out", "9"]])
 def test_output_fits_a_terminal_of_80_columns(arguments, folder, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     small_text(folder)

@@ -67,11 +67,11 @@ def keep_freed_memory() -> bool:
         return False
 
 
-def check_writable(path: Path) -> None:
-    """Raise a UsageError, before the training, where a checkpoint cannot be written."""
+def check_writable(path: Path, flag: str = "--out") -> None:
+    """Raise a UsageError, before the training, where the file that a flag names cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out: cannot make the folder {path.parent}: {error.strerror}") from error
+        raise UsageError(f"{flag}: cannot make the folder {path.parent}: {error.strerror}") from error
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"--out: cannot write a file {path}")
+        raise UsageError(f"{flag}: cannot write a file {path}")

@@ -60,13 +60,16 @@ def padded_sentences(sentences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.nd
     Inputs after the end are 0. They do not change the loss: their targets are ignored, and earlier
     positions do not attend to them.
     """
-    longest = max(map(len, sentences)) - 1
-    inputs = np.zeros((len(sentences), longest), np.int64)
-    targets = np.full((len(sentences), longest), -1, np.int64)
-    for row, ids in enumerate(sentences):
-        inputs[row, :len(ids) - 1] = ids[:-1]
-        targets[row, :len(ids) - 1] = ids[1:]
-    return inputs, targets
+    return (padded_rows([ids[:-1] for ids in sentences], 0),
+            padded_rows([ids[1:] for ids in sentences], -1))
+
+
+def padded_rows(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
+    """Integer arrays (n_i,) as the rows of one (B, max n_i), filled up with `fill` at their ends."""
+    table = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+    for place, ids in zip(table, rows):
+        place[:len(ids)] = ids
+    return table
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:

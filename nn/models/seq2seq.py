@@ -69,6 +69,12 @@ class Seq2SeqConfig:
             raise ValueError(f"Seq2SeqConfig: padding_id must be a token of both sides, an integer in "
                              f"[0, {smaller}), got {self.padding_id!r}")
 
+    @property
+    def vocab_size(self) -> int:
+        """Of a vocabulary, and a tokenizer, that both sides share; 0 where their sizes differ."""
+        same = self.source_vocab_size == self.target_vocab_size
+        return self.source_vocab_size if same else 0
+
     def parameter_shapes(self) -> Shapes:
         """(name, shape) of each parameter of the model, in the order of definition."""
         sides = {"source": self.source_vocab_size, "target": self.target_vocab_size}

@@ -17,8 +17,8 @@ from functools import partial
 from typing import Sequence
 
 if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
-    # The matrices of the ten sentences are small: more threads bring nothing, and where another program
-    # keeps the processors busy they wait for each other. To be set before NumPy is imported.
+    # The matrices of sentences and dates are small: more threads bring little, and where another
+    # program keeps the processors busy they wait for each other. To be set before NumPy is imported.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 

@@ -5,6 +5,8 @@ import pytest
 
 import nn
 from nn.layers.init import scheme
+from nn.layers.position import position_layer
+from nn.training.checkpoint.configuration import config_from_dict
 from nn.training.engines import TapeEngine
 from tape import gradcheck
 from tests.checks import differences, in_float64, leaf, replaced_parameters
@@ -298,6 +300,24 @@ def test_the_padding_id_travels_in_checkpoints(padding_id, tmp_path):
     model = nn.Seq2SeqTransformer(nn.Seq2SeqConfig(**SIZES, padding_id=padding_id), rng=0)
     found = nn.load_checkpoint(nn.save_checkpoint(tmp_path / "a.npz", model)).model
     assert found.config.padding_id == padding_id
+
+
+@pytest.mark.parametrize("padding_id", [-1, False, 0.0, "0"])
+def test_a_padding_id_in_a_file_that_is_no_token_is_refused(padding_id):
+    with pytest.raises(nn.CheckpointError, match="padding_id must be an integer from 0, got"):
+        config_from_dict("Seq2SeqTransformer", {**SIZES, "padding_id": padding_id})
+
+
+def test_a_table_of_sinusoids_that_a_file_asks_for_has_a_limit():
+    with pytest.raises(nn.CheckpointError, match=r"block_size \* n_embd must be at most"):
+        config_from_dict("Seq2SeqTransformer", {**SIZES, "block_size": 2 ** 40})
+
+
+def test_positions_by_name():
+    assert type(position_layer("learned", 4, 8, 0)) is nn.LearnedPositionalEncoding
+    assert type(position_layer("sinusoidal", 4, 8)) is nn.SinusoidalPositionalEncoding
+    with pytest.raises(ValueError, match=r"one of \['learned', 'sinusoidal'\], got 'none'"):
+        position_layer("none", 4, 8)
 
 
 def test_a_tokenizer_is_saved_with_a_model_both_of_whose_sides_it_serves(tmp_path):

@@ -113,8 +113,9 @@ def test_dates_are_learned(folder, capsys):
 
 def test_the_readme_has_a_row_with_the_parameters_of_the_default_setting():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    count = Translator(Flags(), sum(date_pairs(Flags.dates, Flags.held_out, 0), []))
-    row = rf"^\| `python train.py translate` .*\| {count.model.parameter_count():,} \|.*99\.\d % of 1,000"
+    translator = Translator(Flags(), sum(date_pairs(Flags.dates, Flags.held_out, 0), []))
+    count = f"{translator.model.parameter_count():,}"
+    row = rf"^\| `python train.py translate` .*\| {count} \|.*99\.\d % of 1,000"
     assert re.search(row, readme, re.MULTILINE)
 
 

@@ -40,7 +40,7 @@ def write_text(o: Flags) -> None:
         path = o.checkpoint or newest()
         checkpoint = nn.load_checkpoint(path)
         tokenizer, info = checkpoint.tokenizer, checkpoint.info
-        if not isinstance(checkpoint.model, nn.GPT):
+        if not isinstance(checkpoint.model, (nn.GPT, nn.RecurrentLM)):
             raise ValueError(f"{path} holds a {type(checkpoint.model).__name__}, which writes no text")
         if tokenizer is None:
             raise ValueError(f"{path} has no tokenizer, so its tokens cannot be written as text")

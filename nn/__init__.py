@@ -11,29 +11,34 @@ from nn.layers.containers import ModuleList, Sequential
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import FeedForward, SwiGLU
 from nn.layers.linear import Embedding, Linear
+from nn.layers.losses import binary_cross_entropy_with_logits, cross_entropy, mse
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm, RMSNorm
 from nn.layers.parameter import Parameter
 from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import (
     LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
+from nn.layers.recurrent import GRU, LSTM, RNN
 from nn.layers.transformer import TransformerBlock
 from nn.models.gpt import GPT, GPTConfig
+from nn.models.recurrent import RecurrentConfig, RecurrentLM
 from nn.models.vision import VisionConfig, VisionTransformer, predict
+from nn.training.average import ExponentialMovingAverage
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
 from nn.training.clip_grad import clip_grad_norm
-from nn.training.optim import SGD, AdamW, decay_groups
-from nn.training.schedule import warmup_cosine
-from tape import cross_entropy
+from nn.training.optim import SGD, Adam, AdamW, decay_groups
+from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
-    "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
-    "FeedForward", "GELU", "GPT", "GPTConfig", "LayerNorm", "LearnedPositionalEncoding",
-    "Linear", "Module", "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding",
-    "RMSNorm", "ReLU", "RotaryEmbedding", "SGD", "Sequential", "SiLU",
+    "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
+    "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
+    "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
+    "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
+    "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "Sequential", "SiLU",
     "SinusoidalPositionalEncoding", "SwiGLU", "Tokenizer", "TransformerBlock", "VisionConfig",
-    "VisionTransformer", "WordTokenizer", "causal_mask", "clip_grad_norm", "cross_entropy",
-    "decay_groups", "evaluating", "generate", "load_checkpoint", "newest_checkpoint",
-    "padding_mask", "predict", "sample", "save_checkpoint", "warmup_cosine",
+    "VisionTransformer", "WordTokenizer", "binary_cross_entropy_with_logits", "causal_mask",
+    "clip_grad_norm", "cross_entropy", "decay_groups", "evaluating", "generate", "load_checkpoint",
+    "mse", "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint",
+    "warmup_constant", "warmup_cosine", "warmup_linear",
 ]

@@ -75,7 +75,7 @@ def test_a_step_with_a_setting_that_is_no_rate_changes_nothing(value):
 
 
 @pytest.mark.parametrize("make, key, message", [
-    (SGD, "learning_rate", "'learning_rate'.*known: params, lr, momentum, weight_decay"),
+    (SGD, "learning_rate", "'learning_rate'.*known: params, lr, momentum, nesterov, weight_decay"),
     (SGD, "weight_decy", r"'weight_decy' \(nearest: 'weight_decay'\)"), (SGD, "betas", "'betas'"),
     (AdamW, "momentum", "'momentum'.*known: params, lr, betas, eps, weight_decay"),
     (AdamW, "beta", r"'beta' \(nearest: 'betas'\)"), (AdamW, 3, "3")])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import nn
-from nn import SGD, AdamW, Parameter, clip_grad_norm, decay_groups, warmup_cosine
+from nn import (
+    SGD, AdamW, Parameter, clip_grad_norm, decay_groups, warmup_constant, warmup_cosine, warmup_linear)
 from tests.checks import parameter as one
 
 
@@ -130,3 +131,13 @@ def test_schedule_points():
     assert rate[9] == pytest.approx(0.55) and rate[14:] == [0.1] * 6
     assert all(a >= b for a, b in zip(rate[4:], rate[5:]))
     assert warmup_cosine(0, peak=1.0, warmup=0, total=1) == 1.0
+
+
+def test_the_constant_and_the_linear_schedule():
+    assert [warmup_constant(s, peak=0.5, warmup=4) for s in range(6)] == [
+        0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    assert warmup_constant(0, peak=0.5) == warmup_constant(10 ** 9, peak=0.5) == 0.5
+    rate = [warmup_linear(s, peak=1.0, warmup=2, total=6, floor=0.5) for s in range(9)]
+    assert rate == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.5, 0.5]
+    assert [warmup_linear(s, peak=1.0, total=4) for s in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert warmup_linear(0, peak=1.0, total=0) == 1.0 and warmup_linear(1, peak=1.0, total=0) == 0.0

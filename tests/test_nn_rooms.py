@@ -115,13 +115,14 @@ class Bytes(Tokenizer):
 
 def test_the_names_of_models_and_tokenizers_in_files_stay_what_they_are():
     assert MODELS == {"GPT": (nn.GPTConfig, nn.GPT),
-                      "VisionTransformer": (nn.VisionConfig, nn.VisionTransformer)}
+                      "VisionTransformer": (nn.VisionConfig, nn.VisionTransformer),
+                      "RecurrentLM": (nn.RecurrentConfig, nn.RecurrentLM)}
     assert TOKENIZERS == {"character": nn.CharTokenizer, "word": nn.WordTokenizer}
 
 
 def test_a_model_and_a_tokenizer_that_are_listed_travel_in_checkpoints(tmp_path, monkeypatch):
     model = Bias(BiasConfig(256), rng=0)
-    with pytest.raises(TypeError, match="must be a GPT or a VisionTransformer, got Bias"):
+    with pytest.raises(TypeError, match="a GPT or a VisionTransformer or a RecurrentLM, got Bias"):
         nn.save_checkpoint(tmp_path / "a.npz", model)
     monkeypatch.setitem(MODELS, "Bias", Kind(BiasConfig, Bias))
     monkeypatch.setitem(TOKENIZERS, "byte", Bytes)

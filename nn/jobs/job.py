@@ -34,7 +34,7 @@ def engine_flag() -> Any:
                 "graph, and the graph is run (tape.lazy)", "tape", choices=("tape", "static"))
 
 
-def print_start(model: nn.GPT, tokens: int, data: str) -> None:
+def print_start(model: nn.GPT | nn.RecurrentLM, tokens: int, data: str) -> None:
     """Say how large a language model is, how many tokens a step has, and what a first loss means."""
     print(f"{model.parameter_count():,} parameters, {tokens:,} tokens a step\n{data}")
     print(f"a model that knows nothing has a loss of ln {model.config.vocab_size} = "

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from nn.layers.module import Module
 from nn.models.gpt import GPT, GPTConfig
+from nn.models.recurrent import RecurrentConfig, RecurrentLM
 from nn.models.vision import VisionConfig, VisionTransformer
 
 
@@ -27,7 +28,11 @@ class Kind(NamedTuple):
 MODELS: dict[str, Kind] = {
     "GPT": Kind(GPTConfig, GPT),
     "VisionTransformer": Kind(VisionConfig, VisionTransformer),
+    "RecurrentLM": Kind(RecurrentConfig, RecurrentLM),
 }
+
+# Those that continue a text: called as `GPT` is, with vocab_size and block_size in the configuration.
+LANGUAGE_MODELS = ("GPT", "RecurrentLM")
 
 
 def name_of(model: Module) -> str | None:

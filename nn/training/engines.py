@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, Sequence
+from typing import Any, Iterator, Protocol, Sequence
 
 import numpy as np
 
@@ -23,6 +23,12 @@ def check_finite(name: str, value: float, when: int, unit: str = "step") -> None
     """Raise `Diverged` if `value` is NaN or infinite."""
     if not math.isfinite(value):
         raise Diverged(f"the {name} is {value} at {unit} {when}, of which nothing was saved")
+
+
+def counted_targets(targets: Any) -> int:
+    """Over how many targets a mean loss is: of integers all but -1, which is ignored, else all."""
+    targets = np.asarray(targets)
+    return int(np.count_nonzero(targets != -1)) if targets.dtype.kind in "iu" else targets.size
 
 
 class Engine(Protocol):
@@ -60,23 +66,54 @@ class TapeEngine:
     optimizer : Optimizer
     grad_clip : float
         The longest joint gradient; see `clip_grad_norm`.
+    micro_batch_size : int, optional
+        At most so many rows of a batch are run at a time, and their gradients are added up, so that the
+        tape holds no more than these rows. By default the batch is run at once.
+
+    Notes
+    -----
+    A model's loss is the mean over the n_i targets of micro-batch i that count (`counted_targets`),
+    and the rows differ in how many do. So the loss of the batch is sum_i n_i / n loss_i with n = sum_i
+    n_i, and not the mean of the loss_i. A single update is then that of the whole batch, to rounding;
+    with dropout other elements are dropped.
     """
 
-    def __init__(self, model: Module, optimizer: Optimizer, grad_clip: float = math.inf):
+    def __init__(self, model: Module, optimizer: Optimizer, grad_clip: float = math.inf,
+                 micro_batch_size: int | None = None):
+        if micro_batch_size is not None and not (
+                isinstance(micro_batch_size, (int, np.integer)) and micro_batch_size >= 1):
+            raise ValueError(f"TapeEngine: micro_batch_size must be a positive integer or None, got "
+                             f"{micro_batch_size!r}")
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
+        self.micro_batch_size = micro_batch_size
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
-        _, loss = self.model(*batch)
-        check_finite("loss", loss.item(), step)
         self.optimizer.zero_grad()
-        loss.backward()
+        mean = 0.0
+        for part, share in self._shares(batch):
+            _, loss = self.model(*part)
+            check_finite("loss", loss.item(), step)
+            loss.backward(np.asarray(share, loss.dtype))
+            mean += share * loss.item()
         try:
             clip_grad_norm(self.model.named_parameters(), self.grad_clip)
         except ValueError as error:
             raise Diverged(f"step {step}, of which nothing was saved: {error}") from error
         self.optimizer.lr = lr
         self.optimizer.step()
-        return loss.item()
+        return mean
+
+    def _shares(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
+        """The micro-batches, each with its share in the targets of the batch."""
+        inputs, targets = batch
+        size = self.micro_batch_size
+        if size is None or size >= len(inputs):
+            yield batch, 1.0
+            return
+        total = max(counted_targets(targets), 1)
+        for start in range(0, len(inputs), size):
+            rows = slice(start, start + size)
+            yield (inputs[rows], targets[rows]), counted_targets(targets[rows]) / total
 
 
 class StaticEngine:

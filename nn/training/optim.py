@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nn.layers.module import Module
+from nn.layers.state_dict import load_arrays
 from nn.training.param_groups import check, groups, learned, own_settings, widened
 from tape import Tensor
 
 
 class Optimizer:
-    """What SGD and AdamW share: parameters in groups, and a check that none is forgotten.
+    """What optimisers share: parameters in groups, what is remembered of each, and a check that none
+    is forgotten.
 
     Parameters
     ----------
@@ -47,6 +50,7 @@ class Optimizer:
     not finite.
     """
 
+    remembered: tuple[str, ...] = ()        # attributes, each a list with an entry for each parameter
     lr: float
     weight_decay: float
 
@@ -95,6 +99,41 @@ class Optimizer:
             if g is not None:
                 self._update(i, self.params[i], widened(g), **settings[self._group_of[i]])
 
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of what is remembered of each parameter, by its number: ``m.0``, ``t.0``, ``m.1`` ...
+
+        With it and the parameters a training that was stopped is continued as if it had not been. The
+        settings are not part of it: they are given to the constructor, and the learning rate is a
+        function of the step (`nn.training.schedule`).
+        """
+        return {f"{name}.{i}": np.array(value) for name in self.remembered
+                for i, value in enumerate(getattr(self, name))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, of an optimiser with the same parameters in the same order.
+
+        Arrays are converted to the dtype that this optimiser keeps.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or left over, an array has another shape, or a number of updates is not
+            an integer from 0. Nothing is changed then.
+        """
+        caller = f"load_state_dict: {type(self).__name__}"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{caller}: state must be a mapping from names to arrays, as from "
+                            f"state_dict(), got {type(state).__name__}")
+        own = {name: Tensor(array) for name, array in self.state_dict().items()}
+        load_arrays(own, state, True, caller)
+        for name, tensor in own.items():
+            if tensor.dtype.kind == "i" and not _is_count(state[name]):
+                raise ValueError(f"{caller}: {name!r} must be a number of updates, an integer from 0, "
+                                 f"got {state[name]!r}")
+        for name in self.remembered:
+            arrays = [own[f"{name}.{i}"].data for i in range(len(self.params))]
+            setattr(self, name, [a if a.dtype.kind == "f" else int(a) for a in arrays])
+
     def _settings(self) -> list[dict[str, Any]]:
         """What holds in each group at this step."""
         shared = {name: getattr(self, name) for name in self._names}
@@ -110,56 +149,85 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """p -= lr * g; with momentum, p -= lr * v, where v = momentum * v + g.
+    """Stochastic gradient descent, with momentum on request.
 
+        p -= lr * g                                     without momentum
+        v = momentum * v + g,  p -= lr * v              with momentum (Polyak 1964)
+        v = momentum * v + g,  p -= lr * (g + momentum * v)     with nesterov
+
+    Nesterov's gradient is taken where the momentum will lead; written for the parameters that a
+    program holds, it is the last line (Sutskever et al. 2013, "On the importance of initialization and
+    momentum in deep learning", section 2, for a velocity that does not contain lr). v starts at zero.
     Weight decay w adds w * p to g. `Optimizer` describes the parameters and groups.
+
+    Raises
+    ------
+    ValueError
+        nesterov is asked for without momentum.
     """
 
+    remembered = ("velocity",)
     momentum: float
+    nesterov: bool
 
-    def __init__(self, params: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0):
-        super().__init__(params, lr, weight_decay, momentum=momentum)
-        self.velocity: list[np.ndarray | None] = [None for _ in self.params]
+    def __init__(self, params: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0,
+                 nesterov: bool = False):
+        super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
+        self.velocity = [_zeros_like(p) for p in self.params]
+        self._settings()
+
+    def _settings(self) -> list[dict[str, Any]]:
+        settings = super()._settings()
+        if any(group["nesterov"] and not group["momentum"] for group in settings):
+            raise ValueError("SGD: nesterov must have a momentum above 0, got 0. Set momentum, or "
+                             "leave nesterov out.")
+        return settings
 
     def _update(self, i: int, parameter: Tensor, g: np.ndarray, *, lr: float, momentum: float,
-                weight_decay: float) -> None:
+                nesterov: bool, weight_decay: float) -> None:
         if weight_decay:
             g = g + weight_decay * widened(parameter.data)
         if momentum:
             v = self.velocity[i]
-            if v is None:
-                v = self.velocity[i] = _zeros_like(parameter)
             v *= momentum
             v += g
-            g = v
+            g = g + momentum * v if nesterov else v
         parameter.data -= lr * g
 
 
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay.
+class Adam(Optimizer):
+    """Steps in proportion to the mean of the gradient over the root of the mean of its square.
 
     With m and v the running means of g and g^2 (rates beta1, beta2) and t the number of updates of
     p so far, this one included,
 
-        p -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) + lr * weight_decay * p
+        p -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
     The denominators undo the bias of running means that start at zero. Kingma and Ba 2015,
-    arXiv:1412.6980, algorithm 1; Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
-    `Optimizer` describes the parameters and groups.
+    arXiv:1412.6980, algorithm 1. Weight decay w adds w * p to g, so that it is scaled like the rest
+    of the gradient; `AdamW` keeps it apart. `Optimizer` describes the parameters and groups.
     """
 
+    remembered = ("t", "m", "v")
     betas: tuple[float, float]
     eps: float
 
     def __init__(self, params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.01):
+                 eps: float = 1e-8, weight_decay: float = 0.0):
         super().__init__(params, lr, weight_decay, betas=betas, eps=eps)
         self.t = [0 for _ in self.params]
         self.m = [_zeros_like(p) for p in self.params]
         self.v = [_zeros_like(p) for p in self.params]
 
-    def _update(self, i: int, parameter: Tensor, g: np.ndarray, *, lr: float,
-                betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+    def _update(self, i: int, parameter: Tensor, g: np.ndarray, *, weight_decay: float,
+                **settings: Any) -> None:
+        if weight_decay:
+            g = g + weight_decay * widened(parameter.data)
+        parameter.data -= self._step_of(i, g, **settings)
+
+    def _step_of(self, i: int, g: np.ndarray, *, lr: float, betas: tuple[float, float],
+                 eps: float) -> np.ndarray:
+        """What is subtracted from parameter i, and a step further in its means."""
         self.t[i] += 1
         (beta1, beta2), t, m, v = betas, self.t[i], self.m[i], self.v[i]
         m += (1 - beta1) * (g - m)
@@ -173,8 +241,26 @@ class AdamW(Optimizer):
         denominator += eps * root
         step = m / denominator
         step *= lr * root / (1 - beta1 ** t)
+        return step
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: the step of `Adam` without decay, and then
+
+        p -= lr * weight_decay * p
+
+    with the p of before the step. Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
+    """
+
+    def __init__(self, params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.01):
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def _update(self, i: int, parameter: Tensor, g: np.ndarray, *, weight_decay: float,
+                **settings: Any) -> None:
+        step = self._step_of(i, g, **settings)
         if weight_decay:
-            step += lr * weight_decay * widened(parameter.data)
+            step += settings["lr"] * weight_decay * widened(parameter.data)
         parameter.data -= step
 
 
@@ -188,5 +274,11 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict]:
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
 
 
+def _is_count(value: Any) -> bool:
+    array = np.asarray(value)
+    return array.dtype.kind in "iu" and bool(array >= 0)
+
+
 def _zeros_like(parameter: Tensor) -> np.ndarray:
-    return np.zeros_like(parameter.data, dtype=np.result_type(parameter.dtype, np.float32))
+    # Not np.zeros_like, which writes to the memory: what is never used need not be there.
+    return np.zeros(parameter.shape, np.result_type(parameter.dtype, np.float32))

@@ -21,6 +21,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "lr": ("positive and finite", lambda x: is_number(x) and 0 < x < math.inf),
     "weight_decay": ("finite and not negative", lambda x: is_number(x) and 0 <= x < math.inf),
     "momentum": ("in [0, 1)", lambda x: is_number(x) and 0 <= x < 1),
+    "nesterov": ("True or False", lambda x: isinstance(x, bool)),
     "betas": ("two numbers in [0, 1)", lambda x: isinstance(x, (tuple, list)) and len(x) == 2
               and all(is_number(beta) and 0 <= beta < 1 for beta in x)),
     "eps": ("finite and not negative", lambda x: is_number(x) and 0 <= x < math.inf),

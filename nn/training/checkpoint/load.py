@@ -11,7 +11,7 @@ from typing import Any, Iterator
 import numpy as np
 
 from nn.data.tokenizers import Tokenizer
-from nn.models.registry import MODELS
+from nn.models.registry import LANGUAGE_MODELS, MODELS
 from nn.training.checkpoint.archive import Archive, CheckpointError, damaged, opened, unfit
 from nn.training.checkpoint.header import WEIGHT, read_header, understood
 from nn.training.checkpoint.weights import as_weight, record_of
@@ -53,28 +53,30 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(model, contents.tokenizer, contents.info)
 
 
-def newest_checkpoint(folder: str | Path, kind: str = "GPT") -> Path:
+def newest_checkpoint(folder: str | Path, kind: str | None = None) -> Path:
     """The checkpoint in `folder` that was written last, of this kind of model.
 
-    A file that cannot be read counts as one of the kind, so that loading it reports the damage.
+    Without a kind it is that of a language model, which can continue a text. A file that cannot be
+    read counts as one of the kind, so that loading it reports the damage.
 
     Raises
     ------
     FileNotFoundError
         There is none.
     """
+    kinds = LANGUAGE_MODELS if kind is None else (kind,)
     files = [path for path in Path(folder).glob("*.npz") if path.is_file()]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             with _reading(path) as archive:
                 header = read_header(archive)
-                wanted = not isinstance(header, dict) or header.get("model", "GPT") == kind
+                wanted = not isinstance(header, dict) or header.get("model", "GPT") in kinds
         except CheckpointError:
             wanted = True
         if wanted:
             return path
     raise FileNotFoundError(f"there is no checkpoint in {folder}{os.sep}" + (
-        f" of a {kind}" if files else ""))
+        f" of a {' or a '.join(kinds)}" if files else ""))
 
 
 @contextmanager

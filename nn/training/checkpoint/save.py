@@ -29,7 +29,7 @@ def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = 
     ----------
     path : str or Path
         Missing folders are made.
-    model : GPT or VisionTransformer
+    model : GPT, RecurrentLM or VisionTransformer
         Any kind that `nn.models.registry` lists.
     tokenizer : Tokenizer, optional
     info : dict, optional

@@ -1,0 +1,113 @@
+"""Losses: one number from predictions and targets, whose shapes must match.
+
+Shapes that differ would broadcast, so that (N,) beside (N, 1) made N x N differences without a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tape
+from tape import Tensor
+
+
+def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoothing: float = 0.0,
+                  *, reduction: str = "mean") -> Tensor:
+    """How surprised a classifier was by the targets, in nats; see `tape.cross_entropy`.
+
+        L = sum_k q_k (-log p_k),   p = softmax(logits),   q = (1 - s) one_hot(target) + s / V
+
+    with s the label smoothing. For s = 0 that is -log p of the target; s > 0 keeps the logits from
+    growing without bound, since it is smallest at a p that leaves s / V for every class. Szegedy et al.
+    2016, arXiv:1512.00567, section 7.
+
+    Parameters
+    ----------
+    logits : Tensor (..., V)
+    targets : integer array (...)
+        In [0, V), or `ignore_index` for positions that do not count.
+    ignore_index : int
+    label_smoothing : float
+        In [0, 1]. With it a logit of -inf makes the loss infinite, and a graph that `tape.lazy` freezes
+        keeps which targets were ignored.
+    reduction : "mean" or "sum"
+        Over the targets that count. Where all are ignored the loss is 0.
+
+    Raises
+    ------
+    ValueError
+        The targets are no integers of the right shape and range.
+    """
+    if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing <= 1):
+        raise ValueError(f"cross_entropy: label_smoothing must be a number in [0, 1], got "
+                         f"{label_smoothing!r}")
+    hard = tape.cross_entropy(logits, targets, ignore_index, reduction)
+    if not label_smoothing:
+        return hard
+    counted = logits[np.asarray(targets) != ignore_index]        # (N, V)
+    even = -tape.log_softmax(counted).sum() / logits.shape[-1]
+    if reduction == "mean":
+        even = even / max(len(counted), 1)
+    return (1 - label_smoothing) * hard + label_smoothing * even
+
+
+def mse(predictions: Any, targets: Any) -> Tensor:
+    """The mean of (prediction - target)^2 over all elements.
+
+    Parameters
+    ----------
+    predictions : Tensor (...)
+    targets : array (...)
+        Of the same shape; taken in the dtype of the predictions.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ.
+    """
+    difference = predictions - _matching("mse", "predictions", predictions, targets)
+    return (difference * difference).mean()
+
+
+def binary_cross_entropy_with_logits(logits: Any, targets: Any) -> Tensor:
+    """The mean of -y log p - (1 - y) log(1 - p), where p = sigmoid(logit) and y is the target.
+
+    Parameters
+    ----------
+    logits : Tensor (...)
+    targets : array (...)
+        Probabilities of the class, in [0, 1], of the same shape; taken in the dtype of the logits.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, or a target is not in [0, 1].
+
+    Notes
+    -----
+    -log sigmoid(x) = log(1 + e^-x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(x). With
+    softplus(x) = logsumexp(0, x) nothing overflows, and no digits are lost where x is large and right:
+    p itself would be rounded to 1. Its derivative is the sigmoid, so dL/dx = sigmoid(x) - y.
+    """
+    caller = "binary_cross_entropy_with_logits"
+    y = _matching(caller, "logits", logits, targets)
+    values = y.numpy() if isinstance(y, Tensor) else y
+    if not np.all((0 <= values) & (values <= 1)):
+        raise ValueError(f"{caller}: targets must be in [0, 1], got {values.min()} to {values.max()}")
+    return (y * _softplus(-logits) + (1 - y) * _softplus(logits)).mean()
+
+
+def _softplus(x: Any) -> Tensor:
+    """log(1 + e^x), elementwise."""
+    return tape.logsumexp(tape.stack([tape.zeros_like(x), x]), axis=0)
+
+
+def _matching(caller: str, name: str, predictions: Any, targets: Any) -> Any:
+    """The targets, of the shape of the predictions, in their dtype."""
+    if np.shape(targets) != predictions.shape:
+        raise ValueError(f"{caller}: targets must have the shape of the {name}, {predictions.shape}, "
+                         f"got {np.shape(targets)}. Reshape one of them; they are not broadcast.")
+    return tape.astype(targets if isinstance(targets, Tensor) else np.asarray(targets),
+                       predictions.dtype)

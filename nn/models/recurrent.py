@@ -1,0 +1,104 @@
+"""A language model on a recurrent net.
+
+Mikolov et al. 2010, "Recurrent neural network based language model"; with LSTM layers and dropout
+Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import tape
+from nn.layers.dropout import Dropout
+from nn.layers.init import Rng
+from nn.layers.linear import Embedding, Linear
+from nn.layers.module import Module
+from nn.layers.recurrent import GRU, LSTM, RNN, Recurrent
+from nn.models.configuration import Shapes, linear_shapes
+from tape import Tensor
+
+CELLS: dict[str, type[Recurrent]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """The sizes and options of a `RecurrentLM`; saved in its checkpoints.
+
+    Attributes
+    ----------
+    vocab_size : tokens known.
+    block_size : tokens in a row that it is trained on, and that `generate` gives it. The model
+        itself takes sequences of any length.
+    cell : "rnn", "lstm" or "gru".
+    n_layer, n_embd : layers, width of the token vectors and of the state.
+    dropout : probability, while training.
+    """
+
+    vocab_size: int
+    block_size: int
+    cell: str = "lstm"
+    n_layer: int = 2
+    n_embd: int = 220
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "block_size", "n_layer", "n_embd"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"RecurrentConfig: {name} must be a positive integer, got {value!r}")
+        if self.cell not in CELLS:
+            raise ValueError(f"RecurrentConfig: cell must be one of {', '.join(CELLS)}, got "
+                             f"{self.cell!r}")
+
+    def parameter_shapes(self) -> Shapes:
+        """(name, shape) of each parameter of the model, in the order of definition."""
+        width, outputs = self.n_embd, CELLS[self.cell].gates * self.n_embd
+        yield "tokens.weight", (self.vocab_size, width)
+        for i in range(self.n_layer):
+            name = f"recurrent.layers.{i}"
+            yield from linear_shapes(f"{name}.input", width, outputs)
+            yield from linear_shapes(f"{name}.hidden", width, outputs, bias=False)
+            if self.cell == "gru":
+                yield f"{name}.candidate_bias", (width,)
+        yield from linear_shapes("head", width, self.vocab_size)
+
+
+class RecurrentLM(Module):
+    """Token embedding, recurrent layers, logits: a language model that is called as `GPT` is.
+
+    ``RecurrentLM(config)(idx, targets=None) -> (logits, loss)`` with `idx` and `targets` integer
+    arrays of shape (B, T), logits (B, T, vocab_size) and loss None without targets. Targets of -1 are
+    ignored. Each row begins with a state of zeros.
+
+    Parameters
+    ----------
+    config : RecurrentConfig
+    rng : numpy.random.Generator or int, optional
+        Fixes the initial weights and the dropout.
+
+    Notes
+    -----
+    Dropout is on what goes into the layers, from one to the next, and out, never on the state that is
+    carried in time (Zaremba et al. 2014, figure 2). The token vectors start normal with std 1, the
+    size of input for which `Linear` is initialised; the other parts as they say.
+    """
+
+    def __init__(self, config: RecurrentConfig, rng: Rng = None):
+        rng = np.random.default_rng(rng)
+        c = self.config = config
+        self.tokens = Embedding(c.vocab_size, c.n_embd, rng, std=1.0)
+        self.recurrent = CELLS[c.cell](c.n_embd, c.n_embd, c.n_layer, c.dropout, rng)
+        self.head = Linear(c.n_embd, c.vocab_size, rng=rng)
+        self.dropout = Dropout(c.dropout, rng)
+
+    def forward(self, idx: Any, targets: Any = None) -> tuple[Tensor, Tensor | None]:
+        idx = np.asarray(idx)
+        if idx.ndim != 2:
+            raise ValueError(f"RecurrentLM: idx must be integers of shape (B, T), got shape "
+                             f"{idx.shape}")
+        x, _ = self.recurrent(self.dropout(self.tokens(idx)))    # (B, T, C)
+        logits = self.head(self.dropout(x))                      # (B, T, V)
+        return logits, None if targets is None else tape.cross_entropy(logits, targets)

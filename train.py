@@ -3,6 +3,7 @@
     python train.py                      memorise ten sentences, in seconds
     python train.py text --data FILE     a GPT on the characters of any text
     python train.py images --data DIR    a Vision Transformer on MNIST
+    python train.py names --data FILE    a small GPT that invents names
 
 Each job has its own flags: python train.py text --help
 """
@@ -23,12 +24,13 @@ if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
 
 import numpy as np
 
-from nn.jobs import images, sentences, text
+from nn.jobs import images, names, sentences, text
 from nn.cli.script import UsageError, keep_freed_memory, run
 from nn.cli.flags import Parser
 from nn.training.engines import Diverged
 
-JOBS = {"sentences": sentences.JOB, "text": text.JOB, "images": images.JOB}
+JOBS = {"sentences": sentences.JOB, "text": text.JOB, "images": images.JOB,
+        "names": names.JOB}
 DEFAULT = "sentences"
 
 

@@ -22,6 +22,7 @@ from nn.layers.recurrent import GRU, LSTM, RNN
 from nn.layers.transformer import TransformerBlock
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.recurrent import RecurrentConfig, RecurrentLM
+from nn.models.scalar_gpt import ScalarGPT
 from nn.models.vision import VisionConfig, VisionTransformer, predict
 from nn.training.average import ExponentialMovingAverage
 from nn.training.checkpoint import (
@@ -35,7 +36,7 @@ __all__ = [
     "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
     "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
     "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
-    "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "Sequential", "SiLU",
+    "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Sequential", "SiLU",
     "SinusoidalPositionalEncoding", "SwiGLU", "Tokenizer", "TransformerBlock", "VisionConfig",
     "VisionTransformer", "WordTokenizer", "binary_cross_entropy_with_logits", "causal_mask",
     "clip_grad_norm", "cross_entropy", "decay_groups", "evaluating", "generate", "load_checkpoint",

@@ -34,8 +34,7 @@ def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = 
     tokenizer : Tokenizer, optional
     info : dict, optional
         Anything that JSON can hold: step, loss, a prompt to try, and `start`, which `generate.py` puts
-        in front of every prompt without showing it. Tuples come back as lists, and
-        keys as texts.
+        in front of every prompt without showing it. Tuples come back as lists, and keys as texts.
 
     Returns
     -------

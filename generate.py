@@ -45,14 +45,15 @@ def write_text(o: Flags) -> None:
         if tokenizer is None:
             raise ValueError(f"{path} has no tokenizer, so its tokens cannot be written as text")
         prompt = info.get("prompt", tokenizer.vocabulary[0]) if o.prompt is None else o.prompt
+        start = info.get("start", "")               # stands before each prompt, and is not shown
         try:
-            ids = list(tokenizer.encode(prompt))
+            ids = [*tokenizer.encode(start), *tokenizer.encode(prompt)]
         except ValueError as error:
             raise ValueError(f"--prompt: {error}") from error
         if not ids:
             raise ValueError("--prompt: the prompt must have at least one token")
     shown = tokenizer.decode(ids)
-    print(shown, end="", flush=True)
+    print(shown.removeprefix(start), end="", flush=True)
     for token in nn.generate(checkpoint.model, ids, o.max_new_tokens, o.temperature, o.top_k, o.seed,
                              stop=info.get("stop")):
         ids.append(token)

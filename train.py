@@ -3,6 +3,7 @@
     python train.py                      memorise ten sentences, in seconds
     python train.py text --data FILE     a GPT on the characters of any text
     python train.py images --data DIR    a Vision Transformer on MNIST
+    python train.py names --data FILE    a small GPT that invents names
     python train.py translate            dates in words to their ISO form
 
 Each job has its own flags: python train.py text --help
@@ -24,13 +25,13 @@ if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
 
 import numpy as np
 
-from nn.jobs import images, sentences, text, translate
+from nn.jobs import images, names, sentences, text, translate
 from nn.cli.script import UsageError, keep_freed_memory, run
 from nn.cli.flags import Parser
 from nn.training.engines import Diverged
 
 JOBS = {"sentences": sentences.JOB, "text": text.JOB, "images": images.JOB,
-        "translate": translate.JOB}
+        "names": names.JOB, "translate": translate.JOB}
 DEFAULT = "sentences"
 
 

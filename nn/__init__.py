@@ -24,6 +24,7 @@ from nn.layers.transformer import (
     TransformerBlock, TransformerDecoderBlock, TransformerEncoder, TransformerEncoderBlock)
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.recurrent import RecurrentConfig, RecurrentLM
+from nn.models.scalar_gpt import ScalarGPT
 from nn.models.seq2seq import Seq2SeqConfig, Seq2SeqTransformer
 from nn.models.vision import VisionConfig, VisionTransformer, predict
 from nn.training.average import ExponentialMovingAverage
@@ -38,7 +39,7 @@ __all__ = [
     "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
     "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
     "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
-    "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "Seq2SeqConfig",
+    "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Seq2SeqConfig",
     "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "SwiGLU",
     "Tokenizer", "TransformerBlock", "TransformerDecoderBlock", "TransformerEncoder",
     "TransformerEncoderBlock", "VisionConfig", "VisionTransformer", "WordTokenizer",

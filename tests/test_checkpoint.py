@@ -97,7 +97,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.dictionaries(st.text().filter(lambda key: key != "prompt"), JSON, max_size=4),
+@given(st.dictionaries(st.text().filter(lambda key: key not in ("prompt", "start")), JSON, max_size=4),
        st.lists(st.text(max_size=4), min_size=1, max_size=6, unique=True), st.booleans())
 def test_config_tokenizer_and_info_are_what_was_saved(tmp_path_factory, info, vocabulary, tie):
     path = tmp_path_factory.mktemp("checkpoints") / "a.npz"
@@ -224,6 +224,7 @@ def test_an_array_read_as_half_as_wide_numbers_is_refused(tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     ({"tokenizer": nn.CharTokenizer("abc")}, "3 tokens for a vocabulary of 5"),
     ({"info": {"prompt": 3}}, "info must be a dict, and its prompt a text"),
+    ({"info": {"start": []}}, "info must be a dict, and its start a text"),
     ({"info": {"many": [[]] * 10 ** 6}}, "values is too much for a file of"),
     ({"info": 3}, "info must be a dict")])
 def test_what_could_not_be_loaded_is_not_written(tmp_path, arguments, message):

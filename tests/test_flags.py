@@ -21,6 +21,7 @@ class Flags:
     engine: str = flag("which", "tape", choices=("tape", "static"))
     folder: Path = flag("where", Path("x"))
     out: Path | None = flag("file", convert=file_path)
+    fast: bool = flag("quickly", False)
 
 
 def parser(**more):
@@ -28,13 +29,13 @@ def parser(**more):
 
 
 def test_without_arguments_the_flags_have_their_defaults():
-    assert parser().parse([]) == Flags(500, 0.5, None, None, "tape", Path("x"), None)
+    assert parser().parse([]) == Flags(500, 0.5, None, None, "tape", Path("x"), None, False)
 
 
 def test_each_flag_has_the_type_of_its_field():
     found = parser().parse(["--steps", "7", "--lr", "1e-3", "--top-k=3", "--name", "5", "--engine",
-                            "static", "--folder", "y/", "--out", "z"])
-    assert found == Flags(7, 0.001, 3, "5", "static", Path("y"), Path("z"))
+                            "static", "--folder", "y/", "--out", "z", "--fast"])
+    assert found == Flags(7, 0.001, 3, "5", "static", Path("y"), Path("z"), True)
     assert [type(getattr(found, name)) for name in ("steps", "lr", "name")] == [int, float, str]
 
 
@@ -49,7 +50,8 @@ def test_each_flag_has_the_type_of_its_field():
     (["--top_k", "3"], "unknown argument '--top_k'; did you mean --top-k?"),
     (["--step", "3"], "unknown argument '--step'; did you mean --steps?"),
     (["word"], "unknown argument 'word'; known: -h --help --steps --lr"),
-    (["--steps"], "--steps: expected one argument")])
+    (["--steps"], "--steps: expected one argument"),
+    (["--fast=1"], "--fast: ignored explicit argument '1'")])
 def test_what_is_not_allowed_is_refused(arguments, message):
     with pytest.raises(UsageError) as refused:
         parser().parse(arguments)
@@ -65,7 +67,7 @@ def test_help_has_the_texts_and_the_defaults_that_are_not_none():
     shown = " ".join(parser().format_help().split())
     assert "--steps STEPS updates (default: 500)" in shown
     assert "--top-k TOP_K how many --name TEXT of it, 100 % sure --engine {tape,static} which" in shown
-    assert "(default: None)" not in shown
+    assert "(default: None)" not in shown and "(default: False)" not in shown
 
 
 def test_a_number_without_bounds():

@@ -215,7 +215,7 @@ def test_generate_is_fixed_by_its_seed_and_takes_the_newest_checkpoint(folder, c
     (["--stesp", "3"], "unknown argument '--stesp'; did you mean --steps?"),
     (["--step", "3"], "unknown argument '--step'; did you mean --steps?"),
     (["txet"], "unknown job 'txet'; did you mean 'text'?"),
-    (["--data", "F"], "'--data'; --data is a flag of text and images, not of train.py [sentences]"),
+    (["--data", "F"], "--data is a flag of text and images and names, not of train.py [sentences]"),
     (["text", "--engine", "static"], "is a flag of sentences and images, not of train.py text"),
     (["--steps", "10", "text"], "unknown argument 'text'; the job comes first: train.py text ..."),
     (["--wings", "5"], "unknown argument '--wings'; known: "),
@@ -259,7 +259,7 @@ def test_a_checkpoint_that_is_replaced_is_said_to_be(folder, capsys):
 
 @pytest.mark.parametrize("arguments", [[], ["--engine", "static"], ["text", "--data", "small.txt"],
                                        ["--help"], ["text", "--help"], ["images", "--help"],
-                                       ["translate", "--help"],
+                                       ["names", "--help"], ["translate", "--help"],
                                        ["translate", "--dates", "9", "--held-out", "9"]])
 def test_output_fits_a_terminal_of_80_columns(arguments, folder, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -94,7 +94,8 @@ def test_a_few_steps_print_translations_and_save_a_checkpoint(folder, capsys):
     found = nn.load_checkpoint("checkpoints/translate.npz")
     assert type(found.model) is nn.Seq2SeqTransformer and found.info["step"] == 4
     source = found.tokenizer.encode("march 3rd 1987")[None]
-    (row,) = nn.translate(found.model, source, found.info["start"], found.info["stop"], 3)
+    ids = found.tokenizer.ids
+    (row,) = nn.translate(found.model, source, ids["<start>"], ids["<stop>"], 3)
     assert len(row) <= 3
 
 

@@ -25,7 +25,8 @@ from nn.cli.script import UsageError
 def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float = math.inf,
          above: float = -math.inf, below: float = math.inf, convert: Callable | None = None,
          more: Mapping[str, Any] | None = None, **shown: Any) -> Any:
-    """A field of a dataclass of flags, of the type int, float, str or Path, or of one of them or None.
+    """A field of a dataclass of flags, of the type int, float, str or Path, or of one of them or None;
+    or of the type bool, for a flag without a value, whose default is False.
 
     Parameters
     ----------
@@ -93,10 +94,10 @@ class Parser(argparse.ArgumentParser):
         self.flags, self.text_flag = flags, text_flag
         hints = get_type_hints(flags)
         for one in fields(flags):
-            self.add_argument(
-                f"--{one.name.replace('_', '-')}", default=one.default,
-                type=one.metadata["convert"] or _converter(hints[one.name], one.metadata["bounds"]),
-                **one.metadata["shown"])
+            how: dict[str, Any] = {"action": "store_true"} if hints[one.name] is bool else {
+                "type": one.metadata["convert"] or _converter(hints[one.name], one.metadata["bounds"])}
+            self.add_argument(f"--{one.name.replace('_', '-')}", default=one.default, **how,
+                              **one.metadata["shown"])
 
     @property
     def names(self) -> list[str]:
@@ -143,5 +144,6 @@ def _converter(annotation: Any, bounds: dict[str, float]) -> Callable[[str], Any
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        """Defaults, but not "(default: None)", which says nothing."""
-        return action.help if action.default is None else super()._get_help_string(action)
+        """Defaults, but not "(default: None)" or "(default: False)", which say nothing."""
+        empty = action.default is None or action.default is False
+        return action.help if empty else super()._get_help_string(action)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,19 @@ def python_help_text() -> str:
     """The help topics of Python's own interactive help: a text that needs no download."""
     topics = importlib.import_module("pydoc_data.topics").topics
     return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 file without the spaces around them; empty ones are left out.
+
+    Raises what `read_text` raises.
+    """
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def python_words() -> list[str]:
+    """The distinct words of `python_help_text`, of two letters a-z or more, lower-cased and sorted."""
+    return sorted(set(re.findall("[a-z]{2,}", python_help_text().lower())))
 
 
 def unigram_entropy(ids: np.ndarray) -> float:

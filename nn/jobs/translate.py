@@ -119,8 +119,7 @@ def train_translate(o: Flags) -> None:
                                 floor=o.lr / 100)
 
     def save_as(which: str, info: dict) -> None:
-        save(o.out, model, translator.tokenizer, {
-            "job": "translate", "start": translator.start, "stop": translator.stop, **info})
+        save(o.out, model, translator.tokenizer, {"job": "translate", **info})
 
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.98))
     plan = Plan(o.steps, o.batch_size, "dates", log_interval=o.log_interval,

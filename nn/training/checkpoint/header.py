@@ -72,8 +72,9 @@ def understood(header: Any, names: Collection[str]) -> Contents:
     kind, info = header["model"], header["info"]
     if not isinstance(kind, str) or kind not in MODELS:
         raise unfit(f"there is no model {reprlib.repr(kind)} here; known: {', '.join(MODELS)}")
-    if not isinstance(info, dict) or not isinstance(info.get("prompt", ""), str):
-        raise unfit("info must be a dict, and its prompt a text")
+    for name in ("prompt", "start"):
+        if not isinstance(info, dict) or not isinstance(info.get(name, ""), str):
+            raise unfit(f"info must be a dict, and its {name} a text")
     _check_entries(names, {HEADER} if first else {HEADER, DIGEST})
     config = config_from_dict(kind, header["config"])
     tokenizer = _tokenizer(header["tokenizer"], config)

@@ -33,8 +33,8 @@ def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = 
         Any kind that `nn.models.registry` lists.
     tokenizer : Tokenizer, optional
     info : dict, optional
-        Anything that JSON can hold: step, loss, a prompt to try. Tuples come back as lists, and
-        keys as texts.
+        Anything that JSON can hold: step, loss, a prompt to try, and `start`, which `generate.py` puts
+        in front of every prompt without showing it. Tuples come back as lists, and keys as texts.
 
     Returns
     -------

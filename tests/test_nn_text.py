@@ -291,7 +291,7 @@ def test_models_of_another_kind(tmp_path):
         pass
     assert type(nn.load_checkpoint(nn.save_checkpoint(
         tmp_path / "a.npz", MyGPT(CONFIG, rng=0))).model) is nn.GPT
-    with pytest.raises(TypeError, match="VisionTransformer or a RecurrentLM, got Linear. .*savez"):
+    with pytest.raises(TypeError, match="RecurrentLM or a Seq2SeqTransformer, got Linear. .*savez"):
         nn.save_checkpoint(tmp_path / "a.npz", nn.Linear(2, 3))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tape.kernels import HALF, has_nan, sum_dtype, unbroadcast
+from tape.kernels import HALF, fit_to, has_nan, sum_dtype
 from tape.ops.arithmetic import zero_where_undefined
 from tape.ops.indexing import scatter_add
 from tape.ops.reductions import accumulate, sum_to_like
@@ -42,14 +42,8 @@ def fit(contribution: Any, cotangent: Any, like: Any, elementwise: bool,
     if elementwise and contribution is not cotangent and has_nan(
             contribution if type(contribution) is np.ndarray else plain(contribution)):
         contribution = zero_where_undefined(contribution, cotangent)
-    # What `sum_to_like` does, without a record of the shape where a gradient is traced.
-    if contribution.shape != like.shape:
-        contribution = unbroadcast(contribution, like.shape)
-    dtype = like.dtype
-    if contribution.dtype is dtype is not HALF or dtype.kind != "f":       # integers stay what they are
-        return contribution
-    dtype = sum_dtype(dtype)
-    return contribution if contribution.dtype == dtype else contribution.astype(dtype)
+    # Not `sum_to_like`, which would leave the shape of this run in a gradient that is traced.
+    return fit_to(contribution, like.shape, like.dtype)
 
 
 class Cotangents:

@@ -212,7 +212,7 @@ def _contribute(record: Record, g: Any, as_tensor: Callable | None, useful: set 
         parent = parents[index]
         if useful and parent not in useful:
             continue
-        if not vjp.one_by_one:
+        if vjp.scatters:
             cotangents.scatter(parent, vjp.operator, g, saved[where])
             continue
         contribution = rule(g, *saved[where])
@@ -237,8 +237,7 @@ def _contribute_jointly(record: Record, g: Any, as_tensor: Callable | None,
         contributions = _recomputed(record, g, as_tensor)
     else:
         saved = record.saved if as_tensor is None else vjp.unpack(record, as_tensor)
-        ((_, _, where),) = vjp.rules
-        contributions = vjp.operator.joint_gradients(g, saved[where], len(parents))
+        contributions = vjp.joint_gradients(g, saved, len(parents))
     for i, contribution in enumerate(contributions):
         if parents[i] is not None and contribution is not None:
             cotangents.add(parents[i], _fitted(contribution, g, record, i, as_tensor))

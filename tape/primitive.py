@@ -241,17 +241,6 @@ class Primitive:
         """The forward, with nothing recorded."""
         return self.forward(*arrays, **attributes)
 
-    def joint_gradients(self, g: Any, args: Sequence, count: int) -> Sequence:
-        """What a joint rule returns: a gradient (or None) for each of `count` inputs."""
-        (rule,) = self.rules
-        gradients = rule(g, *args)
-        if not isinstance(gradients, (list, tuple)) or len(gradients) != count:
-            length = f" of {len(gradients)}" if isinstance(gradients, (list, tuple)) else ""
-            raise TypeError(f"{self.name}: the derivative rule of an operator on *arrays must return a "
-                            f"list with a gradient for each of them, here {count}; got "
-                            f"{type(gradients).__name__}{length}")
-        return gradients
-
     # --- as an object of Python's ---
 
     def __repr__(self) -> str:

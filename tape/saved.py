@@ -50,20 +50,20 @@ class Vjp:
     Attributes
     ----------
     rules : (input, rule, slice of the saved values) for each input that wants a gradient.
-    one_by_one : whether each rule is simply called.
+    scatters : whether the operator picks elements, and its rule gives way to its `scatter`.
     kept : the inputs that are saved, by number; None where all are, as by a fused operator.
     short : whether the rules ask for inputs and the result alone.
     pick : from a row to the saved values.
     """
 
-    __slots__ = ("operator", "joint", "elementwise", "one_by_one", "rules", "sources", "names", "likes",
+    __slots__ = ("operator", "joint", "elementwise", "scatters", "rules", "sources", "names", "likes",
                  "kept", "short", "pick", "__weakref__")
 
     def __init__(self, operator: Primitive, wanted: int):
         self.operator = operator
         self.joint = operator.joint
         self.elementwise = operator.elementwise
-        self.one_by_one = not operator.joint and operator.scatter is None
+        self.scatters = operator.scatter is not None
         count = len(operator.inputs)
         indices = [0] if operator.joint else [i for i in range(count) if wanted >> i & 1]
         needs = [operator.needs[i] for i in indices]
@@ -103,6 +103,17 @@ class Vjp:
         if operator.composed is not None:
             row += [tuple(inputs), attributes]
         return self.pick(row)
+
+    def joint_gradients(self, g: Any, saved: Sequence, count: int) -> Sequence:
+        """What a joint rule returns: a gradient (or None) for each of `count` inputs."""
+        ((_, rule, where),) = self.rules
+        gradients = rule(g, *saved[where])
+        if not isinstance(gradients, (list, tuple)) or len(gradients) != count:
+            length = f" of {len(gradients)}" if isinstance(gradients, (list, tuple)) else ""
+            raise TypeError(f"{self.operator.name}: the derivative rule of an operator on *arrays must "
+                            f"return a list with a gradient for each of them, here {count}; got "
+                            f"{type(gradients).__name__}{length}")
+        return gradients
 
     def unpack(self, record: Any, as_tensor: Callable) -> list:
         """The saved values of a record, with inputs and result put back on the tape as Tensors."""

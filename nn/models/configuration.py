@@ -15,13 +15,13 @@ TokenId = Annotated[int, "token id"]                # the type of a field that m
 
 
 def check_sizes(config: Any, *names: str) -> None:
-    """Refuse sizes in a configuration that are not positive, and heads that do not fill the width."""
+    """Refuse sizes that are not positive, and heads that do not fill the width."""
     kind = type(config).__name__
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{kind}: {name} must be a positive integer, got {value!r}")
-    if config.n_embd % config.n_head:
+    if "n_head" in names and config.n_embd % config.n_head:
         raise ValueError(f"{kind}: n_head must divide n_embd, got {config.n_head} and {config.n_embd}")
 
 

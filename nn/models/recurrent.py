@@ -17,7 +17,7 @@ from nn.layers.init import Rng
 from nn.layers.linear import Embedding, Linear
 from nn.layers.module import Module
 from nn.layers.recurrent import GRU, LSTM, RNN, Recurrent
-from nn.models.configuration import Shapes, linear_shapes
+from nn.models.configuration import Shapes, check_sizes, linear_shapes
 from tape import Tensor
 
 CELLS: dict[str, type[Recurrent]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
@@ -45,10 +45,7 @@ class RecurrentConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "block_size", "n_layer", "n_embd"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"RecurrentConfig: {name} must be a positive integer, got {value!r}")
+        check_sizes(self, "vocab_size", "block_size", "n_layer", "n_embd")
         if self.cell not in CELLS:
             raise ValueError(f"RecurrentConfig: cell must be one of {', '.join(CELLS)}, got "
                              f"{self.cell!r}")

@@ -133,6 +133,19 @@ def _added_rows(x, axis):
     return x
 
 
+def fit_to(g, shape, dtype):
+    """A gradient in the shape of its input, and in its dtype if that is of floats, in float32 at least.
+
+    It is to be added to others. Written with methods, so that it serves Tensors too.
+    """
+    if g.shape != shape:
+        g = unbroadcast(g, shape)
+    if g.dtype is dtype is not HALF or dtype.kind != "f":     # that of integers stays as it is
+        return g
+    dtype = sum_dtype(dtype)
+    return g if g.dtype == dtype else g.astype(dtype)
+
+
 def unbroadcast(g, shape):
     """Sum a gradient over the axes along which its input was broadcast from `shape`.
 

@@ -137,8 +137,7 @@ class KernelGradient(Composite):
         """
         operator, vjp = self.operator, self.operator.vjp(1)
         saved = vjp.bind(inputs, made, attributes, made if operator.residuals else None)
-        ((_, _, where),) = vjp.rules
-        return operator.joint_gradients(g, saved[where], len(inputs))
+        return vjp.joint_gradients(g, saved, len(inputs))
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
         g, *rest = inputs
@@ -235,9 +234,8 @@ class TapeOp(BuiltIn):
         operator, operands = self.operator, self.operands(node)
         if operator.joint:
             vjp = operator.vjp(1)
-            ((_, _, where),) = vjp.rules
             saved = vjp.bind(operands, out, node.attrs, like=_itself)
-            parts = operator.joint_gradients(g, saved[where], len(operands))
+            parts = vjp.joint_gradients(g, saved, len(operands))
             return {i: parts[i] for i in wanted}
         bits = operator.gradient_bits
         vjp = operator.vjp(sum(bits[i] for i in wanted))

@@ -39,8 +39,7 @@ def sum_to_like(x, like, /):
     This is what the engine does with every gradient in an ordinary walk, as an operator: in the dtype
     of `like`, or in float32 if that is float16, since the result is to be added to others.
     """
-    out = kernels.unbroadcast(np.asarray(x), like.shape)
-    return out.astype(kernels.sum_dtype(like.dtype), copy=False) if like.dtype.kind == "f" else out
+    return kernels.fit_to(np.asarray(x), like.shape, like.dtype)
 
 
 @derivative(lambda g: g, lambda g: g, elementwise=True)

@@ -221,18 +221,3 @@ def test_scalars_leave_as_many_records_as_the_readme_says():
     records = int(show(loss).splitlines()[-1].split()[0].replace(",", ""))
     said = int(re.search(r"some ([\d,]+) records", README).group(1).replace(",", ""))
     assert records / 7 == pytest.approx(said, rel=0.02)
-
-
-def test_the_readme_says_how_many_parameters_and_commands_that_are_understood(folder, capsys):
-    rows = re.findall(r"^\| (arrays|scalars) \| ([\d,]+) \| .*`python train.py (names .*)` \|$", README,
-                      re.MULTILINE)
-    assert [row[0] for row in rows] == ["arrays", "scalars"]
-    config = nn.GPTConfig(vocab_size=27, block_size=16, n_layer=1, n_head=4, n_embd=16, **WRITTEN)
-    count = f"{nn.GPT(config, rng=0).parameter_count():,}"
-    for _, parameters, command in rows:
-        assert parameters == count
-        name, *arguments = command.split()
-        train.parser(name).parse(arguments)
-    Path("words").write_text("abcdefghijklm\nnopqrstuvwxyz\n", encoding="utf-8")
-    train.main(["names", "--data", "words", "--steps", "1"])
-    assert f"{count} parameters, 14 tokens a step" in capsys.readouterr().out

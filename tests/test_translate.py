@@ -13,7 +13,7 @@ import train
 from nn.data.batches import padded_rows
 from nn.data.dates import FIRST, LAST, PHRASINGS, date_pairs, in_words
 from nn.jobs.translate import Flags, Translator
-from tests.checks import ROOT, refused
+from tests.checks import refused
 
 SMALL = ("translate", "--dates", "30", "--held-out", "5", "--n-layer", "1", "--n-head", "2",
          "--n-embd", "8", "--batch-size", "4")
@@ -110,14 +110,6 @@ def test_dates_are_learned(folder, capsys):
         optimizer.step()
     texts, wanted = zip(*PAIRS)
     assert translator.translate(texts) == translator.translate(texts, at_once=1) == list(wanted)
-
-
-def test_the_readme_has_a_row_with_the_parameters_of_the_default_setting():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    translator = Translator(Flags(), sum(date_pairs(Flags.dates, Flags.held_out, 0), []))
-    count = f"{translator.model.parameter_count():,}"
-    row = rf"^\| `python train.py translate` .*\| {count} \|.*99\.\d % of 1,000"
-    assert re.search(row, readme, re.MULTILINE)
 
 
 # --- the picture ---

@@ -181,7 +181,7 @@ def draw_attention(path: Path, weights: np.ndarray, source: str, target: str) ->
     axes.set_xlabel("character of the source")
     axes.set_ylabel("character written")
     axes.set_title(f"{source}  \u2192  {target}")
-    figure.colorbar(image, label="weight, mean of the heads")
+    figure.colorbar(image, label="attention weight (a row sums to 1), mean of the heads")
     figure.savefig(path, dpi=150)
 
 

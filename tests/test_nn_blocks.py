@@ -115,9 +115,6 @@ def test_rms_norm_by_its_formula():
     np.testing.assert_allclose(grad, r * (h - n * (h * n).mean(-1, keepdims=True)), rtol=1e-10,
                                atol=1e-14)
     np.testing.assert_allclose(module.weight.grad, (u * n).sum((0, 1)), rtol=1e-12)
-    twin = peer("torch").nn.RMSNorm(6, eps=1e-5).double()
-    twin.weight.data = peer("torch").tensor(w)
-    np.testing.assert_allclose(out, twin(peer("torch").tensor(x)).detach(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float16, 2e-3), (np.float32, 1e-6)])

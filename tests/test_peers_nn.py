@@ -204,23 +204,6 @@ def test_a_block_is_pytorchs_encoder_layer(norm, activation):
                                rtol=1e-9, atol=1e-12)
 
 
-def test_attention_to_a_context_is_pytorchs():
-    rng = np.random.default_rng(1)
-    ours = in_float64(nn.MultiHeadAttention(8, 4, rng=0))
-    theirs = torch.nn.MultiheadAttention(8, 4, batch_first=True).double()
-    theirs.load_state_dict(attention_weights(copied(ours)))
-    x, u = rng.standard_normal((2, 2, 3, 8))
-    context = rng.standard_normal((2, 5, 8))
-    leaves = leaf(x), leaf(context)
-    q, k = (torch.tensor(t.data, requires_grad=True) for t in leaves)
-    out, (wanted, _) = ours(*leaves), theirs(q, k, k)
-    np.testing.assert_allclose(out.data, wanted.detach(), rtol=1e-10, atol=1e-12)
-    out.backward(u)
-    wanted.backward(torch.tensor(u))
-    for t, w in zip(leaves, (q, k)):
-        np.testing.assert_allclose(t.grad, w.grad, rtol=1e-9, atol=1e-12)
-
-
 # --- optimisers, clipping, the loss ---
 
 OPTIMISERS = {

@@ -321,7 +321,7 @@ def refused(capsys, main, *arguments: str) -> str:
 
 
 def peer(name: str):
-    """The module of another library to compare with.
+    """The module of another library, to compare with or to draw with.
 
     Where it is not installed the test, or the file of tests, is skipped; with REQUIRE_PEERS in the
     environment, as in .ci/run, it fails.

@@ -12,8 +12,8 @@ import nn
 import train
 from nn.data.batches import padded_rows
 from nn.data.dates import FIRST, LAST, PHRASINGS, date_pairs, in_words
-from nn.jobs.translate import Flags, Translator
-from tests.checks import refused
+from nn.jobs.translate import Flags, Translator, draw_attention
+from tests.checks import peer, refused
 
 SMALL = ("translate", "--dates", "30", "--held-out", "5", "--n-layer", "1", "--n-head", "2",
          "--n-embd", "8", "--batch-size", "4")
@@ -126,7 +126,7 @@ def test_the_attention_is_over_the_characters_read_for_each_character_written():
 
 
 def test_the_picture_has_the_characters_of_both_texts_on_its_axes(folder, monkeypatch, capsys):
-    figures = pytest.importorskip("matplotlib.figure")
+    figures = peer("matplotlib.figure")
     seen = []
     save = figures.Figure.savefig
     monkeypatch.setattr(figures.Figure, "savefig", lambda self, *a, **k: (
@@ -135,12 +135,34 @@ def test_the_picture_has_the_characters_of_both_texts_on_its_axes(folder, monkey
     assert Path("new/a.PNG").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
     source = re.search(r"saved new/a.PNG: the attention in this translation of '(.*)'", out).group(1)
-    axes = seen[0].axes[0]
+    axes, colours = seen[0].axes
     assert "".join(t.get_text() for t in axes.get_xticklabels()) == source.replace(" ", "\u2423")
     assert axes.get_yticklabels()[-1].get_text() == "stop"
     assert axes.get_xlabel() == "character of the source"
     assert axes.get_ylabel() == "character written"
     assert axes.images[0].get_array().shape == (len(axes.get_yticks()), len(source))
+    assert colours.get_ylabel() == "attention weight, mean of the heads\n(a row sums to 1)"
+
+
+@pytest.mark.parametrize("source, target", [
+    ("3 may 1987", "1987-05-03"), ("september the twenty-seventh, 1973", "1973-09-27"),
+    ("3 may 1987", "")])
+def test_all_of_the_picture_is_on_the_page_and_nothing_overlaps(source, target, monkeypatch):
+    figures = peer("matplotlib.figure")
+    seen = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *a, **k: seen.append(self))
+    weights = np.full((len(target) + 1, len(source)), 1 / len(source))
+    draw_attention(Path("a.png"), weights, source, target)
+    (figure,) = seen
+    figure.draw_without_rendering()
+    axes, colours = figure.axes
+    texts = [axes.title, axes.xaxis.label, axes.yaxis.label, colours.yaxis.label]
+    labels = [*axes.get_xticklabels(), *axes.get_yticklabels()]
+    page = figure.bbox
+    boxes = [text.get_window_extent() for text in texts + labels]
+    for box in boxes:
+        assert page.x0 <= box.x0 <= box.x1 <= page.x1 and page.y0 <= box.y0 <= box.y1 <= page.y1
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_without_matplotlib_the_message_says_how_to_get_it(folder, monkeypatch, capsys):
@@ -154,7 +176,7 @@ def test_without_matplotlib_the_message_says_how_to_get_it(folder, monkeypatch, 
     ("file/a.png", "--show-attention: cannot make the folder file: File exists"),
     ("a/", "must name a file, got the folder 'a/'")])
 def test_a_picture_that_cannot_be_written_is_refused_before_the_training(name, message, folder, capsys):
-    pytest.importorskip("matplotlib")
+    peer("matplotlib")
     (folder / "file").touch()
     assert re.search(message, refused(capsys, train.main, *SMALL, "--show-attention", name))
 

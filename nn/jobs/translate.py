@@ -173,7 +173,8 @@ def check_picture(path: Path | None) -> None:
 def draw_attention(path: Path, weights: np.ndarray, source: str, target: str) -> None:
     """A picture of weights (T + 1, S): a row for each character written, a column for each read."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(0.28 * len(source) + 2.5, 0.28 * len(target) + 1.8), layout="constrained")
+    size = 0.28 * len(source) + 2.5, 0.28 * max(len(target), 5) + 1.8            # inches
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="Blues", vmin=0, aspect="auto")
     axes.set_xticks(range(len(source)), source.replace(" ", "\u2423"))        # a visible space
@@ -181,7 +182,7 @@ def draw_attention(path: Path, weights: np.ndarray, source: str, target: str) ->
     axes.set_xlabel("character of the source")
     axes.set_ylabel("character written")
     axes.set_title(f"{source}  \u2192  {target}")
-    figure.colorbar(image, label="attention weight (a row sums to 1), mean of the heads")
+    figure.colorbar(image, label="attention weight, mean of the heads\n(a row sums to 1)")
     figure.savefig(path, dpi=150)
 
 

@@ -1,10 +1,13 @@
 """Every gradient that the tape gives of a decoder is the one derived by hand (`tests/hand_written`)."""
 
+import re
+
 import numpy as np
 import pytest
 
 import nn
 from nn.jobs.sentences import ARCHS
+from tests.bench import bench_hand_written as bench
 from tests.checks import in_float64
 from tests.hand_written import gelu_decoder, one_block
 
@@ -74,7 +77,6 @@ def test_weights_come_back_from_their_stacks_and_masks_are_made_once():
 
 def test_the_steps_that_are_timed_are_the_same_step():
     """After some steps of both the weights are the same; the smallest sizes will do."""
-    from tests.bench import bench_hand_written as bench
     sizes = dict(vocab_size=V, block_size=T, n_layer=2, n_head=2, n_embd=8)
     steps = [make(nn.GPTConfig(**sizes), IDS, TARGETS) for make in (bench.ByHand, bench.OnTape)]
     losses = np.array([[step() for step in steps] for _ in range(5)])
@@ -83,3 +85,11 @@ def test_the_steps_that_are_timed_are_the_same_step():
     for name, array in steps[0].weights().items():
         assert array.dtype == np.float32
         np.testing.assert_allclose(array, steps[1].weights()[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_the_ratio_is_printed_with_its_spread(capsys):
+    bench.main(rounds=2)
+    printed = capsys.readouterr().out
+    pattern = r"of 2 pairs: median \d\.\d\d, half of them within \d\.\d\d to \d\.\d\d\n"
+    assert len(re.findall(pattern, printed)) == 2
+    assert "forward and backward, ms" in printed and "training step, ms" in printed

@@ -71,16 +71,16 @@ class OnTape(Step):
         return self.model.state_dict()
 
 
-def main(rounds: int = ROUNDS) -> None:
+def main(rounds: int = ROUNDS, config: nn.GPTConfig = CONFIG) -> None:
     keep_freed_memory()          # as train.py does, for both
-    shape = 2, BATCH, CONFIG.block_size
-    ids, targets = np.random.default_rng(0).integers(0, CONFIG.vocab_size, shape)
+    shape = 2, BATCH, config.block_size
+    ids, targets = np.random.default_rng(0).integers(0, config.vocab_size, shape)
     for title, update in (("forward and backward", False), ("training step", True)):
-        seconds = in_turn({"by hand": ByHand(CONFIG, ids, targets, update),
-                           "tape": OnTape(CONFIG, ids, targets, update)}, rounds)
+        seconds = in_turn({"by hand": ByHand(config, ids, targets, update),
+                           "tape": OnTape(config, ids, targets, update)}, rounds)
         report(title, seconds, 1e3, "ms")
         ratios = [tape / hand for hand, tape in zip(seconds["by hand"], seconds["tape"])]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         print(f"  tape over by hand, of {rounds} pairs: median {middle:.2f}, half of them within "
               f"{low:.2f} to {high:.2f}\n")
 

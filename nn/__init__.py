@@ -15,11 +15,12 @@ from nn.layers.linear import Embedding, Linear
 from nn.layers.losses import binary_cross_entropy_with_logits, cross_entropy, mse
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm, RMSNorm
-from nn.layers.parameter import Parameter
+from nn.layers.parameter import Parameter, without_memory
 from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import (
     LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
 from nn.layers.recurrent import GRU, LSTM, RNN
+from nn.layers.summary import Summary, summary
 from nn.layers.transformer import (
     TransformerBlock, TransformerDecoderBlock, TransformerEncoder, TransformerEncoderBlock)
 from nn.models.gpt import GPT, GPTConfig
@@ -40,11 +41,11 @@ __all__ = [
     "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
     "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
     "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Seq2SeqConfig",
-    "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "SwiGLU",
+    "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "Summary", "SwiGLU",
     "Tokenizer", "TransformerBlock", "TransformerDecoderBlock", "TransformerEncoder",
     "TransformerEncoderBlock", "VisionConfig", "VisionTransformer", "WordTokenizer",
     "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm", "cross_entropy",
     "decay_groups", "evaluating", "generate", "load_checkpoint", "mse", "newest_checkpoint",
-    "padding_mask", "predict", "sample", "save_checkpoint", "translate", "warmup_constant",
-    "warmup_cosine", "warmup_linear",
+    "padding_mask", "predict", "sample", "save_checkpoint", "summary", "translate", "warmup_constant",
+    "warmup_cosine", "warmup_linear", "without_memory",
 ]

@@ -93,8 +93,9 @@ def test_the_warning_says_what_and_why_and_what_to_do():
     (warning,) = caught
     text = str(warning.message)
     assert warning.filename == __file__
-    assert text.startswith("audit: some parameters of Branches will not learn.\n12 have no gradient, so "
-                           "the loss does not depend on them: second.weight, second.bias, more.0.weight")
+    assert text.startswith(
+        "audit: some parameters of Branches will not learn.\n12 have no gradient, so the loss does not "
+        "depend on them: second.weight, second.bias, more.0.weight, ")
     assert "more.2.bias and 4 more. Is their module called" in text and "requires_grad = False" in text
     assert "12 are held by no optimiser" in text and "model.parameters()" in text
 

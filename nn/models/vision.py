@@ -13,6 +13,7 @@ import numpy as np
 import tape
 from nn.layers.init import Rng, zeros
 from nn.layers.linear import Linear
+from nn.layers.losses import cross_entropy
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm
 from nn.layers.patch_embedding import PatchEmbedding
@@ -125,7 +126,7 @@ class VisionTransformer(Module):
         x = self.norm(x)
         y = x.mean(axis=1) if self.class_token is None else x[:, 0]          # (B, C)
         logits = self.head(y)                                    # (B, classes)
-        return logits, None if labels is None else tape.cross_entropy(logits, labels)
+        return logits, None if labels is None else cross_entropy(logits, labels)
 
 
 @no_grad

@@ -116,10 +116,12 @@ class TapeEngine:
         if size is None or size >= len(targets):
             yield batch, 1.0
             return
-        total = max(counted_targets(targets), 1)
+        total = counted_targets(targets)
         for start in range(0, len(targets), size):
             rows = slice(start, start + size)
-            yield tuple(part[rows] for part in batch), counted_targets(targets[rows]) / total
+            count = counted_targets(targets[rows])
+            if count or not total:               # rows of padding alone add nothing to the others
+                yield tuple(part[rows] for part in batch), count / max(total, 1)
 
 
 class StaticEngine:

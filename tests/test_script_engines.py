@@ -74,7 +74,7 @@ def test_images_of_a_folder_by_both_engines(images_folder, capsys):
     whole = load_idx(images_folder)
     right = nn.predict(found.model, whole.test_images) == whole.test_labels
     assert f"{right.mean():.2%}" in out and found.info["epoch"] == 20
-    assert "VisionTransformer, which continues no text: it classifies images. In Python: with" in refused(
+    assert "VisionTransformer, which continues no text: it classifies images. In Python" in refused(
         capsys, generate.main, "--checkpoint", "checkpoints/images.npz")
     assert train.main(["images", "--engine", "static", *data]) == 0
     out = capsys.readouterr().out

@@ -99,8 +99,8 @@ def test_a_few_steps_print_translations_and_save_a_checkpoint(folder, capsys):
     (row,) = nn.translate(found.model, source, ids["<start>"], ids["<stop>"], 3)
     assert len(row) <= 3
     path = "checkpoints/translate.npz"
-    assert (f"{path} holds a Seq2SeqTransformer, which continues no text: it translates. In Python: with "
-            f"model = nn.load_checkpoint({path!r}).model, nn.translate(model, source, start, stop)"
+    assert (f"{path} holds a Seq2SeqTransformer, which continues no text: it translates. In Python: "
+            f"with model = nn.load_checkpoint({path!r}).model, nn.translate(model, source, start, stop)"
             ) in refused(capsys, generate.main, "--checkpoint", path, "--prompt", "may")
 
 

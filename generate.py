@@ -41,7 +41,7 @@ def write_text(o: Flags) -> None:
         checkpoint = nn.load_checkpoint(path)
         tokenizer, info = checkpoint.tokenizer, checkpoint.info
         if not isinstance(checkpoint.model, (nn.GPT, nn.RecurrentLM)):
-            raise ValueError(f"{path} holds a {type(checkpoint.model).__name__}, which writes no text")
+            raise ValueError(no_text(path, checkpoint.model))
         if tokenizer is None:
             raise ValueError(f"{path} has no tokenizer, so its tokens cannot be written as text")
         prompt = info.get("prompt", tokenizer.vocabulary[0]) if o.prompt is None else o.prompt
@@ -61,6 +61,16 @@ def write_text(o: Flags) -> None:
         print(text[len(shown):], end="", flush=True)
         shown = text
     print()
+
+
+def no_text(path: Path, model: nn.Module) -> str:
+    """What a model that continues no text is for, and what to run instead."""
+    load = f"with model = nn.load_checkpoint({str(path)!r}).model,"
+    uses = {nn.Seq2SeqTransformer: f"translates. In Python: {load} nn.translate(model, source, start, "
+                                   f"stop), all of them token ids",
+            nn.VisionTransformer: f"classifies images. In Python: {load} nn.predict(model, images)"}
+    use = next((text for kind, text in uses.items() if isinstance(model, kind)), "is of another kind")
+    return f"{path} holds a {type(model).__name__}, which continues no text: it {use}"
 
 
 def newest() -> Path:

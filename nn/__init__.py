@@ -15,11 +15,12 @@ from nn.layers.linear import Embedding, Linear
 from nn.layers.losses import binary_cross_entropy_with_logits, cross_entropy, mse
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm, RMSNorm
-from nn.layers.parameter import Parameter
+from nn.layers.parameter import Parameter, without_memory
 from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import (
     LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
 from nn.layers.recurrent import GRU, LSTM, RNN
+from nn.layers.summary import Summary, summary
 from nn.layers.transformer import (
     TransformerBlock, TransformerDecoderBlock, TransformerEncoder, TransformerEncoderBlock)
 from nn.models.gpt import GPT, GPTConfig
@@ -27,6 +28,7 @@ from nn.models.recurrent import RecurrentConfig, RecurrentLM
 from nn.models.scalar_gpt import ScalarGPT
 from nn.models.seq2seq import Seq2SeqConfig, Seq2SeqTransformer
 from nn.models.vision import VisionConfig, VisionTransformer, predict
+from nn.training.audit import Audit, audit
 from nn.training.average import ExponentialMovingAverage
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint)
@@ -35,16 +37,16 @@ from nn.training.optim import SGD, Adam, AdamW, decay_groups
 from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
-    "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
+    "Adam", "AdamW", "Audit", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
     "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
     "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
     "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
     "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Seq2SeqConfig",
-    "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "SwiGLU",
+    "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "Summary", "SwiGLU",
     "Tokenizer", "TransformerBlock", "TransformerDecoderBlock", "TransformerEncoder",
     "TransformerEncoderBlock", "VisionConfig", "VisionTransformer", "WordTokenizer",
-    "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm", "cross_entropy",
+    "audit", "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm", "cross_entropy",
     "decay_groups", "evaluating", "generate", "load_checkpoint", "mse", "newest_checkpoint",
-    "padding_mask", "predict", "sample", "save_checkpoint", "translate", "warmup_constant",
-    "warmup_cosine", "warmup_linear",
+    "padding_mask", "predict", "sample", "save_checkpoint", "summary", "translate", "warmup_constant",
+    "warmup_cosine", "warmup_linear", "without_memory",
 ]

@@ -7,12 +7,15 @@
     gradcheck                           derivatives against differences
     strict                              check all that the tape keeps for changes
     show, record_lines                  the tape as a table
+    measure, hollow                     what a computation costs, also of one that is not run
     tape.lazy                           the static graph over the same operators
 """
 
 from tape import gradcheck
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.show import show
+from tape.hollow import hollow
+from tape.measure import measure
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.ops import (
     abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div,
@@ -26,7 +29,7 @@ from tape.transforms import grad
 
 __all__ = [
     "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
-    "strict",
+    "strict", "measure", "hollow",
     "abs", "add", "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
     "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",
     "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max",

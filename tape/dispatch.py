@@ -9,6 +9,7 @@ import numpy as np
 from tape.engine import Record, caller_line
 from tape.errors import with_operator
 from tape.grad_mode import DEFAULT, Modes, modes
+from tape.hollow import copied
 from tape.mutation import copied_if_shared, version_of, versions_of
 from tape.primitive import Primitive
 from tape.promotion import PYTHON_NUMBERS, as_constant, as_result, counted, promote
@@ -45,8 +46,10 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
         parents.append(None)
     if mixed and operator.promotes:
         _promote(operator, inputs, arrays)
+    mode = modes.get()
+    forward = operator.on_numpy if mode is DEFAULT else mode.forward_of(operator)
     try:
-        out = operator.on_numpy(*arrays, **attributes) if attributes else operator.on_numpy(*arrays)
+        out = forward(*arrays, **attributes) if attributes else forward(*arrays)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise with_operator(error, operator, arrays) from error
     residuals = None
@@ -54,7 +57,6 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
         out, residuals = out
     if type(out) not in _SCALARS:
         out = _own_result(operator, out, inputs, arrays)
-    mode = modes.get()
     if not wanted or not mode.recording:
         if mode.tracing and any(map(_on_tape, inputs)):
             return _traced_constant(operator, inputs, arrays, attributes, out)
@@ -104,7 +106,7 @@ def _protect(inputs: Sequence, arrays: list, i: int, versions: tuple | None) -> 
     """
     value = inputs[i]
     if not isinstance(value, Tensor):
-        arrays[i] = arrays[i].copy(order="K")
+        arrays[i] = copied(arrays[i])
     elif value._writable and value._data is arrays[i]:
         version = i, version_of(value, _count(arrays, arrays[i]))
         return (version,) if versions is None else (*versions, version)
@@ -122,6 +124,8 @@ def _count(arrays: list, array: Any) -> int:
 
 def _annotate(record: Record, mode: Modes, inputs: Sequence, arrays: list, attributes: dict) -> None:
     """What a record keeps besides in some of the modes."""
+    if mode.measurement is not None:
+        mode.measurement.add(record)
     if mode.lines:
         record.line = caller_line()
     if mode.strict:

@@ -20,6 +20,12 @@ class Modes(NamedTuple):
     lines: bool = False        # record_lines
     strict: bool = False       # strict
     tracing: bool = False      # tape.lazy.tracing
+    measurement: Any = None    # measure
+
+    def forward_of(self, operator: Any) -> Callable:
+        """What runs an operator on arrays."""
+        return (operator.on_numpy if self.measurement is None else
+                functools.partial(self.measurement.run, operator))
 
 
 DEFAULT = Modes()              # recognised by its identity
@@ -41,7 +47,7 @@ class _Mode:
     so two generators that take turns, or a caller between two items, never see each other's mode.
     """
 
-    def __init__(self, name: str, value: bool):
+    def __init__(self, name: str, value: Any):
         self.name, self.value = name, value
 
     # What to go back to is kept in the context too, not in this object: one object may be entered
@@ -67,7 +73,7 @@ class _Mode:
 
     def _set(self, value: bool) -> None:
         new = modes.get()._replace(**{self.name: value})
-        modes.set(_same.setdefault(new, new))
+        modes.set(new if new.measurement else _same.setdefault(new, new))
 
     def __call__(self, function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):
@@ -133,7 +139,7 @@ def _resumed_in(mode: _Mode, generator):
             resume, payload = generator.throw, error
 
 
-def mode(name: str, value: bool, function: Callable | None) -> Any:
+def mode(name: str, value: Any, function: Callable | None) -> Any:
     """One of the `Modes` as a context manager, or as a decorator that was given its function."""
     manager = _Mode(name, value)
     return manager if function is None else manager(function)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 import numpy as np
 
 from tape.errors import place_of
+from tape.hollow import copied, is_hollow
 
 if TYPE_CHECKING:
     from tape.engine import Record
@@ -100,10 +101,12 @@ _ALONE = _references(_Holder())
 def checksum(array: np.ndarray) -> Any:
     """Equal for equal bytes; different for different ones, but for a chance of 2^-32 in large arrays.
 
-    A small array is its own checksum.
+    A small array is its own checksum. A hollow one needs none: nobody can write to it.
     """
     if array.nbytes <= _SMALL:
         return array.tobytes()
+    if is_hollow(array):
+        return None
     return zlib.crc32(array.ravel("K").data)       # "K": in the order of memory, without a copy
 
 
@@ -162,12 +165,5 @@ def copied_if_shared(out: np.ndarray, writable: Iterable[np.ndarray]) -> np.ndar
     """A result, copied if it may share memory with one of the arrays that others can write to."""
     for array in writable:
         if np.may_share_memory(out, array):
-            return out.copy(order="K")
+            return copied(out)
     return out
-
-
-def memory_of(array: Any) -> Any:
-    """The array that owns the memory of a view."""
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        array = array.base
-    return array

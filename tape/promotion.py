@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 import numpy as np
 
+from tape.hollow import hollow, is_hollow
+
 if TYPE_CHECKING:
     from tape.primitive import Primitive
 
@@ -67,7 +69,8 @@ def as_new_array(data: Any, dtype: Any) -> np.ndarray:
     """A copy of `data` as an array of numbers; Python's numbers become float32."""
     data = plain(data)
     try:
-        array = np.array(data, dtype=dtype)
+        array = (hollow(data.shape, dtype or data.dtype) if type(data) is np.ndarray and is_hollow(data)
+                 else np.array(data, dtype=dtype))
     except (ValueError, TypeError) as error:
         raise type(error)(f"Tensor: {error}. To join tensors use tape.stack or "
                           f"tape.concatenate.") from error

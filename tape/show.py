@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tape.engine import Record, records_behind
-from tape.mutation import memory_of
+from tape.hollow import memory_of
 from tape.saved import ZERO
 from tape.tensor import Tensor
 
@@ -37,10 +37,10 @@ def show(*outputs: Tensor) -> str:
     if not records:
         return "nothing was recorded: no input required a gradient, or it was made under no_grad"
     number = {record: i for i, record in enumerate(records)}
-    counted: set[int] = set()
+    counted: dict[int, Any] = {}
     rows, total = [], 0
     for record in records:
-        kept = _bytes_kept(record, counted)
+        kept = bytes_kept(record, counted)
         total += kept
         rows.append((str(number[record]), record.name, _parents(record, number), str(record.shape),
                      "released" if record.saved is None else f"{kept:,}", record.line or ""))
@@ -64,13 +64,17 @@ def _parents(record: Record, number: dict[Record, int]) -> str:
     return ", ".join(names[:4]) + (f", ... {len(names)} in all" if len(names) > 4 else "")
 
 
-def _bytes_kept(record: Record, counted: set[int]) -> int:
+def bytes_kept(record: Record, counted: dict[int, Any]) -> int:
+    """The bytes of what a record keeps, but for what is in `counted`, to which they are added.
+
+    `counted` holds the memory itself, by its id, so that no id is given to another while it lasts.
+    """
     leaves = {id(memory_of(p._data)) for p in record.parents if isinstance(p, Tensor)}
     total = 0
     for array in _arrays(record.saved or ()):
         memory = memory_of(array)
         if id(memory) not in counted and id(memory) not in leaves and memory is not ZERO:
-            counted.add(id(memory))
+            counted[id(memory)] = memory
             total += memory.nbytes
     return total
 

@@ -19,6 +19,7 @@ from tape.engine import Record, walk
 from tape.methods import Methods
 from tape.ops.arithmetic import stop_gradient
 from tape.grad_mode import modes
+from tape.hollow import copied
 from tape.promotion import as_new_array
 
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
@@ -99,7 +100,7 @@ class Tensor(Methods):
             raise ValueError(f"data: the new array must have shape {self.shape}, got {array.shape}. "
                              f"For another shape make a new Tensor.")
         if array is not self._data:           # it is in t.data -= step, which was done in place
-            self._own(np.array(array))
+            self._own(copied(array))
 
     def _own(self, array: np.ndarray) -> None:
         """Take an array that nobody else has."""
@@ -216,7 +217,7 @@ class Tensor(Methods):
         if modes.get().tracing and (self._requires_grad or self._record is not None):
             return stop_gradient(self)
         copy = from_array(self._data)
-        copy._own(np.array(self._data))
+        copy._own(copied(np.asarray(self._data)))
         return copy
 
     def numpy(self) -> np.ndarray:

@@ -61,7 +61,7 @@ def _crafted_vision(version):
                             [10 ** 9, 10 ** 9], [0, 4], {"4": 4, "5": 4}],
             "std": [0, -1, float("nan"), "1", 10 ** 400, float("inf")],
             "mean": [float("nan"), None, True, 10 ** 400], "patch_size": [3, 10 ** 9, 1.0],
-            "classes": [10 ** 9, 0, True]}.items():
+            "classes": [10 ** 9, 0, True], "pool": ["class", "max", None, 1]}.items():
         for value in values:
             yield f"{name} = {value!r:.20s}", _with_config(header, weights, {name: value})
     yield "a tokenizer of images", pack(

@@ -130,7 +130,7 @@ def test_the_header_has_a_digest_of_each_array_and_a_digest_of_its_own(tmp_path)
     replace(GPT_CONFIG, position="sinusoidal"),
     replace(GPT_CONFIG, tie_weights=False, norm="post"),
     replace(GPT_CONFIG, position="sinusoidal", tie_weights=False, bias=False), VISION_CONFIG,
-    nn.VisionConfig((9, 3), 3, 1, n_layer=1, n_head=1, n_embd=1)])
+    nn.VisionConfig((9, 3), 3, 1, n_layer=1, n_head=1, n_embd=1), replace(VISION_CONFIG, pool="class")])
 def test_the_shapes_that_a_configuration_calls_for_are_those_of_the_model(config):
     (kind,) = [kind for kind in MODELS.values() if kind.config is type(config)]
     state = kind.model(config, rng=0).state_dict()

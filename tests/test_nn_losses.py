@@ -1,6 +1,7 @@
 """Losses against their formulas, by differences, at their ends, and with shapes that do not match."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -66,10 +67,39 @@ def test_gradients_of_cross_entropy(s):
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_where_all_targets_are_ignored_the_loss_and_the_gradient_are_zero(s, reduction):
     x = leaf(np.full((2, 3, 5), np.nan))
-    loss = nn.cross_entropy(x, np.full((2, 3), -1), label_smoothing=s, reduction=reduction)
+    with pytest.warns(UserWarning, match="all 6 targets are -1, which is ignored, so the loss is 0"):
+        loss = nn.cross_entropy(x, np.full((2, 3), -1), label_smoothing=s, reduction=reduction)
     loss.backward()
     assert loss.item() == 0
     np.testing.assert_array_equal(x.grad, np.zeros((2, 3, 5)))
+
+
+def test_the_warning_names_the_line_that_called_and_comes_once_for_each():
+    model = nn.GPT(nn.GPTConfig(5, 4, 1, 1, 4), rng=0)
+    idx, ignored = np.zeros((2, 3), int), np.full((2, 3), -1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            nn.cross_entropy(LOGITS, ignored)
+            nn.cross_entropy(LOGITS, ignored, label_smoothing=0.1)
+            model(idx, ignored)
+            model(idx, Tensor(ignored))
+    assert len(caught) == 4 and {w.filename for w in caught} == {__file__}
+    assert len({w.lineno for w in caught}) == 4
+
+
+@pytest.mark.parametrize("targets", [[-1, 0], np.zeros(0, int), 0])
+def test_there_is_no_warning_where_a_target_counts_or_there_is_none(targets):
+    loss = nn.cross_entropy(leaf(np.zeros((*np.shape(targets), 2))), targets)
+    assert loss.item() == (math.log(2) if np.size(targets) else 0)
+
+
+def test_lists_and_numbers_are_predictions_too():
+    assert nn.mse([1.0, 3.0], [1.0, 1.0]).item() == 2 and nn.mse(2.0, 5.0).item() == 9
+    assert BINARY([0.0], [1]).item() == pytest.approx(math.log(2))
+    for s in (0, 0.1):
+        loss = nn.cross_entropy([[0.0, 0.0]], [1], label_smoothing=s)
+        assert loss.item() == pytest.approx(math.log(2))
 
 
 def test_what_stands_in_an_ignored_row_plays_no_part():
@@ -88,11 +118,19 @@ def test_a_smoothing_that_is_no_share_is_refused(value):
 
 
 @pytest.mark.parametrize("targets, message", [
-    (TARGETS[:1], r"shape \(2, 3\); got int64 \(1, 3\)"), (TARGETS + 2, r"got 6 at \(0, 1\)"),
+    (TARGETS[:1], r"shape \(2, 3\); got int64 \(1, 3\)"), (TARGETS[..., None], r"int64 \(2, 3, 1\)"),
+    (0, r"shape \(2, 3\); got int64 \(\)"), (TARGETS.T, r"int64 \(3, 2\)"),
+    (TARGETS + 2, r"got 6 at \(0, 1\)"),
     (TARGETS * 1.0, "must be integers")])
 def test_targets_that_do_not_fit_are_refused_with_smoothing_too(targets, message):
-    with pytest.raises(ValueError, match=f"cross_entropy: .*{message}"):
-        nn.cross_entropy(Tensor(LOGITS), targets, label_smoothing=0.1)
+    for s in (0.0, 0.1):
+        with pytest.raises(ValueError, match=f"cross_entropy: .*{message}"):
+            nn.cross_entropy(Tensor(LOGITS), targets, label_smoothing=s)
+
+
+def test_logits_without_classes_are_refused():
+    with pytest.raises(ValueError, match=r"logits must have shape \(..., V\).*got \(\).*binary_cross"):
+        nn.cross_entropy(Tensor(1.0), 0)
 
 
 # --- mean squared error ---

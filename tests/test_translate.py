@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import generate
 import nn
 import train
 from nn.data.batches import padded_rows
@@ -97,6 +98,10 @@ def test_a_few_steps_print_translations_and_save_a_checkpoint(folder, capsys):
     ids = found.tokenizer.ids
     (row,) = nn.translate(found.model, source, ids["<start>"], ids["<stop>"], 3)
     assert len(row) <= 3
+    path = "checkpoints/translate.npz"
+    assert (f"{path} holds a Seq2SeqTransformer, which continues no text: it translates. In Python: "
+            f"with model = nn.load_checkpoint({path!r}).model, nn.translate(model, source, start, stop)"
+            ) in refused(capsys, generate.main, "--checkpoint", path, "--prompt", "may")
 
 
 def test_dates_are_learned(folder, capsys):

@@ -16,6 +16,7 @@ from nn.data.images import ImageData, load_digits, load_idx
 from nn.cli.script import UsageError, check_writable, user_input
 from nn.cli.flags import file_path, flag
 from nn.jobs.job import INIT, Job, engine_flag, save
+from nn.models.vision import POOLS
 from nn.models.static.vision import Classifier, initial_weights
 from nn.training.engines import Batch, Engine, StaticEngine, TapeEngine
 from nn.training.loop import Evaluation, Plan, train
@@ -41,6 +42,8 @@ class Flags:
                                        low=1)
     n_layer: int = tape_flag("blocks", 2, low=1)
     n_head: int = tape_flag("attention heads", 4, low=1)
+    pool: str = tape_flag("what stands for an image: the mean over its patches, or a class token that "
+                          "gathers from them", "mean", choices=POOLS)
     weight_decay: float = tape_flag("of matrices", 0.05, low=0)
     out: Path = tape_flag("checkpoint to write", Path("checkpoints/images.npz"), convert=file_path)
     seed: int = flag("of weights and batches", 0, low=0)
@@ -127,7 +130,7 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
     with user_input(o):
         model = nn.VisionTransformer(nn.VisionConfig(
             shape, o.patch_size or max(height // 4, 1), data.classes, o.n_layer, o.n_head, o.n_embd,
-            mean=mean, std=std), rng=np.random.default_rng((o.seed, INIT)))
+            mean=mean, std=std, pool=o.pool), rng=np.random.default_rng((o.seed, INIT)))
     check_writable(o.out)
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr)
     steps = math.ceil(len(data.train_images) / o.batch_size)
@@ -140,7 +143,8 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
         TapeEngine(model, optimizer, grad_clip=1.0), shuffled(o, data), steps, lr,
         lambda: nn.predict(model, data.test_images),
         lambda which, info: save(o.out, model, None, {"job": "images", **info}),
-        model.parameter_count(), f"{model.patches.count} patches")
+        model.parameter_count(),
+        f"{model.patches.count} patches{' and a class token' if o.pool == 'class' else ''}")
 
 
 def static_learner(o: Flags, data: ImageData) -> Learner:

@@ -6,22 +6,35 @@ in a block; the module that owns the matrix knows which part that is.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, wraps
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from nn.layers.parameter import Parameter
+from nn.layers.parameter import Parameter, is_without_memory
+from tape import hollow
 
 Rng = Any       # numpy.random.Generator, an int seed, or None for fresh entropy
 Initialiser = Callable[[Rng, tuple[int, ...]], Parameter]
 
 
+def drawn(initialiser: Callable[..., Parameter]) -> Callable[..., Parameter]:
+    """Decorator of an initialiser: within `without_memory` it draws nothing."""
+    @wraps(initialiser)
+    def draw(rng: Rng, shape: tuple[int, ...], *args: Any, **settings: Any) -> Parameter:
+        if is_without_memory():
+            return Parameter(hollow(shape))
+        return initialiser(rng, shape, *args, **settings)
+    return draw
+
+
+@drawn
 def normal(rng: Rng, shape: tuple[int, ...], std: float) -> Parameter:
     """Independent normal entries with mean 0, float32."""
     return Parameter(np.random.default_rng(rng).standard_normal(shape, np.float32) * np.float32(std))
 
 
+@drawn
 def uniform(rng: Rng, shape: tuple[int, ...], bound: float) -> Parameter:
     """Independent entries from [-bound, bound), float32."""
     return Parameter(((np.random.default_rng(rng).random(shape, np.float32) * 2 - 1)
@@ -57,6 +70,7 @@ def he(rng: Rng, shape: tuple[int, ...]) -> Parameter:
     return normal(rng, shape, (2 / shape[0]) ** 0.5)
 
 
+@drawn
 def orthogonal(rng: Rng, shape: tuple[int, ...]) -> Parameter:
     """A matrix with orthonormal columns, or rows where it is wide, float32.
 
@@ -71,6 +85,7 @@ def orthogonal(rng: Rng, shape: tuple[int, ...]) -> Parameter:
     return Parameter((q if n_in >= n_out else q.T).astype(np.float32))
 
 
+@drawn
 def scaled_residual(rng: Rng, shape: tuple[int, ...], layers: int = 1,
                     std: float = 0.02) -> Parameter:
     """Normal, std / sqrt(layers), for one of so many layers that add to the same residual stream.

@@ -5,6 +5,8 @@ Shapes that differ would broadcast, so that (N,) beside (N, 1) made N x N differ
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -33,16 +35,22 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoot
         In [0, 1]. With it a logit of -inf makes the loss infinite, and a graph that `tape.lazy` freezes
         keeps which targets were ignored.
     reduction : "mean" or "sum"
-        Over the targets that count. Where all are ignored the loss is 0.
+        Over the targets that count. Where all are ignored the loss is 0, and a warning says so.
 
     Raises
     ------
     ValueError
-        The targets are no integers of the right shape and range.
+        The targets are no integers of the right shape and range, or the logits have no axis.
     """
+    logits = _tensor(logits)
     if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing <= 1):
         raise ValueError(f"cross_entropy: label_smoothing must be a number in [0, 1], got "
                          f"{label_smoothing!r}")
+    if getattr(logits, "ndim", 1) == 0:
+        raise ValueError("cross_entropy: logits must have shape (..., V), with a last axis of classes, "
+                         "got (). Two classes need two logits; of one, take "
+                         "binary_cross_entropy_with_logits.")
+    _warn_if_none_counts(targets, ignore_index)
     hard = tape.cross_entropy(logits, targets, ignore_index, reduction)
     if not label_smoothing:
         return hard
@@ -67,6 +75,7 @@ def mse(predictions: Any, targets: Any) -> Tensor:
     ValueError
         The shapes differ.
     """
+    predictions = _tensor(predictions)
     difference = predictions - _matching("mse", "predictions", predictions, targets)
     return (difference * difference).mean()
 
@@ -92,11 +101,31 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any) -> Tensor:
     p itself would be rounded to 1. Its derivative is the sigmoid, so dL/dx = sigmoid(x) - y.
     """
     caller = "binary_cross_entropy_with_logits"
+    logits = _tensor(logits)
     y = _matching(caller, "logits", logits, targets)
     values = y.numpy() if isinstance(y, Tensor) else y
     if not np.all((0 <= values) & (values <= 1)):
         raise ValueError(f"{caller}: targets must be in [0, 1], got {values.min()} to {values.max()}")
     return (y * _softplus(-logits) + (1 - y) * _softplus(logits)).mean()
+
+
+def _tensor(x: Any) -> Any:
+    """A number or a list as a Tensor; anything else as it is."""
+    return Tensor(x) if isinstance(x, (int, float, list, tuple)) else x
+
+
+def _warn_if_none_counts(targets: Any, ignore_index: int) -> None:
+    """Warn where all targets are ignored, at the line outside of this package that led here."""
+    values = targets.numpy() if isinstance(targets, Tensor) else targets
+    if not isinstance(values, (int, list, tuple, np.ndarray)) or not np.size(values) or np.any(
+            np.not_equal(values, ignore_index)):
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "nn":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(f"cross_entropy: all {np.size(values):,} targets are {ignore_index}, which is "
+                  f"ignored, so the loss is 0 and nothing is learned from them. Is the batch padding "
+                  f"alone?", stacklevel=level)
 
 
 def _softplus(x: Any) -> Tensor:

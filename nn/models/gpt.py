@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-import tape
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import GATED, default_width
 from nn.layers.init import SCHEMES, Rng, scaled_residual, scheme
 from nn.layers.linear import Embedding, Linear
+from nn.layers.losses import cross_entropy
 from nn.layers.module import Module
 from nn.layers.norm import NORMS, norm_layer
 from nn.layers.position import ADDED, position_layer
@@ -165,4 +165,4 @@ class GPT(Module):
         if self.norm is not None:
             x = self.norm(x)
         logits = x @ self.tokens.weight.T if self.head is None else self.head(x)      # (B, T, V)
-        return logits, None if targets is None else tape.cross_entropy(logits, targets)
+        return logits, None if targets is None else cross_entropy(logits, targets)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-import tape
 from nn.layers.dropout import Dropout
 from nn.layers.init import Rng
 from nn.layers.linear import Embedding, Linear
+from nn.layers.losses import cross_entropy
 from nn.layers.module import Module
 from nn.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from nn.models.configuration import Shapes, check_sizes, linear_shapes
@@ -98,4 +98,4 @@ class RecurrentLM(Module):
                              f"{idx.shape}")
         x, _ = self.recurrent(self.dropout(self.tokens(idx)))    # (B, T, C)
         logits = self.head(self.dropout(x))                      # (B, T, V)
-        return logits, None if targets is None else tape.cross_entropy(logits, targets)
+        return logits, None if targets is None else cross_entropy(logits, targets)

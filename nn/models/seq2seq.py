@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-import tape
 from nn.layers.attention import padding_mask
 from nn.layers.dropout import Dropout
 from nn.layers.init import Rng
 from nn.layers.linear import Embedding, Linear
+from nn.layers.losses import cross_entropy
 from nn.layers.module import Module
 from nn.layers.norm import LayerNorm
 from nn.layers.position import ADDED, position_layer
@@ -133,7 +133,7 @@ class Seq2SeqTransformer(Module):
 
     def forward(self, source: Any, target: Any, targets: Any = None) -> tuple[Tensor, Tensor | None]:
         logits, _ = self.decode(target, *self.encode(source))
-        return logits, None if targets is None else tape.cross_entropy(logits, targets)
+        return logits, None if targets is None else cross_entropy(logits, targets)
 
     def encode(self, source: Any) -> tuple[Tensor, np.ndarray | None]:
         """The memory (B, S, C) of a source (B, S), and the mask of its padding for `decode`."""

@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 
 import tape
-from nn.layers.init import Rng
+from nn.layers.init import Rng, zeros
 from nn.layers.linear import Linear
+from nn.layers.losses import cross_entropy
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm
 from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import LearnedPositionalEncoding
 from nn.layers.transformer import TransformerBlock
-from nn.models.configuration import Shapes, block_shapes, check_sizes, linear_shapes, norm_shapes
+from nn.models.configuration import (
+    Shapes, block_shapes, check_choice, check_sizes, linear_shapes, norm_shapes)
 from tape import Tensor, no_grad
+
+POOLS = ("class", "mean")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class VisionConfig:
     n_layer, n_head, n_embd : blocks, heads in each, width.
     dropout : probability, while training.
     mean, std : of the pixels to train on; the model shifts and scales images by them.
+    pool : what stands for the image: the "mean" over its patches, or what becomes of a "class" token.
     """
 
     image_shape: tuple[int, int]
@@ -45,9 +50,11 @@ class VisionConfig:
     dropout: float = 0.0
     mean: float = 0.0
     std: float = 1.0
+    pool: str = "mean"
 
     def __post_init__(self) -> None:
         check_sizes(self, "patch_size", "classes", "n_layer", "n_head", "n_embd")
+        check_choice(self, "pool", POOLS)
         if len(np.shape(self.image_shape)) != 1 or len(self.image_shape) != 2:
             raise ValueError(f"VisionConfig: image_shape must be (height, width), got "
                              f"{self.image_shape!r}")
@@ -59,18 +66,30 @@ class VisionConfig:
         """(name, shape) of each parameter of the model, in the order of definition."""
         (height, width), side = self.image_shape, self.patch_size
         yield from linear_shapes("patches.linear", side * side, self.n_embd)
-        yield "positions.weight", (height // side * (width // side), self.n_embd)
+        if self.pool == "class":
+            yield "class_token", (self.n_embd,)
+        tokens = height // side * (width // side) + (self.pool == "class")
+        yield "positions.weight", (tokens, self.n_embd)
         yield from block_shapes(self.n_layer, self.n_embd)
         yield from norm_shapes("norm", self.n_embd)
         yield from linear_shapes("head", self.n_embd, self.classes)
 
 
 class VisionTransformer(Module):
-    """Patches + positions, a stack of pre-norm blocks, the mean over the patches, logits.
+    """Patches + positions, a stack of pre-norm blocks, one vector for the image, logits.
 
     ``VisionTransformer(config)(images, labels=None) -> (logits, loss)`` with images (B, H, W),
-    labels (B,), logits (B, classes). Of the two heads of the paper this has the mean over the
-    patches (appendix D.3), which needs no class token.
+    labels (B,), logits (B, classes). With N patches x_p, mapped to vectors by E, and L blocks
+
+        z_0 = [x_class; x_p^1 E; ...; x_p^N E] + E_pos               eq. 1
+        z'_l = attention(norm(z_(l-1))) + z_(l-1)                    eq. 2
+        z_l = feed_forward(norm(z'_l)) + z'_l                        eq. 3
+        y = norm(z_L^0)                                              eq. 4, with pool "class"
+        y = mean over the N patches of norm(z_L)                     appendix D.3, with pool "mean"
+
+    and the logits are y W + b. The class token x_class (C,) is a learned vector that stands in front of
+    the patches of every image and gathers from them by attention; it starts at zero, so that at first
+    its position alone tells it from others. With pool "mean" there is none, and E_pos is (N, C).
 
     Parameters
     ----------
@@ -83,7 +102,9 @@ class VisionTransformer(Module):
         rng = np.random.default_rng(rng)
         c = self.config = config
         self.patches = PatchEmbedding(c.image_shape, c.patch_size, c.n_embd, rng)
-        self.positions = LearnedPositionalEncoding(self.patches.count, c.n_embd, rng)
+        self.class_token = zeros(c.n_embd) if c.pool == "class" else None
+        tokens = self.patches.count + (c.pool == "class")
+        self.positions = LearnedPositionalEncoding(tokens, c.n_embd, rng)
         self.blocks = [
             TransformerBlock(c.n_embd, c.n_head, activation="gelu", dropout=c.dropout, rng=rng)
             for _ in range(c.n_layer)]
@@ -95,11 +116,17 @@ class VisionTransformer(Module):
             images = np.asarray(images)
             images = images if images.dtype.kind == "f" else images.astype(np.float32)
         images = (images - self.config.mean) * (1 / self.config.std)
-        x = self.positions(self.patches(images))                 # (B, N, C)
+        x = self.patches(images)                                 # (B, N, C)
+        if self.class_token is not None:
+            front = tape.broadcast_to(self.class_token, (x.shape[0], 1, x.shape[2]))
+            x = tape.concatenate([front, x], axis=1)             # (B, 1 + N, C)
+        x = self.positions(x)
         for block in self.blocks:
             x = block(x)
-        logits = self.head(self.norm(x).mean(axis=1))            # (B, classes)
-        return logits, None if labels is None else tape.cross_entropy(logits, labels)
+        x = self.norm(x)
+        y = x.mean(axis=1) if self.class_token is None else x[:, 0]          # (B, C)
+        logits = self.head(y)                                    # (B, classes)
+        return logits, None if labels is None else cross_entropy(logits, labels)
 
 
 @no_grad

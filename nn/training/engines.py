@@ -9,6 +9,7 @@ import numpy as np
 
 from nn.layers.module import Module
 from nn.models.static.sgd import RunModel, sgd_step
+from nn.training.audit import audit
 from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import Optimizer
 
@@ -76,6 +77,8 @@ class TapeEngine:
     and the rows differ in how many do. So the loss of the batch is sum_i n_i / n loss_i with n = sum_i
     n_i, and not the mean of the loss_i. A single update is then that of the whole batch, to rounding;
     with dropout other elements are dropped.
+
+    At the first update a warning names the parameters that will not learn; see `audit`.
     """
 
     def __init__(self, model: Module, optimizer: Optimizer, grad_clip: float = math.inf,
@@ -86,6 +89,7 @@ class TapeEngine:
                              f"{micro_batch_size!r}")
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
         self.micro_batch_size = micro_batch_size
+        self._audited = False
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
         self.optimizer.zero_grad()
@@ -95,6 +99,9 @@ class TapeEngine:
             check_finite("loss", loss.item(), step)
             loss.backward(np.asarray(share, loss.dtype))
             mean += share * loss.item()
+        if not self._audited:
+            self._audited = True
+            audit(self.model, self.optimizer)
         try:
             clip_grad_norm(self.model.named_parameters(), self.grad_clip)
         except ValueError as error:
@@ -109,10 +116,12 @@ class TapeEngine:
         if size is None or size >= len(targets):
             yield batch, 1.0
             return
-        total = max(counted_targets(targets), 1)
+        total = counted_targets(targets)
         for start in range(0, len(targets), size):
             rows = slice(start, start + size)
-            yield tuple(part[rows] for part in batch), counted_targets(targets[rows]) / total
+            count = counted_targets(targets[rows])
+            if count or not total:               # rows of padding alone add nothing to the others
+                yield tuple(part[rows] for part in batch), count / max(total, 1)
 
 
 class StaticEngine:

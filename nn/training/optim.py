@@ -74,7 +74,7 @@ class Optimizer:
         if len({id(p) for p in self.params}) != len(self.params):
             raise ValueError(f"{caller}: a parameter appears twice; it would be updated twice a "
                              f"step")
-        self._warned = False
+        self.warned = False         # of parameters without a gradient
 
     def zero_grad(self) -> None:
         """Set the gradients to None."""
@@ -90,8 +90,8 @@ class Optimizer:
             raise RuntimeError(f"{type(self).__name__}: " + (
                 "no parameter has a gradient. Call loss.backward() before step()." if gradients else
                 "all parameters are frozen. Set requires_grad = True on those to be trained."))
-        if missing and not self._warned:
-            self._warned = True
+        if missing and not self.warned:
+            self.warned = True
             shapes = ", ".join(f"number {i} {self.params[i].shape}" for i in missing[:5])
             warnings.warn(f"{type(self).__name__}: {len(missing)} parameters have no gradient and are "
                           f"left alone: {shapes}. They play no part in the loss.", stacklevel=2)

@@ -6,10 +6,10 @@
 
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, add_rows, attention_scale, broadcasts_to, causal_attention,
-    causal_attention_backward, cross_entropy, cross_entropy_backward, deviation, future_mask, gelu,
-    gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax, logsumexp, matmul,
-    matmul_gradient_x, matmul_gradient_y, norm, one_hot, power, scatter_rows, sigmoid, softmax,
-    zero_where_undefined)
+    causal_attention_backward, check_targets, cross_entropy, cross_entropy_backward, deviation,
+    future_mask, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax,
+    logsumexp, matmul, matmul_gradient_x, matmul_gradient_y, norm, one_hot, power, scatter_rows,
+    sigmoid, softmax, zero_where_undefined)
 from tape.kernels.sums import (
     HALF, SINGLE, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype, unbroadcast, variance)
 
@@ -17,8 +17,9 @@ __all__ = [
     "HALF", "SINGLE", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum", "sum_dtype",
     "unbroadcast", "variance",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",
-    "causal_attention", "causal_attention_backward", "cross_entropy", "cross_entropy_backward",
-    "deviation", "future_mask", "gelu", "gelu_backward", "has_nan", "layer_norm", "layer_norm_backward",
-    "log_softmax", "logsumexp", "matmul", "matmul_gradient_x", "matmul_gradient_y", "norm",
-    "one_hot", "power", "scatter_rows", "sigmoid", "softmax", "zero_where_undefined",
+    "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
+    "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",
+    "layer_norm", "layer_norm_backward", "log_softmax", "logsumexp", "matmul",
+    "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power", "scatter_rows", "sigmoid",
+    "softmax", "zero_where_undefined",
 ]

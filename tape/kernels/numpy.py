@@ -214,7 +214,7 @@ def gelu_backward(g, x, s):
 def cross_entropy(logits, targets, ignore_index, reduction):
     """Mean (or sum) of logsumexp(row) - row[target] over the rows that count."""
     logits, targets = _floating(logits), np.asarray(targets)
-    _check_targets(logits, targets, ignore_index, reduction)
+    check_targets(logits, targets, ignore_index, reduction)
     rows, picks, counts = _rows(logits, targets, ignore_index)
     peak = np.max(rows, axis=-1, keepdims=True)
     lse = np.log(np.sum(np.exp(rows - peak), axis=-1, keepdims=True)) + peak
@@ -224,7 +224,8 @@ def cross_entropy(logits, targets, ignore_index, reduction):
     return total / _denominator(counts, reduction), {"lse": lse}
 
 
-def _check_targets(logits, targets, ignore_index, reduction):
+def check_targets(logits, targets, ignore_index, reduction):
+    """Raise a ValueError unless the targets are integers of the right shape and range."""
     classes = logits.shape[-1]
     if targets.dtype.kind not in "iu" or targets.shape != logits.shape[:-1]:
         raise ValueError(

@@ -12,7 +12,8 @@ from tape.errors import with_message
 from tape.lazy.node import Node, Op, Variable, as_nodes, topological_sort
 from tape.lazy.tape_ops import (
     Composite, Constant, KernelGradient, TapeOp, WithNumber, is_weak, of_input, op_of)
-from tape.mutation import copied_if_shared, memory_of
+from tape.hollow import memory_of
+from tape.mutation import copied_if_shared
 from tape.ops.arithmetic import identity
 from tape.primitive import Primitive
 from tape.promotion import float_dtype

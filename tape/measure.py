@@ -1,0 +1,156 @@
+"""What a computation costs: its floating-point operations, and the memory that its tape keeps."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
+
+import numpy as np
+
+from tape import kernels
+from tape.engine import Record
+from tape.grad_mode import mode
+from tape.hollow import hollow, is_hollow
+from tape.ops.activations import log_softmax, softmax
+from tape.ops.fused import _causal_attention, _cross_entropy, _layer_norm, gelu
+from tape.ops.linalg import matmul, matmul_gradient_x, matmul_gradient_y
+from tape.primitive import Primitive
+from tape.show import bytes_kept
+
+
+class Measurement:
+    """The sums over all operations of a ``with tape.measure()`` block.
+
+    Attributes
+    ----------
+    flops : 2 n m k for each product of an (n, k) with a (k, m) matrix: k products and k sums for each
+        of n m elements. Of a batch of matrices as often. Nothing else is counted, since the rest of
+        a network grows more slowly than its products do.
+    backward_flops : what one walk back over these operations will take: for each product as much
+        again for each of its two operands that wants a gradient.
+    bytes_kept : of the arrays that the records keep for their rules, each counted once: the sum of
+        the last column of `tape.show`, while all results are alive.
+    """
+
+    def __init__(self) -> None:
+        self.flops = self.backward_flops = self.bytes_kept = 0
+        self._latest = 0
+        self._counted: dict[int, Any] = {}
+
+    def run(self, operator: Primitive, *arrays: Any, **attributes: Any) -> Any:
+        """What the forward of an operator returns; hollow where an operand is."""
+        count = PRODUCTS.get(operator)
+        self._latest = count(*arrays[:3]) if count else 0
+        self.flops += self._latest
+        if not any(map(is_hollow, arrays)):
+            return operator.on_numpy(*arrays, **attributes)
+        with np.errstate(all="ignore"):        # of zeros that stand for other numbers
+            return described(operator, arrays, attributes)
+
+    def add(self, record: Record) -> None:
+        """Count what the operation that ran last left on the tape."""
+        operands = 2 if record.vjp.joint else sum(parent is not None for parent in record.parents)
+        self.backward_flops += self._latest * operands
+        self.bytes_kept += bytes_kept(record, self._counted)
+
+
+@contextmanager
+def measure() -> Iterator[Measurement]:
+    """Count what the operations on Tensors in a ``with`` block cost.
+
+    It holds in the current thread, as `no_grad` does, and keeps what it counted until it is deleted.
+    Operations on `hollow` arrays are not run and cost the same.
+
+    Examples
+    --------
+    >>> import tape
+    >>> weight = tape.Tensor(tape.hollow((1024, 4096)), requires_grad=True)
+    >>> with tape.measure() as cost:
+    ...     out = tape.Tensor(tape.hollow((8, 1024))) @ weight
+    >>> out.shape, cost.flops, cost.backward_flops, cost.bytes_kept
+    ((8, 4096), 67108864, 67108864, 32768)
+    """
+    found = Measurement()
+    with mode("measurement", found, None):
+        yield found
+
+
+# --- how many floating-point operations an operator takes ---
+
+
+def _product(x: Any, y: Any) -> int:
+    """Of x @ y."""
+    rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
+    batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    return 2 * math.prod((*batch, *rows, *columns, x.shape[-1]))
+
+
+def _attention(q: Any, k: Any, v: Any) -> int:
+    """Of scores = q k^T and of scores v. The future is masked after the product, not left out."""
+    keys = np.swapaxes(k, -1, -2)                                # (..., D, S)
+    batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+    scores = hollow((*batch, q.shape[-2], k.shape[-2]))          # (..., T, S)
+    return _product(q, keys) + _product(scores, v)
+
+
+PRODUCTS: dict[Primitive, Callable] = {
+    matmul: _product,
+    matmul_gradient_x: lambda g, like, y: _product(like, y),
+    matmul_gradient_y: lambda g, x, like: _product(x, like),
+    _causal_attention: _attention,
+}
+
+
+# --- what an operator would return ---
+
+# Of operators that treat what stands on their leading axes alike: at how many last axes they look. Of
+# an elementwise operator that is none.
+CORE: dict[Primitive, int] = {softmax: 0, log_softmax: 0, gelu: 0, _layer_norm: 1, _causal_attention: 2}
+
+
+def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
+    """What a forward would return for operands of which some are hollow, with results hollow.
+
+    An operator of which nothing is known is run, so that its result takes memory for a moment.
+    """
+    if operator is matmul:
+        return _product_of(*arrays)
+    if operator is _cross_entropy:
+        return _loss_of(*arrays, **attributes)
+    core = 0 if operator.elementwise else CORE.get(operator)
+    if core is not None:
+        return _on_one(operator, core, arrays, attributes)
+    out = operator.on_numpy(*arrays, **attributes)
+    return out if is_hollow(out) or not np.ndim(out) else hollow(out.shape, out.dtype)
+
+
+def _on_one(operator: Primitive, core: int, arrays: tuple, attributes: dict) -> Any:
+    """Run an operator with its leading axes cut to one, for all but their lengths."""
+    leading = np.broadcast_shapes(*(np.shape(a)[:max(np.ndim(a) - core, 0)]
+                                    for name, a in zip(operator.inputs, arrays) if name != "like"))
+
+    def grown(part: Any) -> np.ndarray:
+        return hollow((*leading, *np.shape(part)[np.ndim(part) - core:]), part.dtype)
+
+    cut = [a[(slice(0, 1),) * (np.ndim(a) - core)] if np.ndim(a) > core else a for a in arrays]
+    out = operator.on_numpy(*cut, **attributes)
+    if not operator.residuals:
+        return grown(out)
+    out, residuals = out
+    return grown(out), {name: grown(part) for name, part in residuals.items()}
+
+
+def _product_of(x: Any, y: Any) -> np.ndarray:
+    """x @ y, of which one row and one column are computed."""
+    rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
+    one = matmul.on_numpy(x[..., :1, :] if x.ndim > 1 else x, y[..., :1] if y.ndim > 1 else y)
+    return hollow((*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), *rows, *columns), one.dtype)
+
+
+def _loss_of(logits: Any, targets: Any, ignore_index: int, reduction: str) -> Any:
+    """A loss without axes, and what its kernel keeps of each row of logits (..., V)."""
+    kernels.check_targets(logits, np.asarray(targets), ignore_index, reduction)
+    rows = math.prod(logits.shape[:-1])
+    lse = hollow((rows, 1), np.result_type(logits, kernels.SINGLE))
+    return logits.dtype.type(0), {"lse": lse}

@@ -8,6 +8,7 @@ from nn.generation.sampling import generate, sample
 from nn.generation.translation import translate
 from nn.layers.activation import GELU, ReLU, SiLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
+from nn.layers.cache import KeyValueCache
 from nn.layers.containers import ModuleList, Sequential
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import FeedForward, SwiGLU
@@ -36,7 +37,8 @@ from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
     "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
-    "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
+    "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "KeyValueCache",
+    "LSTM",
     "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
     "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
     "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Seq2SeqConfig",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import tape
+from nn.layers.cache import check_length
 from nn.layers.init import Rng, normal
 from nn.layers.module import Module
 from tape import Tensor
@@ -30,8 +31,9 @@ class SinusoidalPositionalEncoding(Module):
     def __init__(self, block_size: int, d: int):
         self.table = sinusoids(block_size, d)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.table[:_length(x, len(self.table))]
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Add to x (..., T, d), whose positions are start, start + 1, ..."""
+        return x + self.table[_span(x, start, len(self.table))]
 
 
 class LearnedPositionalEncoding(Module):
@@ -40,8 +42,9 @@ class LearnedPositionalEncoding(Module):
     def __init__(self, block_size: int, d: int, rng: Rng = None, std: float = 0.02):
         self.weight = normal(rng, (block_size, d), std)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.weight[:_length(x, len(self.weight))]
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Add to x (..., T, d), whose positions are start, start + 1, ..."""
+        return x + self.weight[_span(x, start, len(self.weight))]
 
 
 ADDED = ("learned", "sinusoidal")
@@ -55,11 +58,10 @@ def position_layer(kind: str, block_size: int, d: int, rng: Rng = None) -> Modul
             SinusoidalPositionalEncoding(block_size, d))
 
 
-def _length(x: Tensor, block_size: int) -> int:
-    if x.shape[-2] > block_size:
-        raise ValueError(f"position: at most block_size = {block_size} positions, got {x.shape[-2]}. "
-                         f"Cut the sequence, or build the model with a larger block_size.")
-    return x.shape[-2]
+def _span(x: Tensor, start: int, block_size: int) -> slice:
+    """The positions of x (..., T, d)."""
+    check_length("position", block_size, start, x.shape[-2])
+    return slice(start, start + x.shape[-2])
 
 
 class RotaryEmbedding(Module):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import tape
+from nn.layers.cache import DecoderCache, check_length, past_and_caches
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import GATED, default_width
 from nn.layers.init import SCHEMES, Rng, scaled_residual, scheme
@@ -109,6 +110,9 @@ class GPT(Module):
     shape (B, T), logits (B, T, vocab_size) and loss None without targets. Targets of -1 are
     ignored.
 
+    With ``cache=model.new_cache()`` the calls of ``no_grad`` go on with one text: `idx` are the tokens
+    after those of the earlier calls, which are not computed again, and the logits are those of `idx`.
+
     Parameters
     ----------
     config : GPTConfig
@@ -149,19 +153,23 @@ class GPT(Module):
         if self.head is not None:
             self.head.initialise(values.linear, rng)
 
-    def forward(self, idx: Any, targets: Any = None) -> tuple[Tensor, Tensor | None]:
+    def new_cache(self) -> DecoderCache:
+        """An empty cache for up to block_size tokens; its first call sets the batch size."""
+        return DecoderCache(len(self.blocks), self.config.block_size)
+
+    def forward(self, idx: Any, targets: Any = None, *,
+                cache: DecoderCache | None = None) -> tuple[Tensor, Tensor | None]:
         idx = np.asarray(idx)
         if idx.ndim != 2:
             raise ValueError(f"GPT: idx must be integers of shape (B, T), got shape {idx.shape}")
-        if idx.shape[1] > self.config.block_size:
-            raise ValueError(f"GPT: at most block_size = {self.config.block_size} positions, got "
-                             f"{idx.shape[1]}. Cut the sequence, or build the model with a larger one.")
+        past, kept = past_and_caches(cache, len(self.blocks))
+        check_length("GPT", self.config.block_size, past, idx.shape[1])
         x = self.tokens(idx)                                     # (B, T, C)
         if self.positions is not None:
-            x = self.positions(x)
+            x = self.positions(x, past)
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x)
+        for block, own in zip(self.blocks, kept, strict=True):
+            x = block(x, cache=own)
         if self.norm is not None:
             x = self.norm(x)
         logits = x @ self.tokens.weight.T if self.head is None else self.head(x)      # (B, T, V)

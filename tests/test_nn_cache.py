@@ -191,3 +191,42 @@ def test_generate_computes_each_token_once_while_the_text_fits():
     model.tokens.forward = lambda ids: lengths.append(ids.shape[1]) or embed(ids)
     list(nn.generate(model, [1, 2, 3], 8, rng=0))
     assert lengths == [3, 1, 1, 1, 1, 1, 8, 8]
+
+
+# --- recurrent nets, whose cache is their state ---
+
+
+def recurrent(cell, **settings):
+    return in_float64(nn.RecurrentLM(nn.RecurrentConfig(11, 8, cell, 2, 5, **settings), rng=0))
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("ends", [(3, 4, 8), tuple(range(1, 9))])
+def test_a_recurrent_net_in_pieces_equals_the_whole(cell, ends):
+    model = recurrent(cell)
+    cache = model.new_cache()
+    found = in_pieces(model, IDX, ends, cache)
+    np.testing.assert_allclose(found, model(IDX)[0].data, rtol=1e-11, atol=1e-13)
+    assert cache.length == 8 and [part.shape for part in cache.state] == [(2, 3, 5)] * len(
+        model.recurrent.parts)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_generate_carries_the_state_from_the_beginning_of_the_text(cell):
+    """The tokens are those of running the whole text for each, also past the block of 8."""
+    model, lengths, ids = recurrent(cell), [], [1, 2]
+    whole = Uncached(recurrent(cell))
+    whole.config = nn.RecurrentConfig(11, 100)           # a window that never moves
+    wanted = list(nn.generate(whole, ids, 15, rng=4))
+    embed = model.tokens.forward
+    model.tokens.forward = lambda idx: lengths.append(idx.shape[1]) or embed(idx)
+    assert list(nn.generate(model, ids, 15, rng=4)) == wanted
+    assert len(set(wanted)) > 2 and lengths == [2, *[1] * 14]
+
+
+def test_no_gradient_flows_through_a_state_that_is_kept():
+    model = recurrent("gru")
+    cache = model.new_cache()
+    with pytest.raises(RuntimeError, match="StateCache: .* no gradient flows through it"):
+        model(IDX, cache=cache)
+    assert cache.state is None and cache.length == 0

@@ -52,9 +52,12 @@ def generate(model: Any, idx: Any, max_new_tokens: int, temperature: float = 1.0
     ----------
     model : callable
         ``model(idx (1, T)) -> (logits (1, T, V), loss)``, with ``model.config.block_size``. One that
-        has a ``new_cache()`` is given it as ``cache``, and then only the tokens that are new.
+        has a ``new_cache()`` is given it as ``cache``, and then only the tokens that are new, as
+        long as the text fits into the cache: of a `GPT` block_size tokens, of a `RecurrentLM` any
+        number.
     idx : integer sequence
-        The prompt, at least one token. Only the last block_size tokens are seen.
+        The prompt, at least one token. Of a text that does not fit the last block_size tokens are
+        seen.
     max_new_tokens : int
     temperature, top_k : see `sample`.
     rng : numpy.random.Generator or int, optional

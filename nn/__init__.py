@@ -19,7 +19,7 @@ from nn.layers.norm import LayerNorm, RMSNorm
 from nn.layers.parameter import Parameter
 from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import (
-    LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
+    ALiBi, LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
 from nn.layers.recurrent import GRU, LSTM, RNN
 from nn.layers.transformer import (
     TransformerBlock, TransformerDecoderBlock, TransformerEncoder, TransformerEncoderBlock)
@@ -36,7 +36,7 @@ from nn.training.optim import SGD, Adam, AdamW, decay_groups
 from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
-    "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
+    "ALiBi", "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
     "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "KeyValueCache",
     "LSTM",
     "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",

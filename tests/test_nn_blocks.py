@@ -213,7 +213,7 @@ def test_rotary_scores_depend_on_distances_alone():
 
 @pytest.mark.parametrize("settings", [
     dict(norm_kind="rms", activation="swiglu", rotary=True, n_kv_head=1, bias=False),
-    dict(norm="post", norm_kind="rms", activation="gelu_exact", rotary=True)])
+    dict(norm="post", norm_kind="rms", activation="gelu_exact", rotary=True), dict(alibi=True)])
 def test_gradients_of_a_block_by_differences(settings):
     block = nn.TransformerBlock(4, 2, 5, causal=True, rng=0, **settings)
     assert differences_agree(block, RNG.standard_normal((1, 3, 4)))
@@ -272,7 +272,8 @@ CONFIGS = [LLAMA, *(nn.GPTConfig(**SIZES, **settings) for settings in (
     {}, dict(bias=False, d_ff=5), dict(norm_kind="rms"), dict(activation="swiglu", n_kv_head=1),
     dict(activation="gelu_exact", position="none"), dict(activation="silu", norm="post"),
     dict(activation="swiglu", d_ff=7, norm="post", norm_kind="rms", tie_weights=False),
-    dict(position="rotary"), dict(init="xavier-he"), dict(init="orthogonal", activation="swiglu")))]
+    dict(position="rotary"), dict(position="alibi", n_kv_head=1),
+    dict(init="xavier-he"), dict(init="orthogonal", activation="swiglu")))]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -297,7 +298,7 @@ def test_a_configuration_of_an_earlier_version_means_what_it_meant():
     assert (found.norm_kind, found.d_ff, found.n_kv_head, found.init) == ("layer", 32, 2, "gpt2")
 
 
-@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "none"])
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "alibi", "none"])
 def test_a_model_knows_positions_unless_it_has_none(position):
     """Without positions the last logits are the same for the same earlier tokens in another order."""
     model = nn.GPT(nn.GPTConfig(**{**SIZES, "n_layer": 1}, position=position, init="xavier-he"), rng=0)

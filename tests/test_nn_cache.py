@@ -175,14 +175,12 @@ def test_a_target_in_pieces_equals_the_whole_with_padding_in_both(norm, position
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("temperature", [0, 1.0])
-def test_generate_draws_the_tokens_that_it_draws_without_a_cache(position, temperature):
-    model = example(position=position, tie_weights=False)
+def test_generate_draws_the_tokens_that_it_draws_without_a_cache(position):
+    model = example(position=position)
     prompts = ([1], [1, 2, 3, 4, 5, 6, 7, 8], list(range(10)))           # past the block of 8 too
-    found, wanted = ([list(nn.generate(m, prompt, 12, temperature, rng=4)) for prompt in prompts]
+    found, wanted = ([list(nn.generate(m, prompt, 12, rng=4)) for prompt in prompts]
                      for m in (model, Uncached(model)))
-    assert found == wanted
-    assert len(set(sum(found, []))) > 1
+    assert found == wanted and all(len(set(tokens)) > 2 for tokens in found)
 
 
 def test_generate_computes_each_token_once_while_the_text_fits():

@@ -15,7 +15,7 @@ from nn.layers.dropout import Dropout
 from nn.layers.init import Rng, Scheme
 from nn.layers.linear import Linear
 from nn.layers.module import Module
-from nn.layers.position import RotaryEmbedding
+from nn.layers.position import ALiBi, RotaryEmbedding
 from tape import Tensor
 
 
@@ -66,11 +66,13 @@ class MultiHeadAttention(Module):
         Heads of keys and values; divides `n_head`, the default.
     rotary : bool
         Rotate queries and keys by their positions; see `RotaryEmbedding`.
+    alibi : bool
+        Lower the scores in proportion to distance; see `ALiBi`. Needs `causal`.
     """
 
     def __init__(self, d_model: int, n_head: int, causal: bool = False, bias: bool = True,
                  dropout: float = 0.0, rng: Rng = None, n_kv_head: int | None = None,
-                 rotary: bool = False):
+                 rotary: bool = False, alibi: bool = False):
         n_kv_head = n_head if n_kv_head is None else n_kv_head
         if d_model % n_head:
             raise ValueError(f"MultiHeadAttention: n_head must divide d_model, got {n_head} and "
@@ -78,6 +80,9 @@ class MultiHeadAttention(Module):
         if n_kv_head < 1 or n_head % n_kv_head:
             raise ValueError(f"MultiHeadAttention: n_kv_head must divide n_head, got {n_kv_head} and "
                              f"{n_head}")
+        if alibi and not causal:
+            raise ValueError("MultiHeadAttention: alibi must come with causal=True, because it ranks "
+                             "the keys before a query, got causal=False")
         rng = np.random.default_rng(rng)
         self.n_head, self.n_kv_head, self.causal = n_head, n_kv_head, causal
         d_kv = d_model // n_head * n_kv_head
@@ -87,6 +92,7 @@ class MultiHeadAttention(Module):
         self.output = Linear(d_model, d_model, bias, rng)
         self.dropout = Dropout(dropout, rng)
         self.rotary = RotaryEmbedding(d_model // n_head) if rotary else None
+        self.alibi = ALiBi(n_head) if alibi else None
 
     def initialise(self, scheme: Scheme, rng: Rng) -> None:
         """Draw the weights anew."""
@@ -131,7 +137,7 @@ class MultiHeadAttention(Module):
         q = self._rotated(self._heads(self.query(x)), start)     # (B, H, T, D)
         k, v = map(self._shared, self._keys_and_values(context, cache))      # (B, H, S, D) each
         drops = self.training and self.dropout.p > 0
-        if self.causal and mask is None and not drops and not return_weights:
+        if self.causal and self.alibi is None and mask is None and not drops and not return_weights:
             out = tape.causal_attention(q, k, v)                 # one fused operator
         else:
             weights = self.weights(q, k, mask)                   # (B, H, T, S)
@@ -142,6 +148,8 @@ class MultiHeadAttention(Module):
     def weights(self, q: Tensor, k: Tensor, mask: Any = None) -> Tensor:
         """softmax(q k^T / sqrt(D) + masks), (B, H, T, S): the weight of each key for each query."""
         scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
+        if self.alibi is not None:
+            scores = self.alibi(scores)
         if self.causal:
             scores = scores + causal_mask(*scores.shape[-2:])
         if mask is not None:

@@ -1,4 +1,7 @@
-"""Position encodings, because attention does not depend on order: vectors added, or rotations."""
+"""Position encodings, because attention does not depend on order.
+
+Vectors added to the tokens, rotations of queries and keys, or a penalty on distance in the scores.
+"""
 
 from __future__ import annotations
 
@@ -104,3 +107,45 @@ class RotaryEmbedding(Module):
         even, odd = x[..., 0::2], x[..., 1::2]                   # (..., T, d/2)
         turned = [even * cos - odd * sin, even * sin + odd * cos]
         return tape.stack(turned, axis=-1).reshape(x.shape)      # (..., T, d/2, 2) -> (..., T, d)
+
+
+def alibi_slopes(n_head: int) -> np.ndarray:
+    """(H,) slopes of `ALiBi`: 2^(-8i/H) for i = 1, ..., H, where H is a power of two.
+
+    For other H those of the next smaller power n, then every other one of 2n, the first, the third, ...
+    (the authors' code, https://github.com/ofirpress/attention_with_linear_biases).
+    """
+    n = 2 ** (int(n_head).bit_length() - 1)
+    slopes = 2.0 ** (-8 * np.arange(1, n + 1) / n)
+    between = 2.0 ** (-8 * np.arange(1, 2 * n, 2) / (2 * n))
+    return np.concatenate([slopes, between[:n_head - n]])
+
+
+class ALiBi(Module):
+    """Attention with linear biases: each head lowers the scores of keys in proportion to distance.
+
+        score_h(i, j) = q_i . k_j / sqrt(D) - m_h (i - j),    m_h by `alibi_slopes`
+
+    Press, Smith and Lewis 2022, arXiv:2108.12409, section 3. With a large slope a head sees what is
+    near, with a small one nearly all. There are no parameters and no longest sequence: distances
+    beyond those of the training continue the same line, which the paper finds works better than
+    positions that were never seen.
+
+    Parameters
+    ----------
+    n_head : int
+    """
+
+    slopes: Tensor
+
+    def __init__(self, n_head: int):
+        if not isinstance(n_head, (int, np.integer)) or n_head < 1:
+            raise ValueError(f"ALiBi: n_head must be a positive integer, got {n_head!r}")
+        self.register_buffer("slopes", alibi_slopes(n_head), saved=False)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Causal scores (B, H, T, S), whose queries are the last T of S positions, with the penalty."""
+        T, S = scores.shape[-2:]
+        distance = np.arange(S - T, S)[:, None] - np.arange(S)   # (T, S); below 0 where all is masked
+        penalty = self.slopes.data[:, None, None] * distance     # (H, T, S), float64
+        return scores - penalty.astype(scores.dtype)

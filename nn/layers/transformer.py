@@ -39,21 +39,21 @@ class TransformerBlock(Module):
         On the attention weights and on what each sublayer adds.
     rng : numpy.random.Generator or int, optional
     norm_kind : "layer" or "rms"
-    n_kv_head, rotary
+    n_kv_head, rotary, alibi
         Of `MultiHeadAttention`.
     """
 
     def __init__(self, d_model: int, n_head: int, d_hidden: int | None = None, norm: str = "pre",
                  activation: Any = "relu", causal: bool = False, bias: bool = True,
                  dropout: float = 0.0, rng: Rng = None, norm_kind: str = "layer",
-                 n_kv_head: int | None = None, rotary: bool = False):
+                 n_kv_head: int | None = None, rotary: bool = False, alibi: bool = False):
         if norm not in ("pre", "post"):
             raise ValueError(f"TransformerBlock: norm must be 'pre' or 'post', got {norm!r}")
         rng = np.random.default_rng(rng)
         self.pre = norm == "pre"
         self.norm1 = norm_layer(norm_kind, d_model, bias)
         self.attention = MultiHeadAttention(d_model, n_head, causal, bias, dropout, rng, n_kv_head,
-                                            rotary)
+                                            rotary, alibi)
         self.norm2 = norm_layer(norm_kind, d_model, bias)
         self.feed_forward = FeedForward(d_model, d_hidden, activation, bias, rng)
         self.dropout = Dropout(dropout, rng)

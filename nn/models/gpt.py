@@ -30,7 +30,7 @@ from nn.models.configuration import (
     Shapes, block_shapes, check_choice, check_sizes, linear_shapes, norm_shapes, set_default)
 from tape import Tensor
 
-POSITIONS = ("learned", "none", "rotary", "sinusoidal")
+POSITIONS = ("alibi", "learned", "none", "rotary", "sinusoidal")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class GPTConfig:
     bias : whether linear layers and norms have one.
     norm : "pre" or "post"; see `TransformerBlock`.
     activation : "gelu", "gelu_exact", "relu" or "silu"; "swiglu" has a gate; see `FeedForward`.
-    position : "learned" or "sinusoidal": added to the tokens; "rotary": in the attention; or "none".
+    position : "learned" or "sinusoidal": added to the tokens; "rotary" or "alibi": in the
+        attention; or "none".
     tie_weights : whether the logits use the token embedding, transposed (Press and Wolf 2017,
         arXiv:1608.05859).
     norm_kind : "layer" or "rms"; see `LayerNorm`, `RMSNorm`.
@@ -129,7 +130,8 @@ class GPT(Module):
         self.dropout = Dropout(c.dropout, rng)
         self.blocks = [
             TransformerBlock(c.n_embd, c.n_head, c.d_ff, c.norm, c.activation, True, c.bias, c.dropout,
-                             rng, c.norm_kind, c.n_kv_head, rotary=c.position == "rotary")
+                             rng, c.norm_kind, c.n_kv_head, rotary=c.position == "rotary",
+                             alibi=c.position == "alibi")
             for _ in range(c.n_layer)]
         # Post-norm blocks end in a norm already.
         self.norm = norm_layer(c.norm_kind, c.n_embd, c.bias) if c.norm == "pre" else None

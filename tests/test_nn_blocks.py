@@ -1,6 +1,7 @@
 """The parts of newer blocks against plain NumPy, PyTorch and differences; initial values."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -296,6 +297,27 @@ def test_a_configuration_of_an_earlier_version_means_what_it_meant():
     found = config_from_dict("GPT", saved)
     assert found == nn.GPTConfig(**SIZES)
     assert (found.norm_kind, found.d_ff, found.n_kv_head, found.init) == ("layer", 32, 2, "gpt2")
+
+
+@pytest.mark.parametrize("config, changes, name, wanted", [
+    (nn.GPTConfig(**SIZES), {"n_embd": 16}, "d_ff", 64),
+    (nn.GPTConfig(**SIZES), {"activation": "swiglu"}, "d_ff", 21),
+    (nn.GPTConfig(**SIZES), {"n_head": 4}, "n_kv_head", 4),
+    (nn.GPTConfig(**SIZES), {"norm": "post"}, "init", "uniform"),
+    (nn.Seq2SeqConfig(6, 5, 4, n_embd=8), {"n_embd": 16}, "d_ff", 64)])
+def test_a_setting_that_was_not_given_follows_when_others_are_replaced(config, changes, name, wanted):
+    found = replace(config, **changes)
+    assert getattr(found, name) == wanted
+    assert replace(found, **{key: getattr(config, key) for key in changes}) == config
+
+
+def test_a_setting_that_was_given_or_read_stays_when_others_are_replaced(tmp_path):
+    config = nn.GPTConfig(**SIZES, d_ff=32, n_kv_head=2)
+    found = replace(config, n_embd=16, n_head=4)
+    assert (found.d_ff, found.n_kv_head) == (32, 2)
+    model = nn.GPT(nn.GPTConfig(**SIZES), rng=0)
+    read = nn.load_checkpoint(nn.save_checkpoint(tmp_path / "a.npz", model)).model.config
+    assert read == model.config and replace(read, n_embd=16).d_ff == 32
 
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "alibi", "none"])

@@ -38,8 +38,7 @@ from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 __all__ = [
     "ALiBi", "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
     "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "KeyValueCache",
-    "LSTM",
-    "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
+    "LSTM", "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
     "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
     "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Seq2SeqConfig",
     "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "SwiGLU",

@@ -102,6 +102,21 @@ def test_no_gradient_flows_through_a_cache():
         model(IDX, cache=model.new_cache())
 
 
+def test_a_cache_that_only_some_blocks_filled_is_refused():
+    model = example()
+    cache, attention = model.new_cache(), model.blocks[1].attention
+    with no_grad():
+        attention.output = None
+        with pytest.raises(TypeError):
+            model(IDX[:, :2], cache=cache)           # fails behind the last cache: all have read it
+        assert cache.length == 2
+        attention.value = None
+        with pytest.raises(TypeError):
+            model(IDX[:, 2:3], cache=cache)
+        with pytest.raises(ValueError, match=r"got \[3, 2\]: a call was broken off. Begin a new cache"):
+            model(IDX[:, 2:3], cache=cache)
+
+
 def test_another_batch_is_refused():
     model = example()
     cache = model.new_cache()

@@ -99,8 +99,12 @@ class DecoderCache:
 
     @property
     def length(self) -> int:
-        """Positions that were read."""
-        return self.blocks[0].length
+        """Positions that were read, by every block."""
+        lengths = [block.length for block in self.blocks]
+        if min(lengths) != max(lengths):
+            raise ValueError(f"DecoderCache: all blocks must have read the same positions, got "
+                             f"{lengths}: a call was broken off. Begin a new cache.")
+        return lengths[0]
 
 
 def past_and_caches(cache: DecoderCache | None,

@@ -6,6 +6,7 @@ Radford et al. 2018 and 2019 (GPT, GPT-2) by default. Of its relatives each is a
                             without cross-attention
     Touvron et al. 2023     norm_kind="rms", activation="swiglu", position="rotary", bias=False,
     (Llama)                 tie_weights=False; n_kv_head for grouped queries
+    Press et al. 2022       position="alibi"
 """
 
 from __future__ import annotations

@@ -57,13 +57,13 @@ class KeyValueCache:
         """
         without_gradient("KeyValueCache", keys, values)
         B, H, T, D = keys.shape
-        if self._buffers is None:
-            self._buffers = (np.empty((B, H, self.longest, D), keys.dtype),
-                             np.empty((B, H, self.longest, D), values.dtype))
         if self.length + T > self.longest:
             raise ValueError(f"KeyValueCache: at most longest = {self.longest} positions, got "
                              f"{self.length} in the cache and {T} new. Begin a new cache with the last "
                              f"positions, or make it longer.")
+        if self._buffers is None:
+            self._buffers = (np.empty((B, H, self.longest, D), keys.dtype),
+                             np.empty((B, H, self.longest, D), values.dtype))
         held = self._buffers[0].shape
         if (B, H, D) != (held[0], held[1], held[3]):
             raise ValueError(f"KeyValueCache: keys must have shape (B, n_kv_head, T, D) = ({held[0]}, "

@@ -8,6 +8,7 @@ from nn.generation.sampling import generate, sample
 from nn.generation.translation import translate
 from nn.layers.activation import GELU, ReLU, SiLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
+from nn.layers.cache import KeyValueCache
 from nn.layers.containers import ModuleList, Sequential
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import FeedForward, SwiGLU
@@ -18,7 +19,7 @@ from nn.layers.norm import LayerNorm, RMSNorm
 from nn.layers.parameter import Parameter, without_memory
 from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import (
-    LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
+    ALiBi, LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
 from nn.layers.recurrent import GRU, LSTM, RNN
 from nn.layers.summary import Summary, summary
 from nn.layers.transformer import (
@@ -37,16 +38,16 @@ from nn.training.optim import SGD, Adam, AdamW, decay_groups
 from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
-    "Adam", "AdamW", "Audit", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
-    "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
-    "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
-    "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
+    "ALiBi", "Adam", "AdamW", "Audit", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout",
+    "Embedding", "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU",
+    "KeyValueCache", "LSTM", "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module",
+    "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
     "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Seq2SeqConfig",
     "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "Summary", "SwiGLU",
     "Tokenizer", "TransformerBlock", "TransformerDecoderBlock", "TransformerEncoder",
-    "TransformerEncoderBlock", "VisionConfig", "VisionTransformer", "WordTokenizer",
-    "audit", "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm", "cross_entropy",
+    "TransformerEncoderBlock", "VisionConfig", "VisionTransformer", "WordTokenizer", "audit",
+    "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm", "cross_entropy",
     "decay_groups", "evaluating", "generate", "load_checkpoint", "mse", "newest_checkpoint",
-    "padding_mask", "predict", "sample", "save_checkpoint", "summary", "translate", "warmup_constant",
-    "warmup_cosine", "warmup_linear", "without_memory",
+    "padding_mask", "predict", "sample", "save_checkpoint", "summary", "translate",
+    "warmup_constant", "warmup_cosine", "warmup_linear", "without_memory",
 ]

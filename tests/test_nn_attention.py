@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nn
-from tape import Tensor
+from tape import Tensor, gradcheck
 from tests.checks import in_float64, leaf, peer
 from tests.test_nn_blocks import differences_agree
 
@@ -16,7 +16,7 @@ ALLOWED[0, 0, 1] = False                         # a query that may see nothing
 ALLOWED[1, 0, :, 2] = False                      # a key that none may see
 
 
-def by_hand(w, x, context, allowed, kv):
+def by_hand(w, x, context, allowed, kv, bias=0):
     """The result, the weights and the gradients of U . result, as the chain rule gives them."""
     def heads(a):
         return a.reshape(B, a.shape[1], -1, D).transpose(0, 2, 1, 3)
@@ -28,7 +28,7 @@ def by_hand(w, x, context, allowed, kv):
     q, k, v = (heads(a @ w[f"{part}.weight"] + w[f"{part}.bias"])
                for part, a in (("query", x), ("key", context), ("value", context)))
     k, v = (np.repeat(a, H // kv, axis=1) for a in (k, v))
-    e = np.where(allowed, np.exp(q @ k.swapaxes(-1, -2) / np.sqrt(D)), 0)
+    e = np.where(allowed, np.exp(q @ k.swapaxes(-1, -2) / np.sqrt(D) + bias), 0)
     total = e.sum(-1, keepdims=True)
     a = np.divide(e, total, out=np.zeros_like(e), where=total > 0)
     mixed = joined(a @ v)
@@ -129,7 +129,8 @@ def test_a_mask_that_is_added_may_be_learned():
 
 def test_float32_stays_whatever_the_dtype_of_the_mask():
     module = nn.MultiHeadAttention(C, H, causal=True, rng=0, n_kv_head=2, rotary=True)
-    x = leaf(X, np.float32)
+    x, biased = leaf(X, np.float32), nn.MultiHeadAttention(C, H, causal=True, alibi=True)
+    assert biased(x).dtype == np.float32
     for mask in (None, np.zeros((T, T)), np.ones((T, T), bool)):
         out, weights = module(x, mask=mask, return_weights=True)
         out.sum().backward()
@@ -141,6 +142,42 @@ def test_causal_queries_are_the_last_positions_with_rotations_too():
     module = attention(2, causal=True, rotary=True)
     whole, last = module(leaf(X)).data, module(leaf(X[:, 1:]), leaf(X)).data
     np.testing.assert_allclose(last, whole[:, 1:], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("heads, wanted", [
+    (8, [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]), (1, [2.0 ** -8]),
+    (4, [1 / 4, 1 / 16, 1 / 64, 1 / 256]), (3, [1 / 16, 1 / 256, 1 / 4]),
+    (6, [1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2, 1 / 8])])
+def test_slopes_of_linear_biases(heads, wanted):
+    np.testing.assert_allclose(nn.ALiBi(heads).slopes.data, wanted, rtol=1e-15)
+
+
+@pytest.mark.parametrize("kv", [4, 1])
+def test_linear_biases_forward_and_backward(kv):
+    """The scores of head h at distance n are lower by 4^-h n, for four heads."""
+    module = attention(kv, causal=True, alibi=True)
+    i, j = np.arange(T)[:, None], np.arange(T)
+    bias = np.stack([-(4.0 ** -h) * (i - j) for h in (1, 2, 3, 4)])
+    wanted, weights, slopes, of = by_hand(module.state_dict(), X, X, j <= i, kv, bias)
+    x = leaf(X)
+    out, found = module(x, return_weights=True)
+    np.testing.assert_allclose(out.data, wanted, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(found.data, weights, rtol=1e-11, atol=1e-14)
+    np.testing.assert_array_equal(module(x).data, out.data)
+    out.backward(U)
+    for name, p in module.named_parameters():
+        np.testing.assert_allclose(p.grad, slopes[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    np.testing.assert_allclose(x.grad, of["x"] + of["context"], rtol=1e-9, atol=1e-12)
+
+
+def test_linear_biases_by_differences_and_of_the_last_queries():
+    module = nn.MultiHeadAttention(C, H, causal=True, rng=0, n_kv_head=2, alibi=True)
+    assert differences_agree(module, X[:1])
+    assert module.parameter_count() == sum(a.size for a in module.state_dict().values())
+    whole, last = module(leaf(X)).data, module(leaf(X[:, 1:]), leaf(X)).data
+    np.testing.assert_allclose(last, whole[:, 1:], rtol=1e-11, atol=1e-13)
+    scores = np.random.default_rng(1).standard_normal((1, 4, 2, 3))
+    assert gradcheck(nn.ALiBi(4), [scores], order=2, tolerance=1e-6)
 
 
 def test_dropout_leaves_the_returned_weights_alone():
@@ -162,5 +199,9 @@ def test_a_mask_that_does_not_fit_is_refused(mask, error, message):
 def test_heads_and_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="n_kv_head must divide n_head, got 3 and 4"):
         nn.MultiHeadAttention(C, H, n_kv_head=3)
+    with pytest.raises(ValueError, match="alibi must come with causal=True"):
+        nn.MultiHeadAttention(C, H, alibi=True)
+    with pytest.raises(ValueError, match="ALiBi: n_head must be a positive integer, got 0"):
+        nn.ALiBi(0)
     with pytest.raises(ValueError, match=r"and \(B, S, C\), got \(2, 3, 8\) and \(1, 5, 8\)"):
         attention(4)(leaf(X), leaf(CONTEXT[:1]))

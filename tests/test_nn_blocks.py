@@ -1,6 +1,7 @@
 """The parts of newer blocks against plain NumPy, PyTorch and differences; initial values."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,7 +211,7 @@ def test_rotary_scores_depend_on_distances_alone():
 
 @pytest.mark.parametrize("settings", [
     dict(norm_kind="rms", activation="swiglu", rotary=True, n_kv_head=1, bias=False),
-    dict(norm="post", norm_kind="rms", activation="gelu_exact", rotary=True)])
+    dict(norm="post", norm_kind="rms", activation="gelu_exact", rotary=True), dict(alibi=True)])
 def test_gradients_of_a_block_by_differences(settings):
     block = nn.TransformerBlock(4, 2, 5, causal=True, rng=0, **settings)
     assert differences_agree(block, RNG.standard_normal((1, 3, 4)))
@@ -269,7 +270,8 @@ CONFIGS = [LLAMA, *(nn.GPTConfig(**SIZES, **settings) for settings in (
     {}, dict(bias=False, d_ff=5), dict(norm_kind="rms"), dict(activation="swiglu", n_kv_head=1),
     dict(activation="gelu_exact", position="none"), dict(activation="silu", norm="post"),
     dict(activation="swiglu", d_ff=7, norm="post", norm_kind="rms", tie_weights=False),
-    dict(position="rotary"), dict(init="xavier-he"), dict(init="orthogonal", activation="swiglu")))]
+    dict(position="rotary"), dict(position="alibi", n_kv_head=1),
+    dict(init="xavier-he"), dict(init="orthogonal", activation="swiglu")))]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -294,7 +296,28 @@ def test_a_configuration_of_an_earlier_version_means_what_it_meant():
     assert (found.norm_kind, found.d_ff, found.n_kv_head, found.init) == ("layer", 32, 2, "gpt2")
 
 
-@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "none"])
+@pytest.mark.parametrize("config, changes, name, wanted", [
+    (nn.GPTConfig(**SIZES), {"n_embd": 16}, "d_ff", 64),
+    (nn.GPTConfig(**SIZES), {"activation": "swiglu"}, "d_ff", 21),
+    (nn.GPTConfig(**SIZES), {"n_head": 4}, "n_kv_head", 4),
+    (nn.GPTConfig(**SIZES), {"norm": "post"}, "init", "uniform"),
+    (nn.Seq2SeqConfig(6, 5, 4, n_embd=8), {"n_embd": 16}, "d_ff", 64)])
+def test_a_setting_that_was_not_given_follows_when_others_are_replaced(config, changes, name, wanted):
+    found = replace(config, **changes)
+    assert getattr(found, name) == wanted
+    assert replace(found, **{key: getattr(config, key) for key in changes}) == config
+
+
+def test_a_setting_that_was_given_or_read_stays_when_others_are_replaced(tmp_path):
+    config = nn.GPTConfig(**SIZES, d_ff=32, n_kv_head=2)
+    found = replace(config, n_embd=16, n_head=4)
+    assert (found.d_ff, found.n_kv_head) == (32, 2)
+    model = nn.GPT(nn.GPTConfig(**SIZES), rng=0)
+    read = nn.load_checkpoint(nn.save_checkpoint(tmp_path / "a.npz", model)).model.config
+    assert read == model.config and replace(read, n_embd=16).d_ff == 32
+
+
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "alibi", "none"])
 def test_a_model_knows_positions_unless_it_has_none(position):
     """Without positions the last logits are the same for the same earlier tokens in another order."""
     model = nn.GPT(nn.GPTConfig(**{**SIZES, "n_layer": 1}, position=position, init="xavier-he"), rng=0)

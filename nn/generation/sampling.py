@@ -51,9 +51,13 @@ def generate(model: Any, idx: Any, max_new_tokens: int, temperature: float = 1.0
     Parameters
     ----------
     model : callable
-        ``model(idx (1, T)) -> (logits (1, T, V), loss)``, with ``model.config.block_size``.
+        ``model(idx (1, T)) -> (logits (1, T, V), loss)``, with ``model.config.block_size``. One that
+        has a ``new_cache()`` is given it as ``cache``, and then only the tokens that are new, as
+        long as the text fits into the cache: of a `GPT` block_size tokens, of a `RecurrentLM` any
+        number.
     idx : integer sequence
-        The prompt, at least one token. Only the last block_size tokens are seen.
+        The prompt, at least one token. Of a text that does not fit the last block_size tokens are
+        seen.
     max_new_tokens : int
     temperature, top_k : see `sample`.
     rng : numpy.random.Generator or int, optional
@@ -64,9 +68,14 @@ def generate(model: Any, idx: Any, max_new_tokens: int, temperature: float = 1.0
     if not ids:
         raise ValueError("generate: the prompt must have at least one token")
     rng = np.random.default_rng(rng)
+    modules = list(model.modules())
+    cache = model.new_cache() if hasattr(model, "new_cache") else None
     for _ in range(max_new_tokens):
-        with evaluating(model):
-            logits, _ = model(np.array([ids[-model.config.block_size:]]))
+        if cache is not None and len(ids) > cache.longest:
+            cache = None                # the window moves, and with it the position of every token
+        with evaluating(model, modules):
+            logits, _ = (model(np.array([ids[-model.config.block_size:]])) if cache is None else
+                         model(np.array([ids[cache.length:]]), cache=cache))
         token = sample(logits.numpy()[0, -1], rng, temperature, top_k)
         if token == stop:
             return

@@ -16,12 +16,12 @@ def translate(model: Any, source: Any, start: int, stop: int,
     """The target that a model finds for each source, by taking the likeliest token each time.
 
     Greedy decoding: y_t = argmax p(y | y_<t, source), the first of equals, until y_t is `stop`. The
-    source is encoded once.
+    source is encoded once, and at each step only the new token is decoded.
 
     Parameters
     ----------
     model : Seq2SeqTransformer
-        Or what has its `encode`, `decode` and ``config.block_size``.
+        Or what has its `encode`, `decode`, `new_cache` and ``config.block_size``.
     source : integer array (B, S)
         Filled up with the model's padding_id.
     start, stop : int
@@ -46,11 +46,11 @@ def translate(model: Any, source: Any, start: int, stop: int,
                          f"{max_new_tokens}")
     source = np.asarray(source)
     with evaluating(model):
-        memory = model.encode(source)
+        memory, cache = model.encode(source), model.new_cache()
         target = np.full((len(source), 1), start, np.int64)      # (B, 1)
         done = np.zeros(len(source), bool)
         for _ in range(count):
-            logits, _ = model.decode(target, *memory)            # (B, t, V)
+            logits, _ = model.decode(target[:, -1:], *memory, cache=cache)       # (B, 1, V)
             likeliest = logits.numpy()[:, -1].argmax(axis=1)     # (B,)
             done |= likeliest == stop
             if done.all():

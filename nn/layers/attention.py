@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 import tape
+from nn.layers.cache import KeyValueCache
 from nn.layers.dropout import Dropout
 from nn.layers.init import Rng, Scheme
 from nn.layers.linear import Linear
 from nn.layers.module import Module
-from nn.layers.position import RotaryEmbedding
+from nn.layers.position import ALiBi, RotaryEmbedding
 from tape import Tensor
 
 
@@ -65,11 +66,13 @@ class MultiHeadAttention(Module):
         Heads of keys and values; divides `n_head`, the default.
     rotary : bool
         Rotate queries and keys by their positions; see `RotaryEmbedding`.
+    alibi : bool
+        Lower the scores in proportion to distance; see `ALiBi`. Needs `causal`.
     """
 
     def __init__(self, d_model: int, n_head: int, causal: bool = False, bias: bool = True,
                  dropout: float = 0.0, rng: Rng = None, n_kv_head: int | None = None,
-                 rotary: bool = False):
+                 rotary: bool = False, alibi: bool = False):
         n_kv_head = n_head if n_kv_head is None else n_kv_head
         if d_model % n_head:
             raise ValueError(f"MultiHeadAttention: n_head must divide d_model, got {n_head} and "
@@ -77,6 +80,9 @@ class MultiHeadAttention(Module):
         if n_kv_head < 1 or n_head % n_kv_head:
             raise ValueError(f"MultiHeadAttention: n_kv_head must divide n_head, got {n_kv_head} and "
                              f"{n_head}")
+        if alibi and not causal:
+            raise ValueError("MultiHeadAttention: alibi must come with causal=True, because it ranks "
+                             "the keys before a query, got causal=False")
         rng = np.random.default_rng(rng)
         self.n_head, self.n_kv_head, self.causal = n_head, n_kv_head, causal
         d_kv = d_model // n_head * n_kv_head
@@ -86,6 +92,7 @@ class MultiHeadAttention(Module):
         self.output = Linear(d_model, d_model, bias, rng)
         self.dropout = Dropout(dropout, rng)
         self.rotary = RotaryEmbedding(d_model // n_head) if rotary else None
+        self.alibi = ALiBi(n_head) if alibi else None
 
     def initialise(self, scheme: Scheme, rng: Rng) -> None:
         """Draw the weights anew."""
@@ -94,7 +101,7 @@ class MultiHeadAttention(Module):
         self.output.initialise(scheme.residual, rng)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Any = None,
-                return_weights: bool = False) -> Any:
+                return_weights: bool = False, *, cache: KeyValueCache | None = None) -> Any:
         """Attend from x (B, T, C) to `context` (B, S, C), by default to x itself.
 
         Parameters
@@ -104,6 +111,10 @@ class MultiHeadAttention(Module):
             Broadcasts to (B, H, T, S). Of booleans: True where a query may attend to a key. Of
             floats: added to the scores.
         return_weights : bool
+        cache : KeyValueCache, optional
+            Of causal self-attention: x follows the positions in the cache, sees them too, so that S
+            counts both, and is added. Of attention to a context that stays the same: the first call
+            fills the cache, and later ones take the keys and values from it.
 
         Returns
         -------
@@ -111,17 +122,22 @@ class MultiHeadAttention(Module):
             A query that may see no key has weights of zero: what it mixes is zero, and so are the
             gradients that it passes to queries, keys and values.
         """
+        if cache is not None and self.causal != (context is None):
+            raise ValueError("MultiHeadAttention: a cache is for causal attention of x to itself, or "
+                             "for attention to a context without the causal mask: what is kept must "
+                             "not depend on what follows. Leave the cache out.")
+        past = cache.length if cache is not None and context is None else 0
         context = x if context is None else context
         if context.ndim != 3 or x.ndim != 3 or context.shape[0] != x.shape[0]:
             raise ValueError(f"MultiHeadAttention: x and context must have shapes (B, T, C) and (B, S, "
                              f"C), got {x.shape} and {context.shape}")
         B, T, C = x.shape
-        start = context.shape[1] - T if self.causal else 0       # causal queries are the last T
+        # Causal queries are the last T.
+        start = past + (context.shape[1] - T if self.causal else 0)
         q = self._rotated(self._heads(self.query(x)), start)     # (B, H, T, D)
-        k = self._shared(self._rotated(self._heads(self.key(context))))      # (B, H, S, D)
-        v = self._shared(self._heads(self.value(context)))       # (B, H, S, D)
+        k, v = map(self._shared, self._keys_and_values(context, cache))      # (B, H, S, D) each
         drops = self.training and self.dropout.p > 0
-        if self.causal and mask is None and not drops and not return_weights:
+        if self.causal and self.alibi is None and mask is None and not drops and not return_weights:
             out = tape.causal_attention(q, k, v)                 # one fused operator
         else:
             weights = self.weights(q, k, mask)                   # (B, H, T, S)
@@ -132,11 +148,26 @@ class MultiHeadAttention(Module):
     def weights(self, q: Tensor, k: Tensor, mask: Any = None) -> Tensor:
         """softmax(q k^T / sqrt(D) + masks), (B, H, T, S): the weight of each key for each query."""
         scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
+        if self.alibi is not None:
+            scores = self.alibi(scores)
         if self.causal:
             scores = scores + causal_mask(*scores.shape[-2:])
         if mask is not None:
             scores = scores + _added(mask, scores)
         return tape.softmax(scores)
+
+    def _keys_and_values(self, context: Tensor, cache: KeyValueCache | None) -> tuple[Any, Any]:
+        """(B, n_kv_head, S, D) each, with those in the cache."""
+        if cache is not None and cache.length and not self.causal:       # of this context, all known
+            keys, values = cache.held()
+            if (len(keys), keys.shape[2]) != context.shape[:2]:
+                raise ValueError(f"MultiHeadAttention: the cache must be of this context, got one of "
+                                 f"(B, S) = {(len(keys), keys.shape[2])} and a context of shape "
+                                 f"{context.shape}. Begin a new cache for another context.")
+            return keys, values
+        k = self._rotated(self._heads(self.key(context)), 0 if cache is None else cache.length)
+        v = self._heads(self.value(context))
+        return (k, v) if cache is None else cache.extend(k, v)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, heads D) -> (B, heads, T, D)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -189,10 +189,15 @@ class Module(Searched):
 
 
 @contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Evaluation mode for the length of a block; afterwards each module is in the mode it was in."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
+def evaluating(model: Module, modules: Sequence[Module] | None = None) -> Iterator[None]:
+    """Evaluation mode for the length of a block; afterwards each module is in the mode it was in.
+
+    To look for the modules takes as long as some ten operations. Who enters often gives them, as
+    ``list(model.modules())``.
+    """
+    before = [(module, module.training) for module in (modules or model.modules())]
+    for module, _ in before:
+        module.training = False
     try:
         yield
     finally:

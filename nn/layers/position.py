@@ -1,10 +1,14 @@
-"""Position encodings, because attention does not depend on order: vectors added, or rotations."""
+"""Position encodings, because attention does not depend on order.
+
+Vectors added to the tokens, rotations of queries and keys, or a penalty on distance in the scores.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 import tape
+from nn.layers.cache import check_length
 from nn.layers.init import Rng, normal
 from nn.layers.module import Module
 from tape import Tensor
@@ -30,8 +34,9 @@ class SinusoidalPositionalEncoding(Module):
     def __init__(self, block_size: int, d: int):
         self.table = sinusoids(block_size, d)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.table[:_length(x, len(self.table))]
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Add to x (..., T, d), whose positions are start, start + 1, ..."""
+        return x + self.table[_span(x, start, len(self.table))]
 
 
 class LearnedPositionalEncoding(Module):
@@ -40,8 +45,9 @@ class LearnedPositionalEncoding(Module):
     def __init__(self, block_size: int, d: int, rng: Rng = None, std: float = 0.02):
         self.weight = normal(rng, (block_size, d), std)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.weight[:_length(x, len(self.weight))]
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Add to x (..., T, d), whose positions are start, start + 1, ..."""
+        return x + self.weight[_span(x, start, len(self.weight))]
 
 
 ADDED = ("learned", "sinusoidal")
@@ -55,11 +61,10 @@ def position_layer(kind: str, block_size: int, d: int, rng: Rng = None) -> Modul
             SinusoidalPositionalEncoding(block_size, d))
 
 
-def _length(x: Tensor, block_size: int) -> int:
-    if x.shape[-2] > block_size:
-        raise ValueError(f"position: at most block_size = {block_size} positions, got {x.shape[-2]}. "
-                         f"Cut the sequence, or build the model with a larger block_size.")
-    return x.shape[-2]
+def _span(x: Tensor, start: int, block_size: int) -> slice:
+    """The positions of x (..., T, d)."""
+    check_length("position", block_size, start, x.shape[-2])
+    return slice(start, start + x.shape[-2])
 
 
 class RotaryEmbedding(Module):
@@ -102,3 +107,45 @@ class RotaryEmbedding(Module):
         even, odd = x[..., 0::2], x[..., 1::2]                   # (..., T, d/2)
         turned = [even * cos - odd * sin, even * sin + odd * cos]
         return tape.stack(turned, axis=-1).reshape(x.shape)      # (..., T, d/2, 2) -> (..., T, d)
+
+
+def alibi_slopes(n_head: int) -> np.ndarray:
+    """(H,) slopes of `ALiBi`: 2^(-8i/H) for i = 1, ..., H, where H is a power of two.
+
+    For other H those of the next smaller power n, then every other one of 2n, the first, the third, ...
+    (the authors' code, https://github.com/ofirpress/attention_with_linear_biases).
+    """
+    n = 2 ** (int(n_head).bit_length() - 1)
+    slopes = 2.0 ** (-8 * np.arange(1, n + 1) / n)
+    between = 2.0 ** (-8 * np.arange(1, 2 * n, 2) / (2 * n))
+    return np.concatenate([slopes, between[:n_head - n]])
+
+
+class ALiBi(Module):
+    """Attention with linear biases: each head lowers the scores of keys in proportion to distance.
+
+        score_h(i, j) = q_i . k_j / sqrt(D) - m_h (i - j),    m_h by `alibi_slopes`
+
+    Press, Smith and Lewis 2022, arXiv:2108.12409, section 3. With a large slope a head sees what is
+    near, with a small one nearly all. There are no parameters and no longest sequence: distances
+    beyond those of the training continue the same line, which the paper finds works better than
+    positions that were never seen.
+
+    Parameters
+    ----------
+    n_head : int
+    """
+
+    slopes: Tensor
+
+    def __init__(self, n_head: int):
+        if not isinstance(n_head, (int, np.integer)) or n_head < 1:
+            raise ValueError(f"ALiBi: n_head must be a positive integer, got {n_head!r}")
+        self.register_buffer("slopes", alibi_slopes(n_head), saved=False)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Causal scores (B, H, T, S), whose queries are the last T of S positions, with the penalty."""
+        T, S = scores.shape[-2:]
+        distance = np.arange(S - T, S)[:, None] - np.arange(S)   # (T, S); below 0 where all is masked
+        penalty = self.slopes.data[:, None, None] * distance     # (H, T, S), float64
+        return scores - penalty.astype(scores.dtype)

@@ -8,6 +8,7 @@ from typing import Any, Callable
 import numpy as np
 
 from nn.layers.attention import MultiHeadAttention
+from nn.layers.cache import KeyValueCache
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import FeedForward
 from nn.layers.init import Rng, Scheme
@@ -38,21 +39,21 @@ class TransformerBlock(Module):
         On the attention weights and on what each sublayer adds.
     rng : numpy.random.Generator or int, optional
     norm_kind : "layer" or "rms"
-    n_kv_head, rotary
+    n_kv_head, rotary, alibi
         Of `MultiHeadAttention`.
     """
 
     def __init__(self, d_model: int, n_head: int, d_hidden: int | None = None, norm: str = "pre",
                  activation: Any = "relu", causal: bool = False, bias: bool = True,
                  dropout: float = 0.0, rng: Rng = None, norm_kind: str = "layer",
-                 n_kv_head: int | None = None, rotary: bool = False):
+                 n_kv_head: int | None = None, rotary: bool = False, alibi: bool = False):
         if norm not in ("pre", "post"):
             raise ValueError(f"TransformerBlock: norm must be 'pre' or 'post', got {norm!r}")
         rng = np.random.default_rng(rng)
         self.pre = norm == "pre"
         self.norm1 = norm_layer(norm_kind, d_model, bias)
         self.attention = MultiHeadAttention(d_model, n_head, causal, bias, dropout, rng, n_kv_head,
-                                            rotary)
+                                            rotary, alibi)
         self.norm2 = norm_layer(norm_kind, d_model, bias)
         self.feed_forward = FeedForward(d_model, d_hidden, activation, bias, rng)
         self.dropout = Dropout(dropout, rng)
@@ -62,9 +63,9 @@ class TransformerBlock(Module):
         self.attention.initialise(scheme, rng)
         self.feed_forward.initialise(scheme, rng)
 
-    def forward(self, x: Tensor, mask: Any = None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        x = self._residual(x, self.norm1, partial(self.attention, mask=mask))
+    def forward(self, x: Tensor, mask: Any = None, *, cache: KeyValueCache | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C); `mask` and `cache` as of `MultiHeadAttention`."""
+        x = self._residual(x, self.norm1, partial(self.attention, mask=mask, cache=cache))
         return self._residual(x, self.norm2, self.feed_forward)
 
     def _residual(self, x: Tensor, norm: Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
@@ -145,7 +146,9 @@ class TransformerDecoderBlock(TransformerBlock):
         self.cross_attention.initialise(scheme, rng)
 
     def forward(self, x: Tensor, mask: Any = None, context: Tensor | None = None,
-                context_mask: Any = None, return_weights: bool = False) -> Any:
+                context_mask: Any = None, return_weights: bool = False, *,
+                cache: KeyValueCache | None = None,
+                context_cache: KeyValueCache | None = None) -> Any:
         """Decode x (B, T, C) in sight of `context` (B, S, C), which must be given.
 
         Parameters
@@ -155,6 +158,8 @@ class TransformerDecoderBlock(TransformerBlock):
             Of the self-attention, besides the causal mask, and of the cross-attention; see
             `MultiHeadAttention`.
         return_weights : bool
+        cache, context_cache : KeyValueCache, optional
+            Of the two likewise.
 
         Returns
         -------
@@ -166,11 +171,12 @@ class TransformerDecoderBlock(TransformerBlock):
         seen = []
 
         def attend(y: Tensor) -> Tensor:
-            out, weights = self.cross_attention(y, context, context_mask, return_weights=True)
+            out, weights = self.cross_attention(y, context, context_mask, True,
+                                                cache=context_cache)
             seen.append(weights)
             return out
 
-        x = self._residual(x, self.norm1, partial(self.attention, mask=mask))
+        x = self._residual(x, self.norm1, partial(self.attention, mask=mask, cache=cache))
         x = self._residual(x, self.cross_norm, attend)
         x = self._residual(x, self.norm2, self.feed_forward)
         return (x, seen[0]) if return_weights else x

@@ -33,13 +33,25 @@ def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
                          f"{value!r}")
 
 
-def set_default(config: Any, name: str, value: Any) -> None:
+class DerivedInt(int):
+    """A setting that nobody gave: it follows from the others."""
+
+
+class DerivedText(str):
+    """A setting that nobody gave: it follows from the others."""
+
+
+def set_default(config: Any, name: str, value: int | str) -> None:
     """Give a setting that is 0 or "" the value that follows from the others.
 
-    It is set once and for all, so that files hold it: a later version may choose another.
+    Files hold the value, because a later version may choose another. Its type says that it was not
+    given, so that in ``dataclasses.replace(config, n_embd=64)``, which hands over the values of all
+    fields, it follows the new ones. What was read from a file stays as it is there.
     """
-    if not getattr(config, name):
-        object.__setattr__(config, name, value)
+    given = getattr(config, name)
+    if not given or isinstance(given, (DerivedInt, DerivedText)):
+        derived = DerivedText(value) if isinstance(value, str) else DerivedInt(value)
+        object.__setattr__(config, name, derived)
 
 
 def linear_shapes(name: str, n_in: int, n_out: int, bias: bool = True) -> Shapes:

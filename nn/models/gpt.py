@@ -6,6 +6,7 @@ Radford et al. 2018 and 2019 (GPT, GPT-2) by default. Of its relatives each is a
                             without cross-attention
     Touvron et al. 2023     norm_kind="rms", activation="swiglu", position="rotary", bias=False,
     (Llama)                 tie_weights=False; n_kv_head for grouped queries
+    Press et al. 2022       position="alibi"
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from nn.layers.cache import DecoderCache, check_length, past_and_caches
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import GATED, default_width
 from nn.layers.init import SCHEMES, Rng, scaled_residual, scheme
@@ -29,7 +31,7 @@ from nn.models.configuration import (
     Shapes, block_shapes, check_choice, check_sizes, linear_shapes, norm_shapes, set_default)
 from tape import Tensor
 
-POSITIONS = ("learned", "none", "rotary", "sinusoidal")
+POSITIONS = ("alibi", "learned", "none", "rotary", "sinusoidal")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class GPTConfig:
     bias : whether linear layers and norms have one.
     norm : "pre" or "post"; see `TransformerBlock`.
     activation : "gelu", "gelu_exact", "relu" or "silu"; "swiglu" has a gate; see `FeedForward`.
-    position : "learned" or "sinusoidal": added to the tokens; "rotary": in the attention; or "none".
+    position : "learned" or "sinusoidal": added to the tokens; "rotary" or "alibi": in the
+        attention; or "none".
     tie_weights : whether the logits use the token embedding, transposed (Press and Wolf 2017,
         arXiv:1608.05859).
     norm_kind : "layer" or "rms"; see `LayerNorm`, `RMSNorm`.
@@ -109,6 +112,9 @@ class GPT(Module):
     shape (B, T), logits (B, T, vocab_size) and loss None without targets. Targets of -1 are
     ignored.
 
+    With ``cache=model.new_cache()`` the calls of ``no_grad`` go on with one text: `idx` are the tokens
+    after those of the earlier calls, which are not computed again, and the logits are those of `idx`.
+
     Parameters
     ----------
     config : GPTConfig
@@ -125,7 +131,8 @@ class GPT(Module):
         self.dropout = Dropout(c.dropout, rng)
         self.blocks = [
             TransformerBlock(c.n_embd, c.n_head, c.d_ff, c.norm, c.activation, True, c.bias, c.dropout,
-                             rng, c.norm_kind, c.n_kv_head, rotary=c.position == "rotary")
+                             rng, c.norm_kind, c.n_kv_head, rotary=c.position == "rotary",
+                             alibi=c.position == "alibi")
             for _ in range(c.n_layer)]
         # Post-norm blocks end in a norm already.
         self.norm = norm_layer(c.norm_kind, c.n_embd, c.bias) if c.norm == "pre" else None
@@ -149,19 +156,23 @@ class GPT(Module):
         if self.head is not None:
             self.head.initialise(values.linear, rng)
 
-    def forward(self, idx: Any, targets: Any = None) -> tuple[Tensor, Tensor | None]:
+    def new_cache(self) -> DecoderCache:
+        """An empty cache for up to block_size tokens; its first call sets the batch size."""
+        return DecoderCache(len(self.blocks), self.config.block_size)
+
+    def forward(self, idx: Any, targets: Any = None, *,
+                cache: DecoderCache | None = None) -> tuple[Tensor, Tensor | None]:
         idx = np.asarray(idx)
         if idx.ndim != 2:
             raise ValueError(f"GPT: idx must be integers of shape (B, T), got shape {idx.shape}")
-        if idx.shape[1] > self.config.block_size:
-            raise ValueError(f"GPT: at most block_size = {self.config.block_size} positions, got "
-                             f"{idx.shape[1]}. Cut the sequence, or build the model with a larger one.")
+        past, kept = past_and_caches(cache, len(self.blocks))
+        check_length("GPT", self.config.block_size, past, idx.shape[1])
         x = self.tokens(idx)                                     # (B, T, C)
         if self.positions is not None:
-            x = self.positions(x)
+            x = self.positions(x, past)
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x)
+        for block, own in zip(self.blocks, kept, strict=True):
+            x = block(x, cache=own)
         if self.norm is not None:
             x = self.norm(x)
         logits = x @ self.tokens.weight.T if self.head is None else self.head(x)      # (B, T, V)

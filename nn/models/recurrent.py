@@ -6,17 +6,19 @@ Zaremba, Sutskever and Vinyals 2014, arXiv:1409.2329.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nn.layers.cache import without_gradient
 from nn.layers.dropout import Dropout
 from nn.layers.init import Rng
 from nn.layers.linear import Embedding, Linear
 from nn.layers.losses import cross_entropy
 from nn.layers.module import Module
-from nn.layers.recurrent import GRU, LSTM, RNN, Recurrent
+from nn.layers.recurrent import GRU, LSTM, RNN, Recurrent, State
 from nn.models.configuration import Shapes, check_sizes, linear_shapes
 from tape import Tensor
 
@@ -30,8 +32,8 @@ class RecurrentConfig:
     Attributes
     ----------
     vocab_size : tokens known.
-    block_size : tokens in a row that it is trained on, and that `generate` gives it. The model
-        itself takes sequences of any length.
+    block_size : tokens in a row that it is trained on. The model itself takes sequences of any
+        length, and `generate` carries its state from the beginning of the text.
     cell : "rnn", "lstm" or "gru".
     n_layer, n_embd : layers, width of the token vectors and of the state.
     dropout : probability, while training.
@@ -63,12 +65,32 @@ class RecurrentConfig:
         yield from linear_shapes("head", width, self.vocab_size)
 
 
+class StateCache:
+    """What a recurrent net keeps of a text: the state after its last token.
+
+    Attributes
+    ----------
+    state : as of `Recurrent`; None before the first token.
+    length : tokens that were read.
+    longest : tokens that fit, without end.
+    """
+
+    longest = math.inf
+
+    def __init__(self) -> None:
+        self.state: State | None = None
+        self.length = 0
+
+
 class RecurrentLM(Module):
     """Token embedding, recurrent layers, logits: a language model that is called as `GPT` is.
 
     ``RecurrentLM(config)(idx, targets=None) -> (logits, loss)`` with `idx` and `targets` integer
     arrays of shape (B, T), logits (B, T, vocab_size) and loss None without targets. Targets of -1 are
     ignored. Each row begins with a state of zeros.
+
+    With ``cache=model.new_cache()`` the calls of ``no_grad`` go on with one text, as those of `GPT`:
+    `idx` are the tokens after those of the earlier calls.
 
     Parameters
     ----------
@@ -91,11 +113,20 @@ class RecurrentLM(Module):
         self.head = Linear(c.n_embd, c.vocab_size, rng=rng)
         self.dropout = Dropout(c.dropout, rng)
 
-    def forward(self, idx: Any, targets: Any = None) -> tuple[Tensor, Tensor | None]:
+    def new_cache(self) -> StateCache:
+        """An empty cache for texts of any length; its first call sets the batch size."""
+        return StateCache()
+
+    def forward(self, idx: Any, targets: Any = None, *,
+                cache: StateCache | None = None) -> tuple[Tensor, Tensor | None]:
         idx = np.asarray(idx)
         if idx.ndim != 2:
             raise ValueError(f"RecurrentLM: idx must be integers of shape (B, T), got shape "
                              f"{idx.shape}")
-        x, _ = self.recurrent(self.dropout(self.tokens(idx)))    # (B, T, C)
+        state = None if cache is None else cache.state
+        x, state = self.recurrent(self.dropout(self.tokens(idx)), state)     # (B, T, C)
+        if cache is not None:
+            without_gradient("StateCache", *state)
+            cache.state, cache.length = state, cache.length + idx.shape[1]
         logits = self.head(self.dropout(x))                      # (B, T, V)
         return logits, None if targets is None else cross_entropy(logits, targets)

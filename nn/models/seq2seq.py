@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nn.layers.attention import padding_mask
+from nn.layers.cache import DecoderCache, KeyValueCache, check_length, past_and_caches
 from nn.layers.dropout import Dropout
 from nn.layers.init import Rng
 from nn.layers.linear import Embedding, Linear
@@ -90,6 +91,21 @@ class Seq2SeqConfig:
         yield from linear_shapes("head", self.n_embd, self.target_vocab_size, bias=False)
 
 
+class TargetCache(DecoderCache):
+    """What is kept of a target that is decoded token by token.
+
+    Attributes
+    ----------
+    blocks, of_memory : a `KeyValueCache` for each block; of the target, and of the encoder's result.
+    ids : integer array (B, length), the tokens that were read.
+    """
+
+    def __init__(self, n_layer: int, longest: int):
+        super().__init__(n_layer, longest)
+        self.of_memory = [KeyValueCache(longest) for _ in range(n_layer)]
+        self.ids: np.ndarray | None = None
+
+
 class Seq2SeqTransformer(Module):
     """An encoder of the source, and a decoder of the target that attends to what the encoder made.
 
@@ -142,18 +158,30 @@ class Seq2SeqTransformer(Module):
         mask = self._mask(source)
         return self.encoder(x, mask), mask
 
-    def decode(self, target: Any, memory: Tensor,
-               mask: np.ndarray | None = None) -> tuple[Tensor, list[Tensor]]:
+    def new_cache(self) -> TargetCache:
+        """An empty cache for `decode`; its first call sets the batch size."""
+        return TargetCache(len(self.blocks), self.config.block_size)
+
+    def decode(self, target: Any, memory: Tensor, mask: np.ndarray | None = None, *,
+               cache: TargetCache | None = None) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, T, V) for a target (B, T), and the weights of attention to the memory.
 
-        These are (B, H, T, S) for each block, in order. `memory` and `mask` are those of `encode`.
+        These are (B, H, T, S) for each block, in order. `memory` and `mask` are those of `encode`. With
+        ``cache=model.new_cache()`` the calls of ``no_grad`` go on with one target: T counts the tokens
+        after those of the earlier calls, and the memory's keys and values are computed once.
         """
-        target = self._checked("target", target)
-        x = self.dropout(self.target_positions(self.target_tokens(target)))  # (B, T, C)
-        own, weights = self._mask(target), []
-        for block in self.blocks:
-            x, seen = block(x, own, memory, mask, return_weights=True)
+        past, kept = past_and_caches(cache, len(self.blocks))
+        target = self._checked("target", target, past)
+        x = self.dropout(self.target_positions(self.target_tokens(target), past))      # (B, T, C)
+        ids = target if cache is None or cache.ids is None else np.hstack([cache.ids, target])
+        own, weights = self._mask(ids), []
+        of_memory = kept if cache is None else cache.of_memory
+        for block, keys, memory_keys in zip(self.blocks, kept, of_memory, strict=True):
+            x, seen = block(x, own, memory, mask, return_weights=True, cache=keys,
+                            context_cache=memory_keys)
             weights.append(seen)
+        if cache is not None:
+            cache.ids = ids
         return self.head(x if self.norm is None else self.norm(x)), weights
 
     def _mask(self, ids: np.ndarray) -> np.ndarray | None:
@@ -161,8 +189,10 @@ class Seq2SeqTransformer(Module):
         valid = ids != self.config.padding_id                    # (B, S)
         return None if valid.all() else padding_mask(valid)
 
-    def _checked(self, name: str, ids: Any) -> np.ndarray:
+    def _checked(self, name: str, ids: Any, past: int = 0) -> np.ndarray:
         ids, longest = np.asarray(ids), self.config.block_size
+        if past and ids.ndim == 2:
+            check_length("Seq2SeqTransformer", longest, past, ids.shape[1])
         if ids.ndim != 2 or ids.shape[1] > longest:
             raise ValueError(f"Seq2SeqTransformer: {name} must be integers of shape (B, n) with n at "
                              f"most block_size = {longest}, got shape {ids.shape}. Cut the sequences, "

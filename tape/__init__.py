@@ -15,7 +15,8 @@ from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given
 from tape.show import show
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.ops import (
-    abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div,
+    abs, add, astype, attention, broadcast_to, causal_attention, clip, concatenate, cos,
+    cross_entropy, div,
     dot, dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p,
     log_softmax, logsumexp, matmul, max, maximum, mean, min, minimum, moveaxis, mul, neg, norm,
     ones_like, pad, power, relu, reshape, sigmoid, sign, sin, softmax, split, sqrt, square,
@@ -27,7 +28,8 @@ from tape.transforms import grad
 __all__ = [
     "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
     "strict",
-    "abs", "add", "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
+    "abs", "add", "astype", "attention", "broadcast_to", "causal_attention", "clip", "concatenate",
+    "cos",
     "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",
     "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max",
     "maximum", "mean", "min", "minimum", "moveaxis", "mul", "neg", "norm", "ones_like", "pad",

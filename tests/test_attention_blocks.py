@@ -181,6 +181,14 @@ def test_a_mask_takes_the_dtype_of_the_scores(dtype):
         assert x.grad.dtype == dtype and mask.grad.dtype == mask_dtype
 
 
+@pytest.mark.parametrize("function", [tape.attention, tape.causal_attention])
+def test_a_scale_of_numpys_widens_nothing(function):
+    x = leaf(RNG.standard_normal((3, 4)), np.float32)
+    out = function(x, x, x, scale=np.float64(0.3))
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(out.data, function(x, x, x, scale=0.3).data)
+
+
 # --- what is refused ---
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from tape.kernels.numpy import attention_scale, broadcasts_to
 from tape.kernels.sums import gradient_in_float32, in_float32, unbroadcast
 
-# Measured over 1,024 to 8,192 tokens (4 heads of 32, float32): 64 takes a third longer, since each
-# call of NumPy does less, and so does 512, whose blocks no longer fit into the processor's cache.
+# Measured over 1,024 to 4,096 tokens (4 heads of 32, float32): 64 takes a third longer, since each
+# call of NumPy does less; 256 and 512 take as long or up to a third longer, and four or sixteen times
+# the memory for a block.
 BLOCK = 128
 
 

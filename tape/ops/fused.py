@@ -14,6 +14,7 @@ from tape.ops.activations import log_softmax, softmax
 from tape.ops.arithmetic import widened
 from tape.ops.reductions import mean
 from tape.primitive import Primitive, derivative, fused
+from tape.promotion import as_python
 
 
 def recompute(operator: Primitive, inputs, attributes):
@@ -169,14 +170,15 @@ def causal_attention(q, k, v, scale=None):
     dL/dq = scale * dL/ds k and dL/dk = scale * dL/ds^T q (matmul). Masked entries have a = 0, and
     so pass nothing.
     """
-    _check_scale("causal_attention", scale)
-    return _causal_attention(q, k, v, scale)
+    return _causal_attention(q, k, v, _scale("causal_attention", scale))
 
 
-def _check_scale(name, scale):
+def _scale(name, scale):
+    """A scale as one of Python's numbers, which never widens the operands, or None."""
     if not (scale is None or isinstance(scale, (int, float, np.number))):
         raise TypeError(f"{name}: scale must be a number, got {type(scale).__name__}. One that is "
                         f"learned multiplies q: {name}(q * scale, k, v, scale=1)")
+    return as_python(scale)
 
 
 @derivative(lambda g: g, None, elementwise=True)
@@ -246,7 +248,7 @@ def attention(q, k, v, mask=None, causal=False, scale=None, block_size=None):
        which is known before the first block.
     3. dL/dq = scale sum_j ds_j k_j, dL/dk_j = scale (sum over the queries of ds_j q), dL/d(mask) = ds.
     """
-    _check_scale("attention", scale)
+    scale = _scale("attention", scale)
     if not (block_size is None or isinstance(block_size, (int, np.integer)) and block_size > 0):
         raise ValueError(f"attention: block_size must be a positive integer, got {block_size!r}")
     return _attention(q, k, v, mask, bool(causal), scale, block_size)

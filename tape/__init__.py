@@ -18,7 +18,8 @@ from tape.hollow import hollow
 from tape.measure import measure
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.ops import (
-    abs, add, astype, broadcast_to, causal_attention, clip, concatenate, cos, cross_entropy, div,
+    abs, add, astype, attention, broadcast_to, causal_attention, clip, concatenate, cos,
+    cross_entropy, div,
     dot, dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p,
     log_softmax, logsumexp, matmul, max, maximum, mean, min, minimum, moveaxis, mul, neg, norm,
     ones_like, pad, power, relu, reshape, sigmoid, sign, sin, softmax, split, sqrt, square,
@@ -30,7 +31,8 @@ from tape.transforms import grad
 __all__ = [
     "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
     "strict", "measure", "hollow",
-    "abs", "add", "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
+    "abs", "add", "astype", "attention", "broadcast_to", "causal_attention", "clip", "concatenate",
+    "cos",
     "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",
     "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max",
     "maximum", "mean", "min", "minimum", "moveaxis", "mul", "neg", "norm", "ones_like", "pad",

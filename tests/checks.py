@@ -29,7 +29,7 @@ from tape.gradcheck import gradcheck
 ROOT = Path(__file__).resolve().parents[1]
 
 # Operators whose purpose is to change the dtype of the result.
-CASTS = {"astype", "astype_like", "rounded_like", "sum_to_like"}
+CASTS = {"astype", "astype_like", "added_mask", "rounded_like", "sum_to_like"}
 
 
 def check_op(case: Case) -> None:

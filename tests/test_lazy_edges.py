@@ -86,7 +86,8 @@ def test_an_operator_of_tape_takes_nodes(name):
                  "clip": [X_NODE, 0, 1], "astype": [X_NODE, np.float32], "power": [X_NODE, 2],
                  "broadcast_to": [X_NODE, (2, 2, 2)], "expand_dims": [X_NODE, 0],
                  "swapaxes": [X_NODE, 0, 1], "moveaxis": [X_NODE, 0, 1],
-                 "where": [X_NODE, X_NODE, X_NODE], "causal_attention": [X_NODE] * 3}
+                 "where": [X_NODE, X_NODE, X_NODE], "causal_attention": [X_NODE] * 3,
+                 "attention": [X_NODE] * 4}
     binary = {"add", "sub", "mul", "div", "matmul", "maximum", "minimum", "embedding", "cross_entropy"}
     out = getattr(tape, name)(*arguments.get(name, [X_NODE] * (2 if name in binary else 1)))
     nodes = out if isinstance(out, list) else [out]

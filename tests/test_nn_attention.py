@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import nn
-from tape import Tensor, gradcheck
+import tape
+from tape import Tensor, grad, gradcheck
 from tests.checks import in_float64, leaf, peer
 from tests.test_nn_blocks import differences_agree
 
@@ -178,6 +179,43 @@ def test_linear_biases_by_differences_and_of_the_last_queries():
     np.testing.assert_allclose(last, whole[:, 1:], rtol=1e-11, atol=1e-13)
     scores = np.random.default_rng(1).standard_normal((1, 4, 2, 3))
     assert gradcheck(nn.ALiBi(4), [scores], order=2, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", [None, ALLOWED, np.where(ALLOWED, 0, -np.inf), leaf(np.ones((T, S)))],
+                         ids=["none", "booleans", "floats", "learned"])
+def test_block_by_block_attention_is_the_same(mask, causal, monkeypatch):
+    module = attention(2, causal=causal)
+    found = []
+    for limit in (T * S + 1, T * S):
+        monkeypatch.setattr(nn.layers.attention, "BLOCKWISE_SCORES", limit)
+        leaves = [leaf(X), leaf(CONTEXT), *module.parameters()]
+        out = module(*leaves[:2], mask=mask)
+        operators = {line.split()[1] for line in tape.show(out).splitlines()[1:-1]}
+        assert ("attention" in operators) == (limit == T * S)
+        leaves += [mask] if isinstance(mask, Tensor) else []
+        found.append([out, *grad(out, leaves, U)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("length, settings, call, operator", [
+    (191, {"causal": True}, {}, "causal_attention"), (192, {"causal": True}, {}, "attention"),
+    (191, {}, {}, "softmax"), (192, {}, {"mask": np.ones((192, 192), bool)}, "attention"),
+    (192, {}, {"return_weights": True}, "softmax"), (192, {"dropout": 0.1}, {}, "softmax")])
+def test_which_operator_attends(length, settings, call, operator):
+    module = nn.MultiHeadAttention(4, 1, rng=0, **settings)
+    out = module(leaf(np.ones((1, length, 4)), np.float32), **call)
+    text = tape.show(out[0] if call.get("return_weights") else out)
+    assert {"attention", "causal_attention", "softmax"} & {*text.split()} == {operator}
+    assert module.eval()(Tensor(np.ones((1, length, 4)))).shape == (1, length, 4)
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_a_mask_that_does_not_fit_is_refused_block_by_block_too(limit, monkeypatch):
+    monkeypatch.setattr(nn.layers.attention, "BLOCKWISE_SCORES", limit)
+    with pytest.raises(ValueError, match=r"\(B, H, T, S\) = \(2, 4, 3, 3\).* make a padding_mask"):
+        attention(4)(leaf(X), mask=np.ones((B, T), bool))
 
 
 def test_dropout_leaves_the_returned_weights_alone():

@@ -19,7 +19,7 @@ from tests.checks import check_op, fused_agrees_with_composed, leaf
 NOT_DIFFERENTIABLE = {"sign", "zeros_like", "ones_like"}
 
 # Those that are defined twice.
-FUSED = {"gelu", "layer_norm", "cross_entropy", "causal_attention"}
+FUSED = {"gelu", "layer_norm", "cross_entropy", "causal_attention", "attention"}
 
 NAMES = {case.operator for case in CASES}
 

@@ -118,6 +118,18 @@ SIGNED = {
         lambda x: F.cross_entropy(x.swapaxes(1, 2), tensors(IDS), reduction="sum"), (2, 3, 4)),
     "causal_attention": (ops.causal_attention, attention, (2, 3, 2), (2, 3, 2), (2, 3, 2)),
     "causal_attention/prefix": (ops.causal_attention, attention, (2, 3), (4, 3), (4, 2)),
+    "attention": (lambda q, k, v: ops.attention(q, k, v, block_size=2), F.scaled_dot_product_attention,
+                  (2, 3, 2), (2, 5, 2), (2, 5, 3)),
+    "attention/causal": (lambda q, k, v: ops.attention(q, k, v, causal=True, block_size=2), attention,
+                         (2, 3, 2), (5, 2), (5, 3)),
+    "attention/booleans": (
+        lambda q, k, v: ops.attention(q, k, v, MASK[:, None], block_size=2),
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, tensors(MASK[:, None])),
+        (2, 4, 2), (2, 3, 2), (2, 3, 2)),
+    "attention/added": (
+        lambda q, k, v, bias: ops.attention(q, k, v, bias, scale=0.3, block_size=2),
+        lambda q, k, v, bias: F.scaled_dot_product_attention(q, k, v, bias, scale=0.3),
+        (2, 4, 2), (2, 3, 2), (2, 3, 2), (4, 3)),
     "dropout": (lambda x: ops.dropout(x, 0.5, rng=0),
                 lambda x: x * tensors(ops.dropout(np.ones((4, 3)), 0.5, rng=0)), (4, 3)),
 }

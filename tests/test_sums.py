@@ -146,8 +146,8 @@ def test_a_scale_gradient_in_float32():
 
 @pytest.mark.parametrize("dtypes", list(itertools.product("efd", repeat=3)), ids="".join)
 @pytest.mark.parametrize("operator, shapes", [
-    (ops.layer_norm, [(4, 5), (5,), (5,)]), (ops.causal_attention, [(4, 5)] * 3)],
-    ids=["layer_norm", "attention"])
+    (ops.layer_norm, [(4, 5), (5,), (5,)]), (ops.causal_attention, [(4, 5)] * 3),
+    (ops.attention, [(4, 5)] * 3)], ids=["layer_norm", "causal attention", "attention"])
 def test_a_fused_operator_promotes_dtypes_as_numpy_does(operator, shapes, dtypes):
     inputs = [leaf(RNG.standard_normal(shape), dtype) for shape, dtype in zip(shapes, dtypes)]
     out = operator(*inputs)

@@ -11,7 +11,8 @@ import numpy as np
 
 import nn
 from nn.cli.flags import file_path, flag
-from nn.cli.script import UsageError, check_writable, user_input
+from nn.cli.picture import check_picture
+from nn.cli.script import check_writable, user_input
 from nn.data.batches import padded_rows, shuffled_batches
 from nn.data.dates import Pair, date_pairs
 from nn.jobs.job import INIT, Job, save
@@ -102,7 +103,7 @@ class Translator:
 def train_translate(o: Flags) -> None:
     """Train on dates, and count how many of the others are translated without a mistake."""
     check_writable(o.out)
-    check_picture(o.show_attention)
+    check_picture(o.show_attention, "--show-attention")
     with user_input(o):
         training, held_out = date_pairs(o.dates, o.held_out, o.seed)
     translator = Translator(o, training + held_out)
@@ -152,22 +153,6 @@ def print_translations(pairs: Sequence[Pair], found: Sequence[str]) -> None:
     right = sum(text == wanted for (_, wanted), text in zip(pairs, found))
     print(f"\n{right:,} of {len(pairs):,} held-out dates right in every character: "
           f"{right / len(pairs):.1%}")
-
-
-def check_picture(path: Path | None) -> None:
-    """Raise a UsageError, before the training, where the picture could not be written."""
-    if path is None:
-        return
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("--show-attention: pictures are drawn by matplotlib, which is not installed: "
-                         "pip install -e '.[pictures]'") from error
-    known = sorted(Figure().canvas.get_supported_filetypes())
-    if path.suffix[1:].lower() not in known:
-        raise UsageError(f"--show-attention: the name must end in one of .{' .'.join(known)}, got "
-                         f"{str(path)!r}")
-    check_writable(path, "--show-attention")
 
 
 def draw_attention(path: Path, weights: np.ndarray, source: str, target: str) -> None:

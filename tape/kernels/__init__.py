@@ -2,8 +2,10 @@
 
     sums.py     sums and means, and the undoing of broadcasting
     numpy.py    the fused operators, and what else is worth ordering for speed
+    attention.py  attention block by block
 """
 
+from tape.kernels.attention import attention, attention_backward
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, add_rows, attention_scale, broadcasts_to, causal_attention,
     causal_attention_backward, check_targets, cross_entropy, cross_entropy_backward, deviation,
@@ -16,6 +18,7 @@ from tape.kernels.sums import (
 __all__ = [
     "HALF", "SINGLE", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum", "sum_dtype",
     "unbroadcast", "variance",
+    "attention", "attention_backward",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",

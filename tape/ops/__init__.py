@@ -16,7 +16,7 @@ from tape.ops.activations import dropout, log_softmax, relu, sigmoid, softmax, t
 from tape.ops.arithmetic import (
     abs, add, astype, clip, cos, div, exp, expm1, log, log1p, maximum, minimum, mul, neg,
     ones_like, power, sign, sin, sqrt, square, sub, where, zeros_like)
-from tape.ops.fused import causal_attention, cross_entropy, gelu, layer_norm
+from tape.ops.fused import attention, causal_attention, cross_entropy, gelu, layer_norm
 from tape.ops.indexing import embedding, getitem
 from tape.ops.joining import concatenate, pad, split, stack
 from tape.ops.linalg import dot, matmul
@@ -26,7 +26,8 @@ from tape.ops.shapes import (
 
 __all__ = [
     "div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm", "abs", "add",
-    "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos", "cross_entropy",
+    "astype", "attention", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
+    "cross_entropy",
     "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu", "getitem", "log",
     "log1p", "log_softmax", "logsumexp", "max", "maximum", "min", "minimum", "moveaxis", "mul",
     "neg", "norm", "ones_like", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt",

@@ -14,6 +14,7 @@ from tape.ops.activations import log_softmax, softmax
 from tape.ops.arithmetic import widened
 from tape.ops.reductions import mean
 from tape.primitive import Primitive, derivative, fused
+from tape.promotion import as_python
 
 
 def recompute(operator: Primitive, inputs, attributes):
@@ -169,7 +170,85 @@ def causal_attention(q, k, v, scale=None):
     dL/dq = scale * dL/ds k and dL/dk = scale * dL/ds^T q (matmul). Masked entries have a = 0, and
     so pass nothing.
     """
+    return _causal_attention(q, k, v, _scale("causal_attention", scale))
+
+
+def _scale(name, scale):
+    """A scale as one of Python's numbers, which never widens the operands, or None."""
     if not (scale is None or isinstance(scale, (int, float, np.number))):
-        raise TypeError(f"causal_attention: scale must be a number, got {type(scale).__name__}. One "
-                        f"that is learned multiplies q: causal_attention(q * scale, k, v, scale=1)")
-    return _causal_attention(q, k, v, scale)
+        raise TypeError(f"{name}: scale must be a number, got {type(scale).__name__}. One that is "
+                        f"learned multiplies q: {name}(q * scale, k, v, scale=1)")
+    return as_python(scale)
+
+
+@derivative(lambda g: g, None, elementwise=True)
+def added_mask(mask, like, /):
+    """What a mask adds to scores, in the dtype of `like`: of booleans 0 where it holds, else -inf."""
+    mask = np.asarray(mask)
+    return (np.where(mask, 0, -np.inf) if mask.dtype.kind == "b" else mask).astype(like.dtype)
+
+
+@fused(kernels.attention, kernels.attention_backward, name="attention")
+def _attention(q, k, v, mask, /, causal, scale, block_size):
+    scores = q * (attention_scale(q) if scale is None else scale)
+    scores = scores @ np.swapaxes(k, -1, -2)            # (..., T, S)
+    if mask is not None:
+        scores = scores + added_mask(mask, scores)
+    if causal:
+        scores = scores + future_mask_like(scores)
+    return softmax(scores) @ v                          # (..., T, D_v); block_size is the kernels'
+
+
+def attention(q, k, v, mask=None, causal=False, scale=None, block_size=None):
+    """softmax(scale * q k^T + mask) v, in memory that grows with the length and not with its square.
+
+    Exact, and computed block by block, so that there is never more than a block of the (T, S)
+    weights: none are kept, and the backward computes them again. The result is that of
+    `causal_attention`, or of `softmax` between two products, to rounding; those two keep the weights,
+    which is faster up to about 128 tokens.
+
+    Parameters
+    ----------
+    q : Tensor (..., T, D)
+    k : Tensor (..., S, D)
+    v : Tensor (..., S, D_v)
+        The leading axes broadcast.
+    mask : array or Tensor, optional
+        Broadcasts to (..., T, S). Of booleans: True where a query may attend to a key. Of floats:
+        added to the scores, in their dtype; it gets a gradient if it wants one.
+    causal : bool
+        A query sees only keys up to its own position; the queries are the last T of S positions.
+    scale : float, optional
+        Default 1/sqrt(D); see `causal_attention`.
+    block_size : int, optional
+        Queries, and keys, in a block: 128 by default. It changes speed, memory and rounding alone.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Shapes, the mask or the block size do not fit.
+
+    Notes
+    -----
+    A query that may see no key gets zeros, and passes gradients of zero.
+
+    Forward. For one query with the scores s_j, out = sum_j e^(s_j - m) v_j / sum_j e^(s_j - m) for
+    any m, and m = max_j s_j avoids overflow. Both sums can be taken over one block of keys after the
+    other: when a block raises the maximum from m to m', what was summed so far is multiplied by
+    e^(m - m') (Milakov and Gimelshein 2018, arXiv:1805.02867; over blocks, Rabe and Staats 2021,
+    arXiv:2112.05682; Dao et al. 2022, arXiv:2205.14135, algorithm 1). Of each row the number
+    l = log sum_j e^(s_j) is kept.
+
+    Backward. The weights are a_j = e^(s_j - l), from l alone, block by block (the same, algorithm 4).
+    With g = dL/d(out), as for `causal_attention`:
+
+    1. dL/dv_j = sum over the queries of a_j g, and da_j = dL/da_j = g . v_j.
+    2. ds_j = a_j (da_j - c) with c = sum_j a_j da_j, which needs the whole row. But
+           c = sum_j a_j (g . v_j) = g . sum_j a_j v_j = g . out,
+       which is known before the first block.
+    3. dL/dq = scale sum_j ds_j k_j, dL/dk_j = scale (sum over the queries of ds_j q), dL/d(mask) = ds.
+    """
+    scale = _scale("attention", scale)
+    if not (block_size is None or isinstance(block_size, (int, np.integer)) and block_size > 0):
+        raise ValueError(f"attention: block_size must be a positive integer, got {block_size!r}")
+    return _attention(q, k, v, mask, bool(causal), scale, block_size)

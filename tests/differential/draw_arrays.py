@@ -124,7 +124,15 @@ def attention(b: Builder) -> None:
     else:
         operands = [q, b.wanted((*b.some(leading), keys, width)),
                     b.wanted((*b.some(leading), keys, b.some([width, 1, 2])))]
-    b.emit("causal_attention", *operands, **({"scale": 0.5} if b.chance(0.3) else {}))
+    options: dict[str, Any] = {"scale": 0.5} if b.chance(0.3) else {}
+    if b.chance(0.5):
+        b.emit("causal_attention", *operands, **options)
+        return
+    if b.chance(0.5):
+        mask = b.rng.random((queries, b.some([1, keys]))) < 0.6
+        mask[:, 0] = True                               # the reference divides by the sum of a row
+        options["mask"] = b.constant(mask)
+    b.emit("attention", *operands, **options, causal=b.chance(0.5), block_size=b.some([None, 1, 2]))
 
 
 def look_up(b: Builder) -> None:

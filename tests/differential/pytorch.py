@@ -189,12 +189,18 @@ def cross_entropy(x, targets, ignore_index=-1, reduction="mean"):
 
 @operator
 def causal_attention(q, k, v, scale=None):
+    return attention(q, k, v, causal=True, scale=scale)
+
+
+@operator
+def attention(q, k, v, mask=True, causal=False, scale=None, block_size=None):
     q, k, v = tensor(q), tensor(k), tensor(v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     scores = scale * q @ torch.swapaxes(k, -1, -2)
     queries, keys = scores.shape[-2:]
-    future = torch.ones(queries, keys, dtype=torch.bool).triu(keys - queries + 1)
-    return torch.softmax(scores.masked_fill(future, -torch.inf), -1) @ v
+    seen = torch.ones(queries, keys, dtype=torch.bool) & torch.as_tensor(mask)
+    seen = seen.tril(keys - queries) if causal else seen
+    return torch.softmax(scores.masked_fill(~seen, -torch.inf), -1) @ v
 
 
 # --- moving elements: positions, which NumPy moves, tell where each element goes ---

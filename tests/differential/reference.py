@@ -236,10 +236,15 @@ def dot(x, y):
 
 
 def causal_attention(q, k, v, scale=None):
+    return attention(q, k, v, causal=True, scale=scale)
+
+
+def attention(q, k, v, mask=True, causal=False, scale=None, block_size=None):
     scale = value_of(q).shape[-1] ** -0.5 if scale is None else scale
     scores = scaled(matmul(q, swapaxes(k, -1, -2)), scale)
     queries, keys = scores.shape[-2:]
-    seen = np.tril(np.ones((queries, keys), bool), keys - queries)
+    seen = np.ones((queries, keys), bool) & mask
+    seen = np.tril(seen, keys - queries) if causal else seen
     peak = _peak(scores, -1, seen)
     weights = scaled(exp(sub(chosen(seen, scores, peak), peak)), seen)
     return matmul(div(weights, sum(weights, -1, True)), v)

@@ -22,11 +22,13 @@ from tape.ops import (
     squeeze, stack, std, sub, sum, swapaxes, tanh, transpose, var, where, zeros_like)
 from tape.primitive import primitive
 from tape.tensor import Tensor
-from tape.transforms import grad
+from tape.transforms import (
+    elementwise_grad, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp)
 
 __all__ = [
     "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
     "strict",
+    "elementwise_grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
     "abs", "add", "astype", "broadcast_to", "causal_attention", "clip", "concatenate", "cos",
     "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",
     "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max",

@@ -64,9 +64,9 @@ def grad(outputs: Any, inputs: Any = None, grad_outputs: Any = None, *, argnum: 
          allow_unused: bool = False) -> Any:
     """Gradients as values: ``grad(y, x)`` of recorded results, ``grad(f)`` of a function.
 
-    ``grad(y, x)`` is dL/dx for each input x, where L is the sum of the outputs; no ``.grad`` is touched.
-    ``grad(f)``, or ``grad(f, argnum)``, is the function that returns the gradient of f, which returns one
-    number, by its positional argument number `argnum` (or by several, as a tuple).
+    ``grad(y, x)`` is dL/dx for each input x, where L is the sum of the outputs; no ``.grad`` changes.
+    ``grad(f)``, or ``grad(f, argnum)``, is the function that returns the gradient of f, which returns
+    one number, by its positional argument number `argnum` (or by several, as a tuple).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Derivatives of functions: grad(f), value_and_grad, elementwise_grad, jacobian, hessian, vjp, jvp, hvp."""
+"""Derivatives of functions: grad(f), value_and_grad, jacobian, hessian, vjp and their like."""
 
 import warnings
 

@@ -2,7 +2,9 @@
 
     Tensor                              an array that remembers how it was made
     div, power, mean, matmul, ...       the operators, also as methods and as NumPy's functions
-    grad, no_grad, enable_grad          gradients as a function; recording off and on
+    grad, jacobian, jvp, ...            derivatives of results, and of functions
+    no_grad, enable_grad                recording off and on
+    checkpoint                          less memory: run again rather than keep
     primitive                           a new operator from a forward and its derivative
     gradcheck                           derivatives against differences
     strict                              check all that the tape keeps for changes
@@ -13,7 +15,9 @@
 
 from tape import gradcheck
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
+from tape.recomputation import checkpoint
 from tape.show import show
+from tape.gradient_tape import GradientTape
 from tape.hollow import hollow
 from tape.measure import measure
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
@@ -26,11 +30,13 @@ from tape.ops import (
     squeeze, stack, std, sub, sum, swapaxes, tanh, transpose, var, where, zeros_like)
 from tape.primitive import primitive
 from tape.tensor import Tensor
-from tape.transforms import grad
+from tape.transforms import (
+    elementwise_grad, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp)
 
 __all__ = [
     "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
-    "strict", "measure", "hollow",
+    "strict", "checkpoint", "GradientTape", "measure", "hollow",
+    "elementwise_grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
     "abs", "add", "astype", "attention", "broadcast_to", "causal_attention", "clip", "concatenate",
     "cos",
     "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",

@@ -1,0 +1,97 @@
+"""`tape.checkpoint`: the same numbers as without it, and less memory."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import nn
+import tape
+from tape import Tensor, checkpoint, grad, gradcheck, no_grad
+from tests.checks import leaf
+
+RNG = np.random.default_rng(0)
+X, W = RNG.normal(size=(4, 5)), RNG.normal(size=(5, 5))
+
+
+def test_values_and_gradients_are_those_without_it():
+    found = []
+    for run in (lambda f, *args: f(*args), checkpoint):
+        x, w = leaf(X), leaf(W)
+        y = run(lambda x: np.tanh(x @ w) * x + w[0], x * 2)
+        (y * y).sum().backward()
+        found.append((y.numpy(), x.grad, w.grad))
+    for plain, recomputed in zip(*found):
+        np.testing.assert_array_equal(plain, recomputed)
+
+
+def test_derivatives_of_second_order():
+    assert gradcheck(lambda x, w: checkpoint(lambda x: np.tanh(x @ w) * x, x), [X, W], order=2)
+    assert gradcheck(lambda x, w: checkpoint(lambda x, w: np.exp(x @ w / 9), x, w), [X, W], order=2)
+
+
+def test_checkpoints_in_checkpoints():
+    def inner(x):
+        return np.sin(x)
+
+    def outer(x):
+        return checkpoint(inner, x) * x
+    x = leaf(X)
+    checkpoint(outer, x).sum().backward()
+    np.testing.assert_allclose(x.grad, np.cos(X) * X + np.sin(X), rtol=1e-6)
+
+
+def test_the_tape_keeps_the_inputs_alone():
+    x = leaf(X)
+    y = checkpoint(lambda x: np.exp(np.sin(np.exp(np.sin(x)))), x)
+    assert "1 records" in tape.show(y)
+
+
+def test_memory_of_a_deep_stack_falls():
+    rng = np.random.default_rng(0)
+    blocks = [nn.TransformerBlock(16, 2, rng=rng) for _ in range(12)]
+    idle = Tensor(rng.standard_normal((8, 32, 16)).astype(np.float32), requires_grad=True)
+
+    def peak(run):
+        tracemalloc.start()
+        x = idle
+        for block in blocks:
+            x = run(block, x)
+        x.sum().backward()
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+    checkpoint(blocks[0], idle)                     # what is allocated once
+    assert peak(checkpoint) < 0.4 * peak(lambda f, x: f(x))
+
+
+def test_under_no_grad_and_without_gradients_it_is_a_call():
+    with no_grad():
+        assert not checkpoint(np.exp, leaf(X)).requires_grad
+    out = checkpoint(np.exp, Tensor(X))
+    assert not out.requires_grad
+    np.testing.assert_array_equal(out.numpy(), np.exp(X))
+
+
+def test_other_arguments_are_passed_on():
+    x = leaf(X)
+    y = checkpoint(lambda n, x, scale: n * x * scale, 3, x, Tensor(2.0))
+    assert grad(y.sum(), x).numpy()[0, 0] == 6.0
+
+
+def test_random_functions_are_refused():
+    rng, x = np.random.default_rng(0), leaf(X)
+    y = checkpoint(lambda x: tape.dropout(x, 0.5, rng), x)
+    with pytest.raises(RuntimeError, match="computed something else.*random numbers"):
+        y.sum().backward()
+
+
+def test_results_from_outside_must_be_arguments():
+    x = leaf(X)
+    h = x * 2
+    with pytest.raises(ValueError, match=r"uses a result of mul, shape \(4, 5\), that is not among"):
+        checkpoint(lambda x: x * h, x)
+    with pytest.raises(ValueError, match="uses a result of mul"):
+        checkpoint(lambda: np.exp(h))
+    with pytest.raises(TypeError, match="must return one Tensor, got tuple"):
+        checkpoint(lambda x: (x, x), x)

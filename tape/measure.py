@@ -13,7 +13,7 @@ from tape.engine import Record
 from tape.grad_mode import mode
 from tape.hollow import hollow, is_hollow
 from tape.ops.activations import log_softmax, softmax
-from tape.ops.fused import _causal_attention, _cross_entropy, _layer_norm, gelu
+from tape.ops.fused import _attention, _causal_attention, _cross_entropy, _layer_norm, gelu
 from tape.ops.linalg import matmul, matmul_gradient_x, matmul_gradient_y
 from tape.primitive import Primitive
 from tape.show import bytes_kept
@@ -86,7 +86,7 @@ def _product(x: Any, y: Any) -> int:
     return 2 * math.prod((*batch, *rows, *columns, x.shape[-1]))
 
 
-def _attention(q: Any, k: Any, v: Any) -> int:
+def _two_products(q: Any, k: Any, v: Any) -> int:
     """Of scores = q k^T and of scores v. The future is masked after the product, not left out."""
     keys = np.swapaxes(k, -1, -2)                                # (..., D, S)
     batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
@@ -98,7 +98,8 @@ PRODUCTS: dict[Primitive, Callable] = {
     matmul: _product,
     matmul_gradient_x: lambda g, like, y: _product(like, y),
     matmul_gradient_y: lambda g, x, like: _product(x, like),
-    _causal_attention: _attention,
+    _causal_attention: _two_products,
+    _attention: _two_products,
 }
 
 
@@ -106,7 +107,8 @@ PRODUCTS: dict[Primitive, Callable] = {
 
 # Of operators that treat what stands on their leading axes alike: at how many last axes they look. Of
 # an elementwise operator that is none.
-CORE: dict[Primitive, int] = {softmax: 0, log_softmax: 0, gelu: 0, _layer_norm: 1, _causal_attention: 2}
+CORE: dict[Primitive, int] = {
+    softmax: 0, log_softmax: 0, gelu: 0, _layer_norm: 1, _causal_attention: 2, _attention: 2}
 
 
 def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:

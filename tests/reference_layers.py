@@ -139,3 +139,14 @@ def encoder(w, x, n_layer, pre, **masks):
     for i in range(n_layer):
         x = block(part(w, f"blocks.{i}"), x, pre, **masks)
     return layer_norm(part(w, "norm"), x) if pre else x
+
+
+def linear_biases(slopes, scores):
+    """Press et al. 2022: a query at position i lowers the score of key j by slope (i - j)."""
+    T, S = scores.shape[-2:]
+    out = scores.copy()
+    for head, slope in enumerate(slopes):
+        for i in range(T):
+            for j in range(S):
+                out[:, head, i, j] -= slope * (S - T + i - j)
+    return out

@@ -124,9 +124,10 @@ def test_products_are_counted_and_nothing_else_is():
 
 def test_attention_is_two_products():
     q, k, v = (leaf(RNG.random((2, 3, *shape))) for shape in ((4, 8), (6, 8), (6, 5)))
-    with measure() as cost:
-        tape.causal_attention(q, k, v)
-    assert cost.flops == 2 * 3 * (2 * 4 * 6 * 8 + 2 * 4 * 6 * 5)
+    for attend in (tape.causal_attention, tape.attention):
+        with measure() as cost:
+            attend(q, k, v)
+        assert cost.flops == 2 * 3 * (2 * 4 * 6 * 8 + 2 * 4 * 6 * 5)
     with measure() as composed:
         tape.softmax(q @ k.swapaxes(-1, -2)) @ v
     assert (composed.flops, composed.backward_flops) == (cost.flops, cost.backward_flops)

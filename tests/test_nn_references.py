@@ -18,6 +18,7 @@ from tests.reference_recurrent import STEPS, by_loops
 
 RNG = np.random.default_rng(8)
 X, CONTEXT = RNG.standard_normal((2, 3, 4)), RNG.standard_normal((2, 2, 4))
+SCORES = RNG.standard_normal((2, 2, 3, 4))
 IMAGES = RNG.standard_normal((2, 4, 6))
 IDS = np.array([[0, 2, 2], [1, 0, 2]])
 VALID = np.array([[True, True, True], [True, True, False]])
@@ -55,6 +56,7 @@ CASES = {
     "LayerNorm/no bias": (nn.LayerNorm(4, False, eps=0.1), called,
                           lambda w, x: ref.layer_norm(w, x, 0.1), X),
     "RMSNorm": (nn.RMSNorm(4), called, ref.rms_norm, X),
+    "ALiBi": (nn.ALiBi(2), called, lambda w, x: ref.linear_biases([1 / 16, 1 / 256], x), SCORES),
     "ReLU": (nn.ReLU(), called, lambda w, x: ref.relu(x), X),
     "GELU": (nn.GELU(), called, lambda w, x: ref.gelu_tanh(x), X),
     "GELU/exact": (nn.GELU("none"), called, lambda w, x: ref.gelu_exact(x), X),

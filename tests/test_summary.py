@@ -132,7 +132,7 @@ def test_gpt2_of_1500_million_is_described_in_little_memory_and_time():
     found = nn.summary(model, idx, idx)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found.parameters == 1_557_611_200 and found.activation_bytes > 10e9
+    assert found.parameters == 1_557_611_200 and found.activation_bytes > 5e9
     T, C, V, L = 1024, 1600, 50257, 48
     assert found.flops == T * (L * (24 * C * C + 4 * T * C) + 2 * C * V)
     assert peak < 100e6 and time.perf_counter() - start < 20

@@ -6,6 +6,7 @@ import pytest
 
 import train
 from nn.jobs import sentences, text
+from nn.models.vision import POOLS
 from tests.systems import NAMES, README, ROWS, SMALL, TEXT, data_of, losses
 
 # What a row says was reached: figures with their units.
@@ -44,6 +45,7 @@ def test_every_preset_has_a_row():
         (job, engine) for job in ("sentences", "images") for engine in ("tape", "static")}
     assert {o.scalars for job, o in given if job == "names"} == {False, True}
     assert {o.data for job, o in given if job == "images"} == {None, "DIR"}
+    assert {o.pool for job, o in given if job == "images"} == set(POOLS)
     assert len({row.words for row in ROWS}) == len(ROWS)
 
 

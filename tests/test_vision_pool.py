@@ -1,7 +1,6 @@
-"""The two ways from patches to one vector: by the paper's formulas, in files, and in the README."""
+"""The two ways from patches to one vector: by the paper's formulas, and in files."""
 
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,15 +10,11 @@ import nn
 import train
 from tape import Tensor, gradcheck
 from tests.checkpoint_files import pack, parts
-from tests.checks import ROOT, in_float64, refused, replaced_parameters
+from tests.checks import in_float64, refused, replaced_parameters
 
 CONFIG = nn.VisionConfig((4, 4), 2, 3, n_layer=1, n_head=2, n_embd=4, mean=0.5, std=0.5, pool="class")
 IMAGES = np.random.default_rng(1).random((2, 4, 4))
 LABELS = np.array([2, 0])
-ROW = re.compile(r"^\| `python train.py (images.*?)` \|.*\| ([\d,]+) \| (\d\.\d+) "
-                 r"\| (\d\d\.\d) % of (\d+) held-out digits \|$", re.MULTILINE)
-TABLE = {command: figures for command, *figures in
-         ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
 
 
 def model_of(pool, seed=0):
@@ -107,27 +102,6 @@ def test_a_class_token_travels_in_a_checkpoint_and_older_files_have_the_mean(tmp
     (tmp_path / "old.npz").write_bytes(pack(header, weights))
     old = nn.load_checkpoint(tmp_path / "old.npz").model
     np.testing.assert_array_equal(old(Tensor(IMAGES))[0].data, plain(Tensor(IMAGES))[0].data)
-
-
-# --- the rows of the README ---
-
-
-def test_the_readme_has_a_row_for_each():
-    assert list(TABLE) == ["images", "images --pool class"]
-
-
-@pytest.mark.parametrize("command", TABLE)
-def test_each_classifies_as_the_readme_says(command, folder, capsys):
-    pytest.importorskip("sklearn")
-    parameters, loss, right, count = TABLE[command]
-    assert train.main(command.split()) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"{parameters} parameters; ") and f"of {count} test images right" in out
-    assert ("16 patches and a class token;" in out) == ("class" in command)
-    assert float(re.findall(r"right: (\S+)%", out)[0]) == pytest.approx(float(right), abs=1.5)
-    assert float(re.findall(r"30/30 +loss +(\S+)", out)[0]) == pytest.approx(float(loss), rel=0.5)
-    pool = nn.load_checkpoint("checkpoints/images.npz").model.config.pool
-    assert pool == ("class" if "class" in command else "mean")
 
 
 def test_a_pool_that_does_not_fit_is_refused(folder, capsys):

@@ -66,7 +66,8 @@ class Recorded(TapeEngine):
     """The engine, which keeps the loss of each step and the time of all."""
 
     def __init__(self, model: nn.Module, optimizer: nn.Adam):
-        super().__init__(model, optimizer)
+        # Of single numbers, those of the characters that the first name lacks have no gradient.
+        super().__init__(model, optimizer, audits=not isinstance(model, ScalarGPT))
         self.losses: list[float] = []
         self.seconds = 0.0
 

@@ -78,18 +78,19 @@ class TapeEngine:
     n_i, and not the mean of the loss_i. A single update is then that of the whole batch, to rounding;
     with dropout other elements are dropped.
 
-    At the first update a warning names the parameters that will not learn; see `audit`.
+    At the first update a warning names the parameters that will not learn, unless `audits` is False;
+    see `audit`.
     """
 
     def __init__(self, model: Module, optimizer: Optimizer, grad_clip: float = math.inf,
-                 micro_batch_size: int | None = None):
+                 micro_batch_size: int | None = None, audits: bool = True):
         if micro_batch_size is not None and not (
                 isinstance(micro_batch_size, (int, np.integer)) and micro_batch_size >= 1):
             raise ValueError(f"TapeEngine: micro_batch_size must be a positive integer or None, got "
                              f"{micro_batch_size!r}")
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
         self.micro_batch_size = micro_batch_size
-        self._audited = False
+        self._audits = audits
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
         self.optimizer.zero_grad()
@@ -99,8 +100,8 @@ class TapeEngine:
             check_finite("loss", loss.item(), step)
             loss.backward(np.asarray(share, loss.dtype))
             mean += share * loss.item()
-        if not self._audited:
-            self._audited = True
+        if self._audits:
+            self._audits = False
             audit(self.model, self.optimizer)
         try:
             clip_grad_norm(self.model.named_parameters(), self.grad_clip)

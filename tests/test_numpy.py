@@ -61,6 +61,7 @@ PLAIN = {
     "isnan": np.isnan, "isfinite": np.isfinite, "searchsorted": lambda t: np.searchsorted(X[0, :2], t),
     "greater": lambda t: np.greater(t, 1), "equal": lambda t: np.equal(X, t),
     "logical_and": lambda t: np.logical_and(t > 1, t),
+    "where, one argument": lambda t: np.where(t)[0],
     "zeros_like": np.zeros_like, "ones_like": np.ones_like, "allclose": lambda t: np.allclose(t, X),
     "isclose": lambda t: np.isclose(X, t), "array_equal": lambda t: np.array_equal(t, X),
     "full_like": lambda t: np.full_like(t, 2),

@@ -118,6 +118,12 @@ def _numpy_astype(x, dtype, /, *, copy=True, device=None):
     return astype(x, dtype)
 
 
+@implements(np.where)
+def _numpy_where(condition, *choices):
+    """``np.where(condition)`` is ``np.nonzero``: places, which are no tensors."""
+    return choose(condition, *choices) if choices else np.nonzero(plain(condition))
+
+
 # --- running sums and products ---
 
 

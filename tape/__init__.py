@@ -6,43 +6,32 @@
     no_grad, enable_grad                recording off and on
     checkpoint                          less memory: run again rather than keep
     primitive                           a new operator from a forward and its derivative
+    implements                          what to call when a NumPy function meets a Tensor
     gradcheck                           derivatives against differences
     strict                              check all that the tape keeps for changes
     show, record_lines                  the tape as a table
+    measure, hollow                     what a computation costs, also without running it
     measure, hollow                     what a computation costs, also of one that is not run
     tape.lazy                           the static graph over the same operators
 """
 
-from tape import gradcheck
+from tape import gradcheck, ops
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
-from tape.recomputation import checkpoint
-from tape.show import show
+from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.gradient_tape import GradientTape
 from tape.hollow import hollow
 from tape.measure import measure
-from tape.grad_mode import enable_grad, no_grad, record_lines, strict
-from tape.ops import (
-    abs, add, astype, attention, broadcast_to, causal_attention, clip, concatenate, cos,
-    cross_entropy, div,
-    dot, dropout, embedding, exp, expand_dims, expm1, gelu, getitem, layer_norm, log, log1p,
-    log_softmax, logsumexp, matmul, max, maximum, mean, min, minimum, moveaxis, mul, neg, norm,
-    ones_like, pad, power, relu, reshape, sigmoid, sign, sin, softmax, split, sqrt, square,
-    squeeze, stack, std, sub, sum, swapaxes, tanh, transpose, var, where, zeros_like)
-from tape.primitive import primitive
+from tape.ops import *    # noqa: F401,F403: the operators, listed in tape/ops/__init__.py
+from tape.primitive import implements, primitive
+from tape.recomputation import checkpoint
+from tape.show import show
 from tape.tensor import Tensor
 from tape.transforms import (
     elementwise_grad, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp)
 
 __all__ = [
-    "Tensor", "grad", "no_grad", "enable_grad", "primitive", "gradcheck", "show", "record_lines",
-    "strict", "checkpoint", "GradientTape", "measure", "hollow",
-    "elementwise_grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp",
-    "abs", "add", "astype", "attention", "broadcast_to", "causal_attention", "clip", "concatenate",
-    "cos",
-    "cross_entropy", "div", "dot", "dropout", "embedding", "exp", "expand_dims", "expm1", "gelu",
-    "getitem", "layer_norm", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max",
-    "maximum", "mean", "min", "minimum", "moveaxis", "mul", "neg", "norm", "ones_like", "pad",
-    "power", "relu", "reshape", "sigmoid", "sign", "sin", "softmax", "split", "sqrt", "square",
-    "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
-    "zeros_like",
+    "GradientTape", "Tensor", "checkpoint", "elementwise_grad", "enable_grad", "grad", "gradcheck",
+    "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "measure", "no_grad", "primitive",
+    "record_lines", "show", "strict", "value_and_grad", "vjp",
 ]
+__all__ += ops.__all__

@@ -32,6 +32,10 @@ class Methods:
     def __rpow__(self, base): return ops.power(base, self)
     def __matmul__(self, other): return self.__tape_apply__(ops.matmul, (self, other))
     def __rmatmul__(self, other): return self.__tape_apply__(ops.matmul, (other, self))
+    def __mod__(self, other): return ops.remainder(self, other)
+    def __rmod__(self, other): return ops.remainder(other, self)
+    def __floordiv__(self, other): return ops.floor_divide(self, other)
+    def __rfloordiv__(self, other): return ops.floor_divide(other, self)
     def __neg__(self): return self.__tape_apply__(ops.neg, (self,))
     def __pos__(self): return self
     def __abs__(self): return self.__tape_apply__(ops.abs, (self,))
@@ -56,6 +60,21 @@ class Methods:
 
     def std(self, axis=None, ddof=0, keepdims=False):
         return ops.std(self, axis, ddof=ddof, keepdims=keepdims)
+
+    def prod(self, axis=None, keepdims=False): return ops.prod(self, axis, keepdims)
+    def cumsum(self, axis=None): return ops.cumsum(self, axis)
+    def cumprod(self, axis=None): return ops.cumprod(self, axis)
+    def repeat(self, repeats, axis=None): return ops.repeat(self, repeats, axis)
+    def take(self, indices, axis=None, mode="raise"): return ops.take(self, indices, axis, mode=mode)
+    def ravel(self): return ops.ravel(self)
+    def round(self, decimals=0): return ops.round(self, decimals)
+
+    # Of the values alone: arrays, as of comparisons.
+    def argmax(self, axis=None, keepdims=False): return np.argmax(self._data, axis, keepdims=keepdims)
+    def argmin(self, axis=None, keepdims=False): return np.argmin(self._data, axis, keepdims=keepdims)
+    def argsort(self, axis=-1): return np.argsort(self._data, axis)
+    def any(self, axis=None, keepdims=False): return np.any(self._data, axis, keepdims=keepdims)
+    def all(self, axis=None, keepdims=False): return np.all(self._data, axis, keepdims=keepdims)
 
     def norm(self, axis=None, keepdims=False): return ops.norm(self, axis, keepdims)
     def logsumexp(self, axis=None, keepdims=False): return ops.logsumexp(self, axis, keepdims)

@@ -369,10 +369,32 @@ def fused(forward: Callable, backward: Callable, name: str = "") -> Callable[[Ca
     return lambda composed: Fused(composed, forward, backward, name)
 
 
-def implements(*functions: Callable) -> Callable[[Callable], Callable]:
-    """Decorator: when one of these NumPy functions meets a Tensor, call this instead."""
+def implements(*functions: Callable | None) -> Callable[[Callable], Callable]:
+    """Decorator: when one of these functions meets a Tensor or a Node, call what is decorated instead.
+
+    Parameters
+    ----------
+    *functions : functions of NumPy's, or ufuncs of any library's. None, for one that this version of
+        NumPy lacks, is passed over.
+
+    Returns
+    -------
+    A decorator of an operator, or of a function made of operators, which needs no rule.
+
+    Examples
+    --------
+    >>> import numpy as np, tape
+    >>> i0 = tape.implements(np.i0)(tape.primitive(
+    ...     lambda x, /: 1 + x ** 2 / 4, lambda g, x: g * x / 2, name="i0"))    # for small x
+    >>> np.i0(tape.Tensor(0.2, requires_grad=True))
+    Tensor(1.01, from=i0)
+    """
+    for function in functions:
+        if not (function is None or callable(function)):
+            raise TypeError(f"implements: must be given functions, as in @tape.implements(np.i0); got "
+                            f"{function!r:.80}")
+
     def register(function: Callable) -> Callable:
-        for numpy_function in functions:
-            NUMPY_FUNCTIONS[numpy_function] = function
+        NUMPY_FUNCTIONS.update({f: function for f in functions if f is not None})
         return function
     return register

@@ -17,6 +17,7 @@ import numpy as np
 from tape import numpy_protocol
 from tape.engine import Record, walk
 from tape.methods import Methods
+from tape.numpy_hints import METHODS
 from tape.ops.arithmetic import stop_gradient
 from tape.grad_mode import modes
 from tape.hollow import copied
@@ -273,7 +274,8 @@ class Tensor(Methods):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self._requires_grad:
             raise TypeError("array: turning a tensor into a plain array loses its gradient, so it "
-                            "must be asked for: t.numpy(). To join tensors use tape.stack([...]).")
+                            "must be asked for: t.numpy(). To join tensors use tape.stack([...]), for "
+                            "np.array([t, u]) and for an array filled by a[i] = t.")
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -298,6 +300,10 @@ class Tensor(Methods):
         leaf = self._record is None
         return _rebuild, (type(self), self.data, self._requires_grad and leaf,
                           self._grad, getattr(self, "__dict__", {}))
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f": {METHODS[name]}" if name in METHODS else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     # --- NumPy's protocols ---
 

@@ -17,6 +17,7 @@ WITH_EXAMPLES = [name for name in MODULES
 PROMISED = {"tape.tensor", "tape.primitive", "tape.transforms", "tape.show"}
 
 
+@pytest.mark.usefixtures("taught")
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples(name):
     result = doctest.testmod(importlib.import_module(name))

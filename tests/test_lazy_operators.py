@@ -13,7 +13,12 @@ from tests.checks import differences
 RNG = np.random.default_rng(3)
 # These read the shape of their operand. The error that says so:
 NO_NODES = {"dropout": (AttributeError, "a node has no shape before it is computed"),
-            "dot": (TypeError, r"numpy.ndim has no operator here.*Evaluator\(\[node\]\)")}
+            **dict.fromkeys((
+                "dot", "average/weights", "average", "block", "broadcast_arrays",
+                "column_stack", "corrcoef", "cov/two", "cov", "gradient/coordinates", "gradient/edge",
+                "gradient", "hsplit", "hstack", "meshgrid", "quantile/keepdims", "take/wrap",
+                "trapezoid/coordinates", "unstack"),
+                (TypeError, r"numpy.(ndim|shape) has no operator here.*Evaluator\(\[node\]\)"))}
 
 
 def weighted(out):
@@ -54,7 +59,7 @@ def check(static, eager, arrays, rtol=1e-9):
 # --- every operator of the engine, on nodes ---
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.operator not in NO_NODES],
+@pytest.mark.parametrize("case", [c for c in CASES if c.name not in NO_NODES],
                          ids=lambda case: case.name)
 def test_an_operator_of_tape_on_nodes(case):
     def function(*xs):

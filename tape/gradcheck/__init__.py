@@ -4,7 +4,9 @@
 listed in ``tape/gradcheck/cases.py`` and prints a table.
 
     checker.py    the comparison
-    cases.py      a call of each operator
+    case.py       a call of an operator, and how its inputs are drawn
+    cases.py      one of each operator
+    numpy_cases.py  those of NumPy's other functions
 """
 
 import sys

@@ -24,7 +24,11 @@ LONGEST_NAME = 60
 REQUIRED = inspect.Parameter.empty         # the default of an attribute that must be given
 # Of tape's operators, those that read the shape of an operand, which a node does not have yet.
 NOT_ON_NODES = {"dot": "the product of two nodes is x @ y",
-                "dropout": "multiply by a mask that is fed, already divided by 1 - p"}
+                "dropout": "multiply by a mask that is fed, already divided by 1 - p",
+                **dict.fromkeys((
+                    "average", "block", "broadcast_arrays", "column_stack", "corrcoef", "cov",
+                    "gradient", "hsplit", "hstack", "meshgrid", "unstack"),
+                    "it reads the shape of its operand, which a node has when it runs")}
 _VALUE = {"shape", "dtype", "ndim", "size", "data", "grad", "T", "numpy", "item", "tolist"}
 
 
@@ -223,6 +227,10 @@ class Node:
     def __rpow__(self, base): return ops.power(base, self)
     def __matmul__(self, other): return ops.matmul(self, other)
     def __rmatmul__(self, other): return ops.matmul(other, self)
+    def __mod__(self, other): return ops.remainder(self, other)
+    def __rmod__(self, other): return ops.remainder(other, self)
+    def __floordiv__(self, other): return ops.floor_divide(self, other)
+    def __rfloordiv__(self, other): return ops.floor_divide(other, self)
     def __neg__(self): return ops.neg(self)
     def __getitem__(self, index): return ops.getitem(self, index)
     def __lt__(self, other): return arithmetic.less(self, other)
@@ -262,8 +270,8 @@ class Node:
 
 def _operator_for(function: Callable) -> Callable:
     if function not in NUMPY_FUNCTIONS:
-        raise TypeError(f"numpy.{function.__name__} has no operator here. " + numpy_protocol.advice(
-            function.__name__, plain_values="Evaluator([node]).run({...})"))
+        raise TypeError(f"{numpy_protocol.full_name(function)} has no operator here. "
+                        + numpy_protocol.advice(function, "Evaluator([node]).run({...})"))
     return NUMPY_FUNCTIONS[function]
 
 

@@ -23,6 +23,29 @@ from tape.ops.linalg import dot, matmul
 from tape.ops.reductions import logsumexp, max, mean, min, norm, std, sum, var
 from tape.ops.shapes import (
     broadcast_to, expand_dims, moveaxis, reshape, squeeze, swapaxes, transpose)
+from tape.ops.cumulative import cumprod, cumsum, prod
+from tape.ops.elementwise import (
+    cbrt, ceil, conjugate, copy, copysign, exp2, fabs, floor, floor_divide, fmax, fmin, fmod,
+    heaviside, imag, ldexp, log10, log2, logaddexp, logaddexp2, nan_to_num, positive, real,
+    reciprocal, remainder, rint, round, trunc)
+from tape.ops.numpy_arguments import cumulative_prod, cumulative_sum, full_like
+from tape.ops.ordering import median, partition, percentile, ptp, quantile, sort
+from tape.ops.picking import (
+    choose, compress, delete, extract, flip, fliplr, flipud, repeat, resize, roll, rollaxis,
+    rot90, select, take, take_along_axis, tile, tril, triu)
+from tape.ops.series import (
+    convolve, correlate, diff, ediff1d, gradient, interp, linspace, logspace, polyval, trapezoid,
+    vander)
+from tape.ops.shapes import matrix_transpose, ravel
+from tape.ops.stacking import (
+    append, array_split, atleast_1d, atleast_2d, atleast_3d, block, broadcast_arrays,
+    column_stack, dsplit, dstack, hsplit, hstack, meshgrid, unstack, vsplit, vstack)
+from tape.ops.statistics import (
+    average, corrcoef, cov, nancumprod, nancumsum, nanmax, nanmean, nanmin, nanprod, nanstd,
+    nansum, nanvar)
+from tape.ops.trigonometry import (
+    arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, cosh, deg2rad, degrees, hypot,
+    rad2deg, radians, sinc, sinh, tan, unwrap)
 
 __all__ = [
     "div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm", "abs", "add",
@@ -34,3 +57,24 @@ __all__ = [
     "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
     "zeros_like",
 ]
+
+# NumPy's other functions, by NumPy's names: `NUMPYS`.
+_ENGINES = len(__all__)
+__all__ += [
+    "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+    "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "average", "block",
+    "broadcast_arrays", "cbrt", "ceil", "choose", "column_stack", "compress", "conjugate",
+    "convolve", "copy", "copysign", "corrcoef", "correlate", "cosh", "cov", "cumprod", "cumsum",
+    "cumulative_prod", "cumulative_sum", "deg2rad", "degrees", "delete", "diff", "dsplit",
+    "dstack", "ediff1d", "exp2", "extract", "fabs", "flip", "fliplr", "flipud", "floor",
+    "floor_divide", "fmax", "fmin", "fmod", "full_like", "gradient", "heaviside", "hsplit",
+    "hstack", "hypot", "imag", "interp", "ldexp", "linspace", "log10", "log2", "logaddexp",
+    "logaddexp2", "logspace", "matrix_transpose", "median", "meshgrid", "nan_to_num",
+    "nancumprod", "nancumsum", "nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum",
+    "nanvar", "partition", "percentile", "polyval", "positive", "prod", "ptp", "quantile",
+    "rad2deg", "radians", "ravel", "real", "reciprocal", "remainder", "repeat", "resize", "rint",
+    "roll", "rollaxis", "rot90", "round", "select", "sinc", "sinh", "sort", "take",
+    "take_along_axis", "tan", "tile", "trapezoid", "tril", "triu", "trunc", "unstack", "unwrap",
+    "vander", "vsplit", "vstack",
+]
+NUMPYS = __all__[_ENGINES:]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tape.primitive import derivative
+from tape.primitive import derivative, implements
 
 
 @derivative(lambda g, like_x: reshape_like(g, like_x), None)
@@ -85,3 +85,26 @@ def merge_last(x, /, shape):
         raise ValueError(f"layernorm: normalized_shape must be that of the last axes of the node, "
                          f"whose shape is {x.shape}; got {shape}")
     return x.reshape(*x.shape[:-len(shape)], math.prod(shape))
+
+
+# --- the other names of a reshape ---
+
+
+@derivative(lambda g, like_x: reshape_like(g, like_x))
+def atleast(x, /, ndim):
+    """x with 1, 2 or 3 axes at least, where NumPy's atleast_1d, _2d and _3d put them."""
+    return (np.atleast_1d, np.atleast_2d, np.atleast_3d)[ndim - 1](x)
+
+
+@implements(np.ravel)
+def ravel(x, order="C"):
+    """The elements of x, row by row, along one axis."""
+    if order not in ("C", "A", "K"):
+        raise TypeError(f"ravel: order must be 'C', got {order!r}; transpose(x) first reads by columns")
+    return reshape(x, (-1,))
+
+
+@implements(np.matrix_transpose)
+def matrix_transpose(x, /):
+    """x with its last two axes exchanged."""
+    return swapaxes(x, -1, -2)

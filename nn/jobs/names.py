@@ -122,6 +122,7 @@ def trained(o: Flags, model: nn.GPT, names: Iterator[Batch], tokens: float) -> R
     scalars = ScalarGPT(model.config, model.state_dict()) if o.scalars else None
     learner, adam = (scalars, ScalarAdam) if scalars else (model, nn.Adam)
     engine = Recorded(learner, adam(learner.parameters(), lr=o.lr, betas=(0.85, 0.99), eps=1e-8))
+    engine.audited = scalars is not None     # of a table of scalars a name reaches some rows alone
 
     def lr(step: int) -> float:
         return nn.warmup_linear(step, peak=o.lr, total=o.steps)

@@ -71,6 +71,11 @@ class TapeEngine:
         At most so many rows of a batch are run at a time, and their gradients are added up, so that the
         tape holds no more than these rows. By default the batch is run at once.
 
+    Attributes
+    ----------
+    audited : bool
+        Whether the audit is done; set it for a model of which a batch may leave parameters out.
+
     Notes
     -----
     A model's loss is the mean over the n_i targets of micro-batch i that count (`counted_targets`),
@@ -89,7 +94,7 @@ class TapeEngine:
                              f"{micro_batch_size!r}")
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
         self.micro_batch_size = micro_batch_size
-        self._audited = False
+        self.audited = False
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
         self.optimizer.zero_grad()
@@ -99,8 +104,8 @@ class TapeEngine:
             check_finite("loss", loss.item(), step)
             loss.backward(np.asarray(share, loss.dtype))
             mean += share * loss.item()
-        if not self._audited:
-            self._audited = True
+        if not self.audited:
+            self.audited = True
             audit(self.model, self.optimizer)
         try:
             clip_grad_norm(self.model.named_parameters(), self.grad_clip)

@@ -3,6 +3,7 @@
     Tensor                              an array that remembers how it was made
     div, power, mean, matmul, ...       the operators, also as methods and as NumPy's functions
     grad, no_grad, enable_grad          gradients as a function; recording off and on
+    linalg                              solve, inv, cholesky, eigh, svd, ... as in np.linalg
     primitive                           a new operator from a forward and its derivative
     gradcheck                           derivatives against differences
     strict                              check all that the tape keeps for changes
@@ -10,7 +11,7 @@
     tape.lazy                           the static graph over the same operators
 """
 
-from tape import gradcheck
+from tape import gradcheck, linalg
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.show import show
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
@@ -20,6 +21,9 @@ from tape.ops import (
     log_softmax, logsumexp, matmul, max, maximum, mean, min, minimum, moveaxis, mul, neg, norm,
     ones_like, pad, power, relu, reshape, sigmoid, sign, sin, softmax, split, sqrt, square,
     squeeze, stack, std, sub, sum, swapaxes, tanh, transpose, var, where, zeros_like)
+from tape.ops import (
+    cross, diag, diagflat, diagonal, einsum, inner, kron, matrix_transpose, matvec, outer, tensordot,
+    trace, vdot, vecdot, vecmat)
 from tape.primitive import primitive
 from tape.tensor import Tensor
 from tape.transforms import grad
@@ -34,4 +38,6 @@ __all__ = [
     "power", "relu", "reshape", "sigmoid", "sign", "sin", "softmax", "split", "sqrt", "square",
     "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
     "zeros_like",
+    "cross", "diag", "diagflat", "diagonal", "einsum", "inner", "kron", "linalg", "matrix_transpose",
+    "matvec", "outer", "tensordot", "trace", "vdot", "vecdot", "vecmat",
 ]

@@ -25,6 +25,7 @@ _PLAIN: set[Any] = {
     np.array_repr, np.array_str, np.array2string, np.shares_memory, np.may_share_memory,
     np.iscomplexobj, np.isrealobj,
     np.floor, np.ceil, np.rint, np.floor_divide,
+    np.einsum_path, np.linalg.matrix_rank,
 } | {function for function, ours in NUMPY_FUNCTIONS.items() if isinstance(ours, Comparison)}
 
 

@@ -77,14 +77,11 @@ def test_functions_without_a_derivative_by_nature_give_plain_values(name):
 
 @pytest.mark.parametrize("call, message", [
     (lambda t: np.arctanh(t), "arctanh.*The nearest of ours is tape.tanh"),
-    (lambda t: np.einsum("ij->j", t), r"numpy.einsum .*nearest of ours is tape.*t.numpy\(\)"),
     (lambda t: np.median(t), "numpy.median has no derivative rule"),
     (lambda t: np.cumsum(t), "numpy.cumsum .*tape.sum"),
     (lambda t: np.multiply.reduce(t), "multiply.reduce: not recorded"),
     (lambda t: np.add.accumulate(t), "add.accumulate: not recorded"),
     (lambda t: np.multiply.outer(t, t), "multiply.outer: not recorded"),
-    (lambda t: np.linalg.inv(t), "numpy.inv has no derivative rule"),
-    (lambda t: np.linalg.norm(t, 1), "norm: only the Euclidean norm"),
     (lambda t: np.modf(t), "modf"), (lambda t: np.fft.fft(t), "numpy.fft"),
     (lambda t: np.prod(t), "numpy.prod has no derivative rule")])
 def test_unsupported_functions_are_refused_by_name(call, message):

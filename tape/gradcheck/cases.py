@@ -5,49 +5,16 @@ A name in front of ``/`` is the operator; what follows tells several lines of on
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tape import ops
+from tape.gradcheck import cases_linalg
+from tape.gradcheck.case import Case, case, positive      # noqa: F401
 from tape.ops import arithmetic, fused, indexing, joining, linalg, reductions, shapes
 
 EIGHT = ("div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm")
-
-
-class Case(NamedTuple):
-    """A function of differentiable inputs, and how to draw them."""
-
-    name: str
-    function: Callable
-    shapes: tuple
-    draw: Callable
-
-    @property
-    def operator(self) -> str:
-        """The operator that the case is a line of."""
-        return self.name.split("/")[0]
-
-    def inputs(self, dtype: Any = np.float64) -> list[np.ndarray]:
-        """The same inputs at every call."""
-        rng = np.random.default_rng(len(self.name))
-        return [self.draw(rng, shape).astype(dtype) for shape in self.shapes]
-
-
-def spread(rng: np.random.Generator, shape: tuple) -> np.ndarray:
-    """Of both signs, and away from 0, where some operators have a kink."""
-    x = rng.standard_normal(shape)
-    return x + 0.2 * np.sign(x)
-
-
-def positive(rng: np.random.Generator, shape: tuple) -> np.ndarray:
-    """Between 0.5 and 2."""
-    return rng.uniform(0.5, 2.0, shape)
-
-
-def case(name: str, function: Callable, *input_shapes: tuple, draw: Callable = spread) -> Case:
-    """A `Case`, with its shapes as arguments."""
-    return Case(name, function, input_shapes, draw)
 
 
 _IDS = np.array([[0, 2, 2], [3, 0, 2]])
@@ -175,7 +142,9 @@ CASES = [
     case("merge_last", lambda x: shapes.merge_last(x, (3, 2)), (2, 3, 2)),
     case("matmul_gradient_x", lambda g, y: linalg.matmul_gradient_x(g, _LIKE, y), (2, 4), (3, 4)),
     case("matmul_gradient_y", lambda g, x: linalg.matmul_gradient_y(g, x, _LIKE), (4, 3), (4, 2)),
+    *cases_linalg.CASES,
 ]
 
 # Where operators are defined: the tests ask that each one found there has a line above.
-DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, reductions, shapes, ops.activations)
+DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, reductions, shapes, ops.activations,
+               *cases_linalg.DEFINITIONS)

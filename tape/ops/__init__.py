@@ -16,10 +16,14 @@ from tape.ops.activations import dropout, log_softmax, relu, sigmoid, softmax, t
 from tape.ops.arithmetic import (
     abs, add, astype, clip, cos, div, exp, expm1, log, log1p, maximum, minimum, mul, neg,
     ones_like, power, sign, sin, sqrt, square, sub, where, zeros_like)
+from tape.ops.diagonals import diag, diagflat, diagonal, matrix_transpose, trace
+from tape.ops.contraction import einsum
 from tape.ops.fused import causal_attention, cross_entropy, gelu, layer_norm
 from tape.ops.indexing import embedding, getitem
 from tape.ops.joining import concatenate, pad, split, stack
-from tape.ops.linalg import dot, matmul
+from tape.ops.linalg import matmul
+from tape.ops.products import (
+    cross, dot, inner, kron, matvec, outer, tensordot, vdot, vecdot, vecmat)
 from tape.ops.reductions import logsumexp, max, mean, min, norm, std, sum, var
 from tape.ops.shapes import (
     broadcast_to, expand_dims, moveaxis, reshape, squeeze, swapaxes, transpose)
@@ -32,4 +36,6 @@ __all__ = [
     "neg", "norm", "ones_like", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt",
     "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
     "zeros_like",
+    "cross", "diag", "diagflat", "diagonal", "einsum", "inner", "kron", "matrix_transpose", "matvec",
+    "outer", "tensordot", "trace", "vdot", "vecdot", "vecmat",
 ]

@@ -24,7 +24,8 @@ LONGEST_NAME = 60
 REQUIRED = inspect.Parameter.empty         # the default of an attribute that must be given
 # Of tape's operators, those that read the shape of an operand, which a node does not have yet.
 NOT_ON_NODES = {"dot": "the product of two nodes is x @ y",
-                "dropout": "multiply by a mask that is fed, already divided by 1 - p"}
+                "dropout": "multiply by a mask that is fed, already divided by 1 - p",
+                **dict.fromkeys(("inner", "kron", "tensordot"), "write it as an einsum")}
 _VALUE = {"shape", "dtype", "ndim", "size", "data", "grad", "T", "numpy", "item", "tolist"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from string import ascii_letters
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from tape import kernels
 from tape.primitive import derivative, implements
 from tape.promotion import plain
+
+# As many multiplications take np.einsum's own loop as long as finding a matrix product, some 40 us.
+WORTH_PLANNING = 2 ** 15
 
 # --- one operand: axes summed, permuted, and diagonals taken ---
 
@@ -79,12 +83,16 @@ def contracted(x, y, /, of_x, of_y, of_out):
 
 
 def _einsum_of(arrays, labels, kept):
-    """np.einsum by way of the fast matrix product, if there is one; added up in float32 at least."""
+    """np.einsum, by way of the fast matrix product if that pays; added up in float32 at least."""
     dtype = np.result_type(*arrays)
-    wide = kernels.sum_dtype(dtype) if dtype.kind == "f" else dtype
+    wide = kernels.sum_dtype(dtype)
     arrays = [np.asarray(array).astype(wide, copy=False) for array in arrays]
-    out = np.einsum(f"{','.join(labels)}->{kept}", *arrays, optimize=len(arrays) > 1)
-    return np.asarray(out).astype(dtype, copy=False)
+    lengths: dict[str, int] = {}
+    for array, own in zip(arrays, labels):
+        lengths.update((letter, n) for letter, n in zip(own, array.shape) if n != 1)
+    fast = len(arrays) > 1 and math.prod(lengths.values()) > WORTH_PLANNING
+    out = np.einsum(f"{','.join(labels)}->{kept}", *arrays, optimize=fast)
+    return out if wide == dtype else np.asarray(out).astype(dtype)
 
 
 # --- any number of operands ---
@@ -179,6 +187,6 @@ def _parsed(subscripts, operands):
 def rank(x, name):
     """How many axes x has. A node has no rank yet."""
     if hasattr(x, "__tape_apply__") and not hasattr(x, "ndim"):
-        raise TypeError(f"{name}: how many axes a node has is not known before it is computed; name "
-                        f"each axis, in an einsum without ...")
+        raise TypeError(f"{name}: how many axes a node has is not known before it is computed. Name "
+                        f"its axes: einsum('ij,jk->ik', x, y) without ..., norm(x, axis=1)")
     return np.ndim(plain(x))

@@ -5,6 +5,7 @@
     grad, jacobian, jvp, ...            derivatives of results, and of functions
     no_grad, enable_grad                recording off and on
     checkpoint                          less memory: run again rather than keep
+    linalg                              solve, inv, cholesky, eigh, svd, ... as in np.linalg
     primitive                           a new operator from a forward and its derivative
     implements                          what to call when a NumPy function meets a Tensor
     gradcheck                           derivatives against differences
@@ -15,7 +16,7 @@
     tape.lazy                           the static graph over the same operators
 """
 
-from tape import gradcheck, ops
+from tape import gradcheck, linalg, ops
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.gradient_tape import GradientTape
@@ -31,7 +32,7 @@ from tape.transforms import (
 
 __all__ = [
     "GradientTape", "Tensor", "checkpoint", "elementwise_grad", "enable_grad", "grad", "gradcheck",
-    "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "measure", "no_grad", "primitive",
-    "record_lines", "show", "strict", "value_and_grad", "vjp",
+    "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "linalg", "measure", "no_grad",
+    "primitive", "record_lines", "show", "strict", "value_and_grad", "vjp",
 ]
 __all__ += ops.__all__

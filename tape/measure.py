@@ -114,7 +114,8 @@ CORE: dict[Primitive, int] = {
 def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
     """What a forward would return for operands of which some are hollow, with results hollow.
 
-    An operator of which nothing is known is run, so that its result takes memory for a moment.
+    An operator of which nothing is known is run, so that its result takes memory for a moment; one that
+    returns integers, which say where something is, keeps them.
     """
     if operator is matmul:
         return _product_of(*arrays)
@@ -124,7 +125,8 @@ def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
     if core is not None:
         return _on_one(operator, core, arrays, attributes)
     out = operator.on_numpy(*arrays, **attributes)
-    return out if is_hollow(out) or not np.ndim(out) else hollow(out.shape, out.dtype)
+    keeps = is_hollow(out) or not np.ndim(out) or out.dtype.kind in "iu"
+    return out if keeps else hollow(out.shape, out.dtype)
 
 
 def _on_one(operator: Primitive, core: int, arrays: tuple, attributes: dict) -> Any:

@@ -90,6 +90,12 @@ class Methods:
     def softmax(self, axis=-1): return ops.softmax(self, axis)
     def log_softmax(self, axis=-1): return ops.log_softmax(self, axis)
     def matmul(self, other): return ops.matmul(self, other)
+    def dot(self, other): return ops.dot(self, other)
+
+    def trace(self, offset=0, axis1=0, axis2=1): return ops.trace(self, offset, axis1, axis2)
+
+    def diagonal(self, offset=0, axis1=0, axis2=1): return ops.diagonal(self, offset, axis1, axis2)
+
     def astype(self, dtype): return ops.astype(self, np.dtype(dtype))
     def swapaxes(self, axis1, axis2): return ops.swapaxes(self, axis1, axis2)
     def expand_dims(self, axis): return ops.expand_dims(self, axis)
@@ -111,6 +117,11 @@ class Methods:
     def T(self) -> Tensor:
         """All axes reversed."""
         return ops.transpose(self)
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes exchanged."""
+        return ops.matrix_transpose(self)
 
 
 def _one_or_many(values: tuple) -> tuple:

@@ -65,7 +65,7 @@ HINTS: dict[str, str] = {
     "roots": _ROOTS,
     # types, bits and dates
     "busday_count": _STRUCTURE, "busday_offset": _STRUCTURE, "is_busday": _STRUCTURE,
-    "datetime_as_string": _STRUCTURE, "einsum_path": _STRUCTURE,
+    "datetime_as_string": _STRUCTURE,
 }
 
 METHODS: dict[str, str] = {

@@ -14,11 +14,16 @@ RNG = np.random.default_rng(3)
 # These read the shape of their operand. The error that says so:
 NO_NODES = {"dropout": (AttributeError, "a node has no shape before it is computed"),
             **dict.fromkeys((
-                "dot", "average/weights", "average", "block", "broadcast_arrays",
+                "average/weights", "average", "block", "broadcast_arrays",
                 "column_stack", "corrcoef", "cov/two", "cov", "gradient/coordinates", "gradient/edge",
                 "gradient", "hsplit", "hstack", "meshgrid", "quantile/keepdims", "take/wrap",
                 "trapezoid/coordinates", "unstack"),
-                (TypeError, r"numpy.(ndim|shape) has no operator here.*Evaluator\(\[node\]\)"))}
+                (TypeError, r"numpy.(ndim|shape) has no operator here.*Evaluator\(\[node\]\)")),
+            **{name: (TypeError, f"{name.split('/')[0]}: how many axes a node has is not known")
+               for name in ("dot", "dot/3d", "inner", "kron", "kron/ranks", "tensordot",
+                            "tensordot/count", "einsum/ellipsis", "multi_dot", "multi_dot/vectors")},
+            **{name: (AttributeError, "a node has no shape before it is computed")
+               for name in ("lstsq", "lstsq/wide", "tensorinv", "tensorsolve")}}
 
 
 def weighted(out):
@@ -26,7 +31,7 @@ def weighted(out):
     return tape.sum(out * out * 0.5 + out)
 
 
-def check(static, eager, arrays, rtol=1e-9):
+def check(static, eager, arrays, rtol=1e-9, exact=True):
     """Value, gradient and gradient of the gradient of one operator, by three routes."""
     variables = [ad.Variable(name) for name in "xyzw"[:len(arrays)]]
     feed = dict(zip(variables, arrays))
@@ -41,7 +46,10 @@ def check(static, eager, arrays, rtol=1e-9):
     result = eager(*leaves)
     first = grad(weighted(result), leaves, create_graph=True, allow_unused=True)
     second = grad(sum((weighted(s) for s in first[1:]), weighted(first[0])), leaves, allow_unused=True)
-    np.testing.assert_array_equal(value, result.data)
+    if exact:
+        np.testing.assert_array_equal(value, result.data)
+    else:
+        np.testing.assert_allclose(value, result.data, rtol=1e-14)
     for i, x in enumerate(arrays):
         assert found[i].shape == found[count + i].shape == x.shape
         assert found[i].dtype == found[count + i].dtype == x.dtype
@@ -65,7 +73,8 @@ def test_an_operator_of_tape_on_nodes(case):
     def function(*xs):
         out = case.function(*xs)
         return tape.concatenate([tape.reshape(x, (-1,)) for x in out]) if isinstance(out, list) else out
-    check(function, function, case.inputs())
+    # A graph does not know the lengths by which np.einsum_path chooses an order.
+    check(function, function, case.inputs(), exact=case.name != "einsum/optimize")
 
 
 @pytest.mark.parametrize("name, error, message", [(n, *e) for n, e in NO_NODES.items()], ids=NO_NODES)

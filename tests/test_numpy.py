@@ -84,8 +84,7 @@ def test_functions_without_a_derivative_by_nature_give_plain_values(name):
     (lambda t: np.copyto(t, 0), r"not changed in place.*np.where\(mask"),
     (lambda t: np.multiply.at(t, 0, 0), "multiply.at: not recorded"),
     (lambda t: np.divide.accumulate(t), "divide.accumulate: not recorded"),
-    (lambda t: np.insert(t, 0, 1), "numpy.insert .*np.concatenate"),
-    (lambda t: np.linalg.norm(t, 1), "norm: only the Euclidean norm")])
+    (lambda t: np.insert(t, 0, 1), "numpy.insert .*np.concatenate")])
 def test_unsupported_functions_are_refused_by_name(call, message):
     with pytest.raises(TypeError, match=message):
         call(leaf(X))

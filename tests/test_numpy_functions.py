@@ -35,7 +35,7 @@ SIGNED = {
         "conjugate", "positive", "real", "imag", "floor", "ceil", "trunc", "rint", "round",
         "nan_to_num", "copy", "flip", "fliplr", "flipud", "rot90", "tril", "triu", "ravel", "cumsum",
         "cumprod", "prod", "sort", "ediff1d", "atleast_1d", "atleast_2d", "atleast_3d", "cov",
-        "corrcoef", "median", "ptp", "matrix_transpose"]},
+        "corrcoef", "median", "ptp"]},
     **{name: (lambda m, x, y, name=name: getattr(m, name)(x, y), (2, 3), (3,)) for name in [
         "arctan2", "hypot", "logaddexp", "logaddexp2", "fmax", "fmin", "floor_divide"]},
     "unwrap": (lambda m, x: m.unwrap(4 * x), (2, 3)),
@@ -100,7 +100,7 @@ CALLS = {**UNIT, **SIGNED}
 AUTOGRAD_LACKS = {
     "ediff1d", "flip", "gradient/both", "partition", "sort",
     "cbrt", "fmod", "average", "copy", "imag", "cov", "corrcoef", "median", "ptp", "hypot",
-    "matrix_transpose", "floor_divide", "unwrap", "copysign", "ldexp", "heaviside", "prod/zero",
+    "floor_divide", "unwrap", "copysign", "ldexp", "heaviside", "prod/zero",
     "cumprod", "cumprod/zero", "cumulative_sum", "cumulative_prod", "resize", "delete", "compress",
     "extract", "take", "take_along_axis", "choose", "quantile", "percentile", "gradient/coordinates",
     "trapezoid", "interp", "convolve", "convolve/same", "correlate", "correlate/same", "polyval",

@@ -17,7 +17,7 @@ from tests.checks import check_op, fused_agrees_with_composed, leaf
 
 # Public operators that are constants to the tape.
 NOT_DIFFERENTIABLE = {"sign", "zeros_like", "ones_like", "floor", "ceil", "trunc", "rint", "round",
-                      "floor_divide", "imag"}
+                      "floor_divide", "imag", "matrix_rank"}
 
 # Those that are defined twice.
 FUSED = {"gelu", "layer_norm", "cross_entropy", "causal_attention", "attention"}
@@ -73,6 +73,14 @@ def test_case_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
 
 
+@pytest.mark.parametrize("name", tape.linalg.__all__)
+def test_every_function_of_linear_algebra_has_a_case_and_is_numpys(name):
+    assert (name in NAMES) != (name in NOT_DIFFERENTIABLE)
+    assert getattr(tape.linalg, name).__doc__
+    if name not in NOT_DIFFERENTIABLE:
+        assert NUMPY_FUNCTIONS[getattr(np.linalg, name)] is getattr(tape.linalg, name)
+
+
 @pytest.mark.parametrize("name", ops.__all__)
 def test_every_public_operator_is_documented(name):
     assert getattr(ops, name).__doc__
@@ -88,6 +96,8 @@ METHODS = {
     "clip": lambda t: t.clip(0.6, 1.1),
     "cumprod": lambda t: t.cumprod(1),
     "cumsum": lambda t: t.cumsum(),
+    "diagonal": lambda t: t.diagonal(1),
+    "dot": lambda t: t.dot(np.ones((3, 2))),
     "exp": lambda t: t.exp(),
     "expand_dims": lambda t: t.expand_dims(1),
     "gelu": lambda t: t.gelu(),
@@ -95,6 +105,7 @@ METHODS = {
     "log_softmax": lambda t: t.log_softmax(),
     "logsumexp": lambda t: t.logsumexp(1, keepdims=True),
     "std": lambda t: t.std(0), "norm": lambda t: t.norm(1), "flatten": lambda t: t.flatten(),
+    "mT": lambda t: t.mT,
     "matmul": lambda t: t.matmul(np.ones((3, 2))),
     "max": lambda t: t.max(axis=1),
     "mean": lambda t: t.mean(axis=0, keepdims=True),
@@ -113,6 +124,7 @@ METHODS = {
     "swapaxes": lambda t: t.swapaxes(0, 1),
     "take": lambda t: t.take([1, 1], axis=1),
     "tanh": lambda t: t.tanh(),
+    "trace": lambda t: t.trace(),
     "transpose": lambda t: t.transpose(1, 0),
     "var": lambda t: t.var(1, ddof=1),
     # Python's operators

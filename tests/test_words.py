@@ -24,6 +24,8 @@ X = leaf(np.ones((2, 3)))
     (lambda: ad.Variable("x").dot, AttributeError, "x @ y"),
     (lambda: ad.dot, AttributeError, "x @ y"),
     (lambda: ad.dropout, AttributeError, "mask that is fed"),
+    (lambda: ad.kron, AttributeError, "einsum"),
+    (lambda: np.linalg.norm(ad.Variable("x"), 1), TypeError, r"norm: how many axes .*axis=1"),
     (lambda: tape.primitive(lambda *a: sum(a), lambda g: g, name="total"), TypeError,
      r"total: .* list with a gradient for each.*like_a"),
     (lambda: grad([X.sum(), X.sum()], X, [1.0]), ValueError, "one of grad_outputs for each")])

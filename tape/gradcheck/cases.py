@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tape import ops
-from tape.gradcheck import numpy_cases
+from tape.gradcheck import linear_cases, numpy_cases
 from tape.gradcheck.case import Case, case, positive
 from tape.ops import arithmetic, fused, indexing, joining, linalg, reductions, shapes
 
@@ -149,8 +149,9 @@ CASES: list[Case] = [
     case("matmul_gradient_x", lambda g, y: linalg.matmul_gradient_x(g, _LIKE, y), (2, 4), (3, 4)),
     case("matmul_gradient_y", lambda g, x: linalg.matmul_gradient_y(g, x, _LIKE), (4, 3), (4, 2)),
     *numpy_cases.CASES,
+    *linear_cases.CASES,
 ]
 
 # Where operators are defined: the tests ask that each one found there has a line above.
 DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, reductions, shapes, ops.activations,
-               *numpy_cases.DEFINITIONS)
+               *numpy_cases.DEFINITIONS, *linear_cases.DEFINITIONS)

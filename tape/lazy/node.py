@@ -28,7 +28,8 @@ NOT_ON_NODES = {"dot": "the product of two nodes is x @ y",
                 **dict.fromkeys((
                     "average", "block", "broadcast_arrays", "column_stack", "corrcoef", "cov",
                     "gradient", "hsplit", "hstack", "meshgrid", "unstack"),
-                    "it reads the shape of its operand, which a node has when it runs")}
+                    "it reads the shape of its operand, which a node has when it runs"),
+                **dict.fromkeys(("inner", "kron", "tensordot"), "write it as an einsum")}
 _VALUE = {"shape", "dtype", "ndim", "size", "data", "grad", "T", "numpy", "item", "tolist"}
 
 

@@ -16,10 +16,14 @@ from tape.ops.activations import dropout, log_softmax, relu, sigmoid, softmax, t
 from tape.ops.arithmetic import (
     abs, add, astype, clip, cos, div, exp, expm1, log, log1p, maximum, minimum, mul, neg,
     ones_like, power, sign, sin, sqrt, square, sub, where, zeros_like)
+from tape.ops.contraction import einsum
+from tape.ops.diagonals import diag, diagflat, diagonal, trace
 from tape.ops.fused import attention, causal_attention, cross_entropy, gelu, layer_norm
 from tape.ops.indexing import embedding, getitem
 from tape.ops.joining import concatenate, pad, split, stack
-from tape.ops.linalg import dot, matmul
+from tape.ops.linalg import matmul
+from tape.ops.products import (
+    cross, dot, inner, kron, matvec, outer, tensordot, vdot, vecdot, vecmat)
 from tape.ops.reductions import logsumexp, max, mean, min, norm, std, sum, var
 from tape.ops.shapes import (
     broadcast_to, expand_dims, moveaxis, reshape, squeeze, swapaxes, transpose)
@@ -58,8 +62,15 @@ __all__ = [
     "zeros_like",
 ]
 
+# Linear algebra, by NumPy's names: `LINEAR`; see `tape.linalg` too.
+_OWN = len(__all__)
+__all__ += [
+    "cross", "diag", "diagflat", "diagonal", "einsum", "inner", "kron", "matrix_transpose", "matvec",
+    "outer", "tensordot", "trace", "vdot", "vecdot", "vecmat",
+]
+
 # NumPy's other functions, by NumPy's names: `NUMPYS`.
-_ENGINES = len(__all__)
+_BOTH = len(__all__)
 __all__ += [
     "append", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
     "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "average", "block",
@@ -69,7 +80,7 @@ __all__ += [
     "dstack", "ediff1d", "exp2", "extract", "fabs", "flip", "fliplr", "flipud", "floor",
     "floor_divide", "fmax", "fmin", "fmod", "full_like", "gradient", "heaviside", "hsplit",
     "hstack", "hypot", "imag", "interp", "ldexp", "linspace", "log10", "log2", "logaddexp",
-    "logaddexp2", "logspace", "matrix_transpose", "median", "meshgrid", "nan_to_num",
+    "logaddexp2", "logspace", "median", "meshgrid", "nan_to_num",
     "nancumprod", "nancumsum", "nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum",
     "nanvar", "partition", "percentile", "polyval", "positive", "prod", "ptp", "quantile",
     "rad2deg", "radians", "ravel", "real", "reciprocal", "remainder", "repeat", "resize", "rint",
@@ -77,4 +88,4 @@ __all__ += [
     "take_along_axis", "tan", "tile", "trapezoid", "tril", "triu", "trunc", "unstack", "unwrap",
     "vander", "vsplit", "vstack",
 ]
-NUMPYS = __all__[_ENGINES:]
+LINEAR, NUMPYS = __all__[_OWN:_BOTH], __all__[_BOTH:]

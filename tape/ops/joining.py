@@ -38,7 +38,7 @@ def _along(axis, ndim, start, stop):
     return (*(slice(None),) * (axis % ndim), slice(start, stop))
 
 
-def _pieces(x, bounds, axis, count):
+def pieces(x, bounds, axis, count):
     """x between one bound and the next, along `axis`; of nodes the bounds are known when they run."""
     if not isinstance(bounds, np.ndarray):
         return [cut(x, bounds, axis, i) for i in range(count)]
@@ -47,7 +47,7 @@ def _pieces(x, bounds, axis, count):
 
 
 def _cut_at_joints(g, like_arrays, axis):
-    return _pieces(g, joints(*like_arrays, axis=axis), axis, len(like_arrays))
+    return pieces(g, joints(*like_arrays, axis=axis), axis, len(like_arrays))
 
 
 @derivative(_cut_at_joints, name="concatenate")
@@ -99,7 +99,7 @@ def split(x, sections, axis=0):
         if sections < 1:
             raise ValueError(f"split: the number of pieces must be positive, got {sections}")
         like = x if not hasattr(x, "shape") else stand_in(x)       # a node has no shape yet
-        return _pieces(x, equal_joints(like, int(sections), axis), axis, sections)
+        return pieces(x, equal_joints(like, int(sections), axis), axis, sections)
     ends = [0, *(int(i) for i in sections), None]
     return [getitem(x, (*(slice(None),) * axis, slice(a, b))) if axis >= 0 else
             getitem(x, (Ellipsis, slice(a, b), *(slice(None),) * (-1 - axis)))

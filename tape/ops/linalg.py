@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
-from tape.ops.arithmetic import mul
-from tape.primitive import derivative, implements
+from tape.primitive import derivative
 
 
 @derivative(lambda g, like_x, y: matmul_gradient_x(g, like_x, y),
@@ -47,14 +46,3 @@ def matmul_gradient_x(g_out, like, y, /):
 def matmul_gradient_y(g_out, x, like, /):
     """x^T @ g in the shape that y (`like`) has."""
     return kernels.matmul_gradient_y(g_out, x, like)
-
-
-@implements(np.dot)
-def dot(x, y):
-    """np.dot, where it agrees with matmul (up to two axes) or with a product by a scalar."""
-    if np.ndim(x) == 0 or np.ndim(y) == 0:
-        return mul(x, y)
-    if np.ndim(x) > 2 or np.ndim(y) > 2:
-        raise TypeError("dot: beyond two axes np.dot pairs other axes than @ does; use matmul or "
-                        "reshape first")
-    return matmul(x, y)

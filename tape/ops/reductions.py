@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
-
 import numpy as np
 
 from tape import kernels
-from tape.primitive import NUMPY_FUNCTIONS, derivative, implements
+from tape.primitive import NUMPY_FUNCTIONS, derivative
 
 
 @derivative(lambda g, like_x, axis, keepdims: broadcast_like(g, like_x, axis, keepdims),
@@ -155,12 +153,3 @@ def std(x, /, axis=None, ddof=0, keepdims=False):
 
 
 NUMPY_FUNCTIONS[np.amax], NUMPY_FUNCTIONS[np.amin] = max, min
-
-
-@implements(np.linalg.norm)
-def _numpy_norm(x, ord=None, axis=None, keepdims=False):
-    if ord not in (None, 2) or (ord == 2 and axis is None and x.ndim > 1) \
-            or isinstance(axis, builtins.tuple):
-        raise TypeError("norm: only the Euclidean norm of vectors is differentiable here; write "
-                        "other norms with abs, power and sum")
-    return norm(x, axis, keepdims)

@@ -104,7 +104,7 @@ def ravel(x, order="C"):
     return reshape(x, (-1,))
 
 
-@implements(np.matrix_transpose)
+@implements(np.matrix_transpose, np.linalg.matrix_transpose)
 def matrix_transpose(x, /):
     """x with its last two axes exchanged."""
     return swapaxes(x, -1, -2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape.ops.indexing import getitem
-from tape.ops.joining import _pieces, concatenate, split
+from tape.ops.joining import concatenate, pieces, split
 from tape.ops.shapes import atleast, reshape
 from tape.primitive import derivative, implements
 from tape.saved import stand_in
@@ -120,7 +120,7 @@ def array_split(x, sections, axis=0):
         raise ValueError(f"array_split: the number of pieces must be positive, got {sections}")
     x = np.asarray(x) if isinstance(x, (list, tuple)) else x
     like = stand_in(x) if hasattr(x, "shape") else x
-    return _pieces(x, uneven_joints(like, int(sections), axis), axis, sections)
+    return pieces(x, uneven_joints(like, int(sections), axis), axis, sections)
 
 
 @implements(np.vsplit)

@@ -171,8 +171,7 @@ CASES = [
     case("scatter_add", _scattered, (3,), (3,)),
     case("identity", arithmetic.identity, (3,)),
     case("widened", arithmetic.widened, (3,)),
-    case("of_size", lambda x: shapes.of_size(x, (2, 3)), (2, 3)),
-    case("merge_last", lambda x: shapes.merge_last(x, (3, 2)), (2, 3, 2)),
+    case("merge_last", lambda x: shapes.merge_last(x, shape=(3, 2)), (2, 3, 2)),
     case("matmul_gradient_x", lambda g, y: linalg.matmul_gradient_x(g, _LIKE, y), (2, 4), (3, 4)),
     case("matmul_gradient_y", lambda g, x: linalg.matmul_gradient_y(g, x, _LIKE), (4, 3), (4, 2)),
 ]

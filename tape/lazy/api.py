@@ -44,7 +44,7 @@ class Named(Composite):
                     _check_dim(self, name, attrs[name])
         return Node(inputs, self, attrs)
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         return self.function(*input_values, **self.attributes(node.attrs))
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
@@ -112,8 +112,9 @@ def expand_as_3d(node_A, node_B):
 
 @composite
 def broadcast(node_A, input_shape, target_shape):
-    """A, of shape `input_shape`, broadcast to `target_shape`."""
-    return ops.broadcast_to(shapes.of_size(node_A, input_shape=input_shape), target_shape)
+    """A broadcast to `target_shape`. The gradient sums back to the shape that A has when it runs,
+    which need not be `input_shape`."""
+    return ops.broadcast_to(node_A, target_shape)
 
 
 @composite
@@ -143,7 +144,10 @@ def log_softmax(node_A, dim=-1):
 
 @composite
 def layernorm(node_A, normalized_shape, eps=1e-5):
-    """A with mean 0 and variance 1 over its trailing axes, of shape `normalized_shape`."""
+    """A with mean 0 and variance 1 over as many trailing axes as `normalized_shape` names.
+
+    Sizes that are not those of the axes are warned of, since programs for this API run with them.
+    """
     number = isinstance(normalized_shape, (int, np.integer))
     shape = (normalized_shape,) if number else tuple(normalized_shape)
     merged = shapes.merge_last(node_A, shape=shape)
@@ -182,7 +186,7 @@ class Concat(Composite):
             raise ValueError("concat: needs at least one node")
         return Node([as_node(node) for node in nodes], self, {"dim": dim})
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         return ops.concatenate(input_values, node.attrs["dim"])
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 
@@ -66,22 +67,18 @@ def broadcast_to(x, /, shape):
     return np.broadcast_to(x, shape)
 
 
-# --- what the static graph's API checks ---
-
-
-@derivative(lambda g: g)
-def of_size(x, /, input_shape):
-    """x, whose elements must fill `input_shape`."""
-    if np.size(x) != math.prod(input_shape):
-        raise ValueError(f"broadcast: input_shape must be that of the node, {np.shape(x)}; got "
-                         f"{tuple(input_shape)}")
-    return x
+# --- what layernorm of the static graph needs ---
 
 
 @derivative(lambda g, like_x: reshape_like(g, like_x))
 def merge_last(x, /, shape):
-    """x (..., *shape), whose last axes must have this shape, with them made one."""
-    if x.shape[-len(shape):] != shape:
-        raise ValueError(f"layernorm: normalized_shape must be that of the last axes of the node, "
-                         f"whose shape is {x.shape}; got {shape}")
-    return x.reshape(*x.shape[:-len(shape)], math.prod(shape))
+    """x with its last ``len(shape)`` axes made one; a warning where they have another shape."""
+    first = x.ndim - len(shape)
+    if first < 0 or not shape:
+        raise ValueError(f"layernorm: normalized_shape must name one or more of the last axes of the "
+                         f"node, whose shape is {x.shape}; got {shape}")
+    if x.shape[first:] != shape:
+        warnings.warn(f"layernorm: normalized_shape is {shape}, but the last axes of the node, whose "
+                      f"shape is {x.shape}, are of other sizes; they are normalised as they are",
+                      stacklevel=2)
+    return x.reshape(*x.shape[:first], math.prod(x.shape[first:]))

@@ -197,6 +197,9 @@ class TapeOp(BuiltIn):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
         named = [kwargs.pop(f"node_{letter}") for letter in "ABC" if f"node_{letter}" in kwargs]
+        for theirs, ours in (("dim", "axis"), ("keepdim", "keepdims")):
+            if theirs in kwargs and ours in self.takes:
+                kwargs[ours] = kwargs.pop(theirs)
         inputs, attributes = self.operator.bind((*args, *named), kwargs)
         for key, value in attributes.items():
             if isinstance(value, Node):

@@ -71,7 +71,8 @@ def test_comparisons_of_a_tensor_and_a_node_make_nodes():
 OTHER_NAMES = {
     "layer_norm": ad.layernorm, "sum": op_of(tape.ops.sum), "sigmoid": op_of(tape.ops.sigmoid),
     "max_op": op_of(tape.ops.max), "matmul_op": ad.matmul, "mat_mul": ad.matmul,
-    "softmax_op": ad.softmax, "add_op": ad.add, "log_op": ad.log, "relu_op": ad.relu, "exp_op": ad.exp, "mean_op": ad.mean,
+    "softmax_op": ad.softmax, "add_op": ad.add, "log_op": ad.log, "relu_op": ad.relu,
+    "exp_op": ad.exp, "mean_op": ad.mean,
     "reduce_sum": ad.sum_op, "reduce_sum_op": ad.sum_op, "sum_axis": ad.sum_op, "bmm": ad.matmul,
     "zeroslike_op": ad.zeros_like, "expandas3d": ad.expand_as_3d, "addbyconst": ad.add_by_const,
     "mul_byconst_op": ad.mul_by_const, "broadcastto_op": ad.expand_as, "pow": ad.power,

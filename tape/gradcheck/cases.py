@@ -172,6 +172,8 @@ CASES = [
     case("identity", arithmetic.identity, (3,)),
     case("widened", arithmetic.widened, (3,)),
     case("merge_last", lambda x: shapes.merge_last(x, shape=(3, 2)), (2, 3, 2)),
+    case("alike", lambda x: shapes.alike(x, _LIKE), (2, 3)),
+    case("stack_like", lambda x: linalg.stack_like(x, np.zeros((4, 1, 2))), (2, 3)),
     case("matmul_gradient_x", lambda g, y: linalg.matmul_gradient_x(g, _LIKE, y), (2, 4), (3, 4)),
     case("matmul_gradient_y", lambda g, x: linalg.matmul_gradient_y(g, x, _LIKE), (4, 3), (4, 2)),
 ]

@@ -15,7 +15,7 @@ from typing import Any
 from tape import ops
 from tape.errors import did_you_mean
 from tape.lazy.evaluator import Evaluator
-from tape.lazy.gradients import gradients
+from tape.lazy.gradients import batched_gradients, gradients
 from tape.lazy.node import NOT_ON_NODES, Node, Op, Variable, placeholder, topological_sort
 from tape.lazy.api import (
     add, add_by_const, broadcast, concat, cross_entropy, div, div_by_const, embedding, exp, expand_as,
@@ -27,8 +27,8 @@ from tape.lazy.show import show
 from tape.lazy.trace import from_tape, trace, tracing
 
 __all__ = [
-    "Evaluator", "Node", "Op", "Variable", "from_tape", "gradients", "placeholder", "show",
-    "topological_sort", "trace", "tracing",
+    "Evaluator", "Node", "Op", "Variable", "batched_gradients", "from_tape", "gradients",
+    "placeholder", "show", "topological_sort", "trace", "tracing",
     "add", "add_by_const", "broadcast", "concat", "cross_entropy", "div",
     "div_by_const", "embedding", "exp", "expand_as", "expand_as_3d", "gelu", "greater", "layernorm",
     "log", "log_softmax", "matmul", "matmul_layernorm", "matmul_softmax", "mean", "mul",

@@ -10,6 +10,7 @@ import numpy as np
 
 from tape.errors import with_message
 from tape.interop import as_torch, from_torch, is_torch
+from tape.lazy.gradients import Updates
 from tape.lazy.node import Node, Op, Variable, as_nodes, topological_sort
 from tape.lazy.tape_ops import (
     Composite, Constant, KernelGradient, TapeOp, WithNumber, is_weak, of_input, op_of)
@@ -46,6 +47,7 @@ class Evaluator:
     def __init__(self, eval_nodes: Iterable[Node]):
         self.eval_nodes = as_nodes(eval_nodes, "Evaluator")
         self._graph = frozenset(topological_sort(self.eval_nodes))
+        self._updates = Updates(self._graph, self.eval_nodes)
         self._schedules = {(frozenset[Node](), False): make_schedule(self.eval_nodes)}
 
     def run(self, input_values: Mapping[Node, Any]) -> list[np.ndarray]:
@@ -68,7 +70,8 @@ class Evaluator:
         ------
         ValueError
             A Variable is missing (the message lists every missing one). Also what an operator
-            raises, with the name of the node and the shapes that met there.
+            raises, with the name of the node and the shapes that met there; and weights that moved
+            as if the program had summed their gradients over a batch axis again.
         TypeError
             A key is no Node, or a value no array of numbers.
         """
@@ -80,6 +83,8 @@ class Evaluator:
                              f"{', '.join(missing)}")
         values = schedule.start.copy()
         fed = _settled([_as_fed(node, input_values[node]) for node in schedule.feeds])
+        arrays = dict(zip(schedule.feeds, fed))
+        self._updates.before(arrays)
         for slot, value in zip(schedule.feeds.values(), fed):
             values[slot] = value if value.ndim else value[()]       # a scalar, as on the tape
         given = [value for value in values if isinstance(value, np.ndarray)]
@@ -92,6 +97,7 @@ class Evaluator:
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 raise _located(error, node, [values[i] for i in sources]) from error
         results = _owned([values[slot] for slot in schedule.outputs], given)
+        self._updates.after(arrays, results)
         return [as_torch(array) for array in results] if tensors else results
 
     def __reduce__(self) -> tuple:

@@ -58,3 +58,11 @@ def dot(x, y):
         raise TypeError("dot: beyond two axes np.dot pairs other axes than @ does; use matmul or "
                         "reshape first")
     return matmul(x, y)
+
+
+@derivative(lambda g: g, None)       # as for any broadcasting, the engine sums over the copies
+def stack_like(x, like, /):
+    """The matrix x, copied for each matrix of `like`: (n, m), (B, k, n) -> (B, n, m)."""
+    if np.ndim(x) < 2 or like.ndim < 2:
+        return x
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape[:-2], like.shape[:-2]) + x.shape[-2:])

@@ -67,7 +67,7 @@ def broadcast_to(x, /, shape):
     return np.broadcast_to(x, shape)
 
 
-# --- what layernorm of the static graph needs ---
+# --- what the static graph needs ---
 
 
 @derivative(lambda g, like_x: reshape_like(g, like_x))
@@ -82,3 +82,13 @@ def merge_last(x, /, shape):
                       f"shape is {x.shape}, are of other sizes; they are normalised as they are",
                       stacklevel=2)
     return x.reshape(*x.shape[:first], math.prod(x.shape[first:]))
+
+
+@derivative(lambda g: g, None)
+def alike(x, like, /):
+    """x, which must have the shape of `like`: what one use of a weight adds to what another did."""
+    if np.shape(x) != like.shape:
+        raise ValueError(f"gradients: with batched=True all uses of a node must have the same batch "
+                         f"axes; got gradients of shape {like.shape} and {np.shape(x)}. Leave batched "
+                         f"out, and the sum over the batch out of the update")
+    return x

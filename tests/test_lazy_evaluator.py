@@ -58,10 +58,10 @@ def test_a_shape_that_an_operator_refuses_is_named():
         message = rf"node logits, operator {operator}: .*\(2, 2\), \(3, 1\)"
         with pytest.raises(ValueError, match=message):
             run(node, {x: X, y: np.ones((3, 1))})
-    with pytest.raises(ValueError, match=r"layernorm: normalized_shape must be .*\(2, 2\); got \(3,\)"):
-        run(ad.layernorm(x, [3]), {x: X})
-    with pytest.raises(ValueError, match=r"broadcast: input_shape must be that of the node, \(2, 2\)"):
-        run(ad.broadcast(x, [3], [2, 3]), {x: X})
+    with pytest.raises(ValueError, match=r"layernorm: normalized_shape must .*; got \(1, 2, 2\)"):
+        run(ad.layernorm(x, [1, 2, 2]), {x: X})
+    with pytest.raises(ValueError, match=r"operator broadcast: .*inputs of shape \(2, 2\)"):
+        run(ad.broadcast(x, [2, 2], [2, 3]), {x: X})
     with pytest.raises(ValueError, match="targets must be integers"):
         run(ad.cross_entropy(x, y), {x: X, y: np.array([0.0, 1.0])})
     with pytest.raises(IndexError, match=r"embedding: ids must be in \[0, 2\)"):
@@ -75,8 +75,6 @@ def test_messages_name_the_operator_once():
         node.name = "(x@y)"
         with pytest.raises(ValueError, match=re.escape(message) + r".* one of the right, 3 \("):
             run(node, {x: X, y: np.ones((3, 1))})
-    with pytest.raises(ValueError, match="operator broadcast: input_shape must be"):
-        run(ad.broadcast(x, [3], [2, 3]), {x: X})
 
 
 def test_a_matrix_is_fed_as_an_array():

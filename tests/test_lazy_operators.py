@@ -1,5 +1,7 @@
 """Operators on nodes: the values and the gradients of the eager engine, by the same rules."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -182,7 +184,8 @@ def test_an_operator_of_the_api(name, arrays):
 
 def test_every_operator_of_the_api_is_checked():
     other = {"greater", "zeros_like", "ones_like", "neg", "Evaluator", "Node", "Op", "Variable",
-             "from_tape", "gradients", "placeholder", "show", "topological_sort", "trace", "tracing"}
+             "batched_gradients", "from_tape", "gradients", "placeholder", "show",
+             "topological_sort", "trace", "tracing"}
     assert {name.split()[0] for name in API} >= set(ad.__all__) - other
 
 
@@ -281,3 +284,32 @@ def test_every_fused_operator_is_among_the_cases():
              for p in vars(module).values() if isinstance(p, Fused)}
     assert fused == {"gelu", "layer_norm", "cross_entropy", "causal_attention", "attention"}
     assert fused <= {case.operator for case in CASES}
+
+
+def test_sizes_that_differ_are_warned_of_and_the_axes_normalised():
+    """Only how many axes layernorm names counts, and broadcast does not look at input_shape."""
+    x, y = ad.Variable("x"), ad.Variable("y")
+    for named, like in (([7], [4]), ((5, 4), (3, 4)), (7, 4)):
+        out, expected = ad.layernorm(x, named), ad.layernorm(x, like)
+        evaluator = ad.Evaluator([out, *ad.gradients(weighted(out), [x])])
+        with pytest.warns(UserWarning, match=r"layernorm: normalized_shape is \([57].*\(2, 3, 4\)"):
+            found = evaluator.run({x: SIGNED3})
+        for a, b in zip(found, ad.Evaluator([expected, *ad.gradients(weighted(expected), [x])]).run(
+                {x: SIGNED3}), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.warns(UserWarning, match="layernorm: normalized_shape"):
+        ad.Evaluator([ad.matmul_layernorm(x, y, [9])]).run({x: X2, y: Y2.T})
+    with pytest.warns(UserWarning) as caught, warnings.catch_warnings():
+        warnings.simplefilter("default")
+        for _ in range(5):
+            ad.Evaluator([ad.layernorm(x, [6])]).run({x: SIGNED2})
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("array, input_shape", [(X2[0], (3, 4)), (X2[:1], (4,)), (X2, (4,))])
+def test_the_gradient_of_broadcast_has_the_shape_of_the_value(array, input_shape):
+    x = ad.Variable("x")
+    out = ad.broadcast(x, input_shape=input_shape, target_shape=(2, 3, 4))
+    value, slope = ad.Evaluator([out, *ad.gradients(out, [x])]).run({x: array})
+    np.testing.assert_array_equal(value, np.broadcast_to(array, (2, 3, 4)))
+    np.testing.assert_array_equal(slope, np.full(array.shape, 24 / array.size))

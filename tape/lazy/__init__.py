@@ -15,19 +15,20 @@ from typing import Any
 from tape import ops
 from tape.errors import did_you_mean
 from tape.lazy.evaluator import Evaluator
-from tape.lazy.gradients import gradients
+from tape.lazy.gradients import batched_gradients, gradients
 from tape.lazy.node import NOT_ON_NODES, Node, Op, Variable, placeholder, topological_sort
 from tape.lazy.api import (
     add, add_by_const, broadcast, concat, cross_entropy, div, div_by_const, embedding, exp, expand_as,
     expand_as_3d, gelu, greater, layernorm, log, log_softmax, matmul, matmul_layernorm,
     matmul_softmax, mean, mul, mul_by_const, neg, ones_like, power, relu, reshape, softmax, sqrt, sub,
     sum_op, tanh, transpose, where, zeros_like)
+from tape.lazy.api import operator_called
 from tape.lazy.show import show
 from tape.lazy.trace import from_tape, trace, tracing
 
 __all__ = [
-    "Evaluator", "Node", "Op", "Variable", "from_tape", "gradients", "placeholder", "show",
-    "topological_sort", "trace", "tracing",
+    "Evaluator", "Node", "Op", "Variable", "batched_gradients", "from_tape", "gradients",
+    "placeholder", "show", "topological_sort", "trace", "tracing",
     "add", "add_by_const", "broadcast", "concat", "cross_entropy", "div",
     "div_by_const", "embedding", "exp", "expand_as", "expand_as_3d", "gelu", "greater", "layernorm",
     "log", "log_softmax", "matmul", "matmul_layernorm", "matmul_softmax", "mean", "mul",
@@ -37,8 +38,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """An unknown name, answered with the nearest known one."""
-    hint = f": {NOT_ON_NODES[name]}" if name in NOT_ON_NODES else (
-        f". The operator tape.{name} takes nodes too" if name in ops.__all__ else "")
-    hint = hint or did_you_mean(name, __all__)
+    """Another name of an operator; an unknown one is answered with the nearest that is known."""
+    operators = {key: globals()[key] for key in __all__ if isinstance(globals()[key], Op)}
+    found = None if name.startswith("_") or name in NOT_ON_NODES else operator_called(name, operators)
+    if found is None:
+        hint = f": {NOT_ON_NODES[name]}" if name in NOT_ON_NODES else (
+            did_you_mean(name, {*__all__, *ops.__all__} - NOT_ON_NODES.keys()))
+    elif name[0].isupper():
+        hint = (f". Of each operator there is one object, no class: write tape.lazy.{found.name}, or "
+                f"type(tape.lazy.{found.name})")
+    else:
+        return found
     raise AttributeError(f"tape.lazy has no {name!r}{hint}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable
+import re
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
 from tape import ops
-from tape.lazy.node import REQUIRED, Node, placeholder, singleton
+from tape.lazy.node import NOT_ON_NODES, REQUIRED, Node, placeholder, singleton
 from tape.lazy.tape_ops import WITH_NUMBER, Composite, as_node, constant, op_of
 from tape.ops import arithmetic, indexing, reductions, shapes
+from tape.primitive import Primitive
 
 __all__ = ["constant", "placeholder"]       # besides what is defined here
 
@@ -44,7 +46,7 @@ class Named(Composite):
                     _check_dim(self, name, attrs[name])
         return Node(inputs, self, attrs)
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         return self.function(*input_values, **self.attributes(node.attrs))
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
@@ -112,8 +114,9 @@ def expand_as_3d(node_A, node_B):
 
 @composite
 def broadcast(node_A, input_shape, target_shape):
-    """A, of shape `input_shape`, broadcast to `target_shape`."""
-    return ops.broadcast_to(shapes.of_size(node_A, input_shape=input_shape), target_shape)
+    """A broadcast to `target_shape`. The gradient sums back to the shape that A has when it runs,
+    which need not be `input_shape`."""
+    return ops.broadcast_to(node_A, target_shape)
 
 
 @composite
@@ -143,7 +146,10 @@ def log_softmax(node_A, dim=-1):
 
 @composite
 def layernorm(node_A, normalized_shape, eps=1e-5):
-    """A with mean 0 and variance 1 over its trailing axes, of shape `normalized_shape`."""
+    """A with mean 0 and variance 1 over as many trailing axes as `normalized_shape` names.
+
+    Sizes that are not those of the axes are warned of, since programs for this API run with them.
+    """
     number = isinstance(normalized_shape, (int, np.integer))
     shape = (normalized_shape,) if number else tuple(normalized_shape)
     merged = shapes.merge_last(node_A, shape=shape)
@@ -182,7 +188,7 @@ class Concat(Composite):
             raise ValueError("concat: needs at least one node")
         return Node([as_node(node) for node in nodes], self, {"dim": dim})
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         return ops.concatenate(input_values, node.attrs["dim"])
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
@@ -190,3 +196,33 @@ class Concat(Composite):
 
 
 concat = singleton(Concat())
+
+
+# --- other names that programs use ---
+
+# By the name in small letters, without underscores and without a last "op".
+_ALIASES: dict[str, Any] = {
+    "layernorm": layernorm, "layernormalization": layernorm,     # tape's takes a weight and a bias
+    "reducesum": sum_op, "sumaxis": sum_op, "summation": sum_op, "reducemean": mean,
+    "reducemax": ops.max, "mm": matmul, "bmm": matmul, "batchmatmul": matmul, "matrixmul": matmul,
+    "subtract": sub, "minus": sub, "multiply": mul, "divide": div, "negate": neg, "negative": neg,
+    "pow": power, "powerbyconst": power, "addconst": add_by_const, "mulconst": mul_by_const,
+    "divconst": div_by_const, "greaterthan": greater, "cat": concat, "unsqueeze": ops.expand_dims,
+    "permute": ops.transpose, "broadcastto": expand_as,
+}
+
+
+def operator_called(name: str, known: Mapping[str, Any]) -> Any:
+    """The operator that a program means by a name that the API has not; None where none is plain.
+
+    One of tape's by its own name (``sigmoid``), else by another usual name (``reduce_sum``), else
+    one of `known`, those of the API, with other underscores or with a last ``_op`` (``matmul_op``).
+    """
+    short = re.sub("op$", "", name.lower().replace("_", ""))
+    by_short_name = {re.sub("op$", "", key.replace("_", "")): op for key, op in known.items()}
+    tapes = {key: getattr(ops, key) for key in ops.__all__ if key not in NOT_ON_NODES}
+    by_short_name = {**{key.replace("_", ""): op for key, op in tapes.items()}, **by_short_name,
+                     **_ALIASES}
+    found = tapes.get(name) if name != "layer_norm" else layernorm
+    found = by_short_name.get(short) if found is None else found
+    return op_of(found) if isinstance(found, Primitive) else found

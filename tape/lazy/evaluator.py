@@ -9,6 +9,8 @@ from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 import numpy as np
 
 from tape.errors import with_message
+from tape.interop import as_torch, from_torch, is_torch
+from tape.lazy.gradients import Updates
 from tape.lazy.node import Node, Op, Variable, as_nodes, topological_sort
 from tape.lazy.tape_ops import (
     Composite, Constant, KernelGradient, TapeOp, WithNumber, is_weak, of_input, op_of)
@@ -46,7 +48,8 @@ class Evaluator:
     def __init__(self, eval_nodes: Iterable[Node]):
         self.eval_nodes = as_nodes(eval_nodes, "Evaluator")
         self._graph = frozenset(topological_sort(self.eval_nodes))
-        self._schedules: dict[frozenset[Node], Schedule] = {frozenset(): make_schedule(self.eval_nodes)}
+        self._updates = Updates(self._graph, self.eval_nodes)
+        self._schedules = {(frozenset[Node](), False): make_schedule(self.eval_nodes)}
 
     def run(self, input_values: Mapping[Node, Any]) -> list[np.ndarray]:
         """The values of ``eval_nodes``, in their order.
@@ -60,23 +63,29 @@ class Evaluator:
         Returns
         -------
         list of numpy.ndarray
-            They share memory neither with each other nor with what was fed.
+            They share memory neither with each other nor with what was fed. Where anything fed is a
+            torch.Tensor, they are tensors of PyTorch's, and operators of the program's own are given
+            and return such.
 
         Raises
         ------
         ValueError
             A Variable is missing (the message lists every missing one). Also what an operator
-            raises, with the name of the node and the shapes that met there.
+            raises, with the name of the node and the shapes that met there; and weights that moved
+            as if the program had summed their gradients over a batch axis again.
         TypeError
             A key is no Node, or a value no array of numbers.
         """
-        schedule = self._schedule_for(input_values)
+        tensors = isinstance(input_values, Mapping) and any(map(is_torch, input_values.values()))
+        schedule = self._schedule_for(input_values, tensors)
         missing = [node.name for node in schedule.feeds if node not in input_values]
         if missing:
             raise ValueError(f"run: each Variable that is needed must be fed an array; not fed: "
                              f"{', '.join(missing)}")
         values = schedule.start.copy()
         fed = _settled([_as_fed(node, input_values[node]) for node in schedule.feeds])
+        arrays = dict(zip(schedule.feeds, fed))
+        self._updates.before(arrays)
         for slot, value in zip(schedule.feeds.values(), fed):
             values[slot] = value if value.ndim else value[()]       # a scalar, as on the tape
         given = [value for value in values if isinstance(value, np.ndarray)]
@@ -88,13 +97,18 @@ class Evaluator:
                         values[i] = None
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 raise _located(error, node, [values[i] for i in sources]) from error
-        return _owned([values[slot] for slot in schedule.outputs], given)
+        results = _owned([values[slot] for slot in schedule.outputs], given)
+        self._updates.after(arrays, results)
+        return [as_torch(array) for array in results] if tensors else results
 
     def __reduce__(self) -> tuple:
         return Evaluator, (self.eval_nodes,)       # the schedule, of functions, is made anew
 
-    def _schedule_for(self, input_values: Mapping[Node, Any]) -> Schedule:
-        """The schedule for feeding these nodes; a new one only where other inner nodes are fed."""
+    def _schedule_for(self, input_values: Mapping[Node, Any], tensors: bool) -> Schedule:
+        """The schedule for feeding these nodes; a new one only where other inner nodes are fed.
+
+        `tensors`: whether the program's own operators are given tensors of PyTorch's.
+        """
         if not isinstance(input_values, Mapping):
             raise TypeError(f"run: must be given a dict of Nodes and their arrays, got "
                             f"{type(input_values).__name__}")
@@ -104,9 +118,9 @@ class Evaluator:
                                 f"type {type(node).__name__}")
         inner = frozenset(node for node in input_values
                           if not isinstance(node, Variable) and node in self._graph)
-        if inner not in self._schedules:
-            self._schedules[inner] = make_schedule(self.eval_nodes, inner)
-        return self._schedules[inner]
+        if (inner, tensors) not in self._schedules:
+            self._schedules[inner, tensors] = make_schedule(self.eval_nodes, inner, tensors)
+        return self._schedules[inner, tensors]
 
 
 def _settled(fed: list) -> list[np.ndarray]:
@@ -117,6 +131,8 @@ def _settled(fed: list) -> list[np.ndarray]:
 
 
 def _as_fed(node: Node, value: Any) -> Any:
+    if is_torch(value):
+        value = from_torch(value, f"run: {node.name}")
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return np.asarray(value)         # of a subclass too: a matrix has another idea of x * y
     if type(value) is float:
@@ -173,12 +189,14 @@ class Schedule(NamedTuple):
     outputs: list[int]         # the slots of the results
 
 
-def make_schedule(outputs: Sequence[Node], fed: frozenset[Node] = frozenset()) -> Schedule:
+def make_schedule(outputs: Sequence[Node], fed: frozenset[Node] = frozenset(),
+                  tensors: bool = False) -> Schedule:
     """The calls that compute `outputs` from the variables and from the nodes in `fed`.
 
-    A fed node counts as given: what it was made from is not computed for its sake.
+    A fed node counts as given: what it was made from is not computed for its sake. `tensors`: users'
+    own operators are given tensors of PyTorch's.
     """
-    scheduler = _Scheduler()
+    scheduler = _Scheduler(tensors)
     for node in topological_sort(outputs, stop=fed):
         if isinstance(node, Variable) or node in fed:
             scheduler.slots[node] = scheduler.feeds[node] = scheduler.slot()
@@ -198,7 +216,8 @@ class _Scheduler:
     one, whose value is not what its operator would give.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tensors: bool) -> None:
+        self.tensors = tensors
         self.start: list[Any] = []
         self.feeds: dict[Node, int] = {}
         self.slots: dict[Node, int] = {}
@@ -258,7 +277,8 @@ class _Scheduler:
             return self._composite(node, op, inputs)
         if isinstance(op, Constant):
             return self._constant(node.attrs["value"])
-        return self.call(node, functools.partial(_computed, op, node), inputs, key=None)
+        return self.call(node, functools.partial(_computed, op, node, self.tensors), inputs,
+                         key=None)
 
     def _operator(self, node: Node, operator: Primitive, inputs: list[int],
                   attributes: dict) -> int:
@@ -338,8 +358,12 @@ class _Scheduler:
         return id(value)
 
 
-def _computed(op: Op, node: Node, *values: Any) -> Any:
-    out = op.compute(node, list(values))
+def _computed(op: Op, node: Node, tensors: bool, *values: Any) -> Any:
+    """What a user's own operator computes, as an array."""
+    given = [as_torch(x) if tensors and isinstance(x, (np.ndarray, np.generic)) else x for x in values]
+    out = op.compute(node, given)
+    if is_torch(out):
+        return from_torch(out, op.name)
     if not isinstance(out, (np.ndarray, np.generic, int, float)):
         raise TypeError(f"compute must return an array, got {type(out).__name__}")
     return out

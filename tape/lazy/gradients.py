@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Collection, Sequence
+from typing import Collection, Iterable, Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from tape import ops
 from tape.cotangents import Cotangents
-from tape.lazy.node import Node, as_nodes, topological_sort
-from tape.ops import reductions
+from tape.lazy.node import BuiltIn, Node, Variable, as_nodes, topological_sort
+from tape.ops import linalg, reductions, shapes
+
+_settings: dict[str, bool | None] = {"batched": None}
 
 
-def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
+def batched_gradients(on: bool | None = True) -> None:
+    """Set what `batched` of `gradients` is where it is not given, from here on in the whole program."""
+    _settings["batched"] = on
+
+
+def gradients(output_node: Node, nodes: Sequence[Node], batched: bool | None = None) -> list[Node]:
     """Extend the graph by d(sum of output_node)/d(node) for each of `nodes`.
 
     Parameters
@@ -19,6 +29,12 @@ def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
         What to differentiate. Where it has many elements, the gradient is that of their sum.
     nodes : sequence of Node
         Variables or inner nodes.
+    batched : bool, optional
+        True: the gradient of a Variable that meets larger operands only in matmul, + - * and / keeps
+        the axes by which they are larger, (B, D, M) for the weight of a product
+        (B, T, D) @ (D, M), since there are programs that sum them in their update. By default a
+        gradient has the shape of its node, and a run raises where weights move as if such a program
+        had summed an axis more. False: the same without that check.
 
     Returns
     -------
@@ -36,16 +52,22 @@ def gradients(output_node: Node, nodes: Sequence[Node]) -> list[Node]:
     if not isinstance(output_node, Node):
         raise TypeError(f"gradients: the output must be one Node, got {type(output_node).__name__}; "
                         f"for several differentiate their sum")
-    found = graph_vjp(output_node, ops.ones_like(output_node), wanted)
+    batched = _settings["batched"] if batched is None else batched
+    whole = _with_batch_axes(output_node, wanted) if batched else set()
+    found = graph_vjp(output_node, ops.ones_like(output_node), wanted, batched=whole)
+    for node, gradient in found.items():
+        if isinstance(node, Variable) and batched is not False:
+            vars(gradient)["gradient_of"] = node               # for `Updates`
     return [found[node] if node in found else ops.zeros_like(node) for node in wanted]
 
 
 def graph_vjp(output: Node, cotangent: Node, targets: Sequence[Node], *, stop: Collection[Node] = (),
-              stands_for: Node | None = None) -> dict[Node, Node]:
+              stands_for: Node | None = None, batched: Collection[Node] = ()) -> dict[Node, Node]:
     """The gradients of `targets`, given that of `output`, for those that it depends on.
 
     Nodes in `stop` count as given: what they were made from is not looked at. `stands_for`, if given,
-    is what rules get that ask for the value of `output`; see `Op._vjp`.
+    is what rules get that ask for the value of `output`; see `Op._vjp`. The gradients of those in
+    `batched` keep their batch axes.
     """
     order = topological_sort(output, stop)
     useful = set(targets)        # the nodes that lead to a target
@@ -64,6 +86,175 @@ def graph_vjp(output: Node, cotangent: Node, targets: Sequence[Node], *, stop: C
         wanted = [] if node in stop else [i for i, x in enumerate(node.inputs) if x in useful]
         if wanted:
             out = stands_for if node is output else None
-            for i, contribution in sorted(node.op._vjp(node, g, wanted, out).items()):
-                cotangents.add(node.inputs[i], contribution)
+            step = node
+            if not set(batched).isdisjoint(node.inputs):
+                step, out = _stretched(node, batched), node if out is None else out
+            for i, contribution in sorted(step.op._vjp(step, g, wanted, out).items()):
+                x = node.inputs[i]
+                if x in batched and x in cotangents.sums:
+                    contribution = shapes.alike(contribution, cotangents.sums[x])
+                cotangents.add(x, contribution)
     return {node: complete[node] for node in targets if node in complete}
+
+
+# --- gradients that keep their batch axes ---
+
+
+def _with_batch_axes(output: Node, targets: Iterable[Node]) -> set[Node]:
+    """The Variables among `targets` of which every use can leave the batch axes in the gradient."""
+    found: set[Node] = {node for node in targets if isinstance(node, Variable)}
+    for node in topological_sort(output):
+        if not (_is_product(node) or _is_elementwise(node)):
+            found.difference_update(node.inputs)
+    return found
+
+
+def _is_product(node: Node) -> bool:
+    return isinstance(node.op, BuiltIn) and node.op.name in ("matmul", "matmul_layernorm",
+                                                             "matmul_softmax")
+
+
+def _is_elementwise(node: Node) -> bool:
+    return getattr(node.op, "operator", None) in (ops.add, ops.sub, ops.mul, ops.div)
+
+
+def _stretched(node: Node, batched: Collection[Node]) -> Node:
+    """The same step, where each input in `batched` has been copied along the axes of the other.
+
+    The gradient of such a copy has an entry for each example, and is not summed.
+    """
+    inputs = list(node.inputs)
+    for i, x in enumerate(node.inputs):
+        if x in batched:
+            inputs[i] = (reductions.expand_like(x, node) if _is_elementwise(node)
+                         else linalg.stack_like(x, node.inputs[1 - i]))
+    return Node(inputs, node.op, node.attrs, node.name)
+
+
+# --- updates that sum an axis more ---
+
+
+class _Seen:
+    """A Variable as it was fed last, and its gradient: some of their rows, in float64."""
+
+    def __init__(self, weights: np.ndarray, gradient: np.ndarray | None, before: _Seen | None = None):
+        self.shape = weights.shape
+        self.rows = slice(None, None, max(1, len(weights) // 64))
+        self.eps = np.finfo(weights.dtype).eps
+        self.weights = weights[self.rows].astype(np.float64)
+        self.larger = None if gradient is None or gradient.ndim <= weights.ndim else gradient.shape
+        self.gradient = self.sums = None
+        if gradient is not None and gradient.shape == weights.shape:
+            self.gradient = gradient[self.rows].astype(np.float64)
+            self.sums = np.sum(gradient, axis=0, dtype=np.float64)       # of its columns
+        self.steps: list[float] = before.steps if before else []
+
+    def judge(self, weights: np.ndarray) -> str:
+        """How the weights have moved.
+
+        Returns
+        -------
+        "apart" : as they should, or with a batch axis that the program has summed.
+        "alike" : every row by the same, apart from weight decay, though the gradient differs.
+        "unmoved" : not at all, though they would if the gradient had not been summed to 0.
+        "" : not to be told. A step of one size everywhere is what a first step of Adam gives as well.
+        """
+        now = weights[self.rows].astype(np.float64)
+        moved = now - self.weights
+        noise = 8 * self.eps * max(np.abs(now).max(), np.abs(self.weights).max())
+        size = np.abs(moved).max()
+        steepest = 0.0 if self.gradient is None else np.abs(self.gradient).max()
+        if not size > 32 * noise:
+            sums_vanish = self.sums is not None and np.abs(self.sums).max() < 1e-4 * steepest
+            return "unmoved" if sums_vanish else ""
+        if self.larger is not None:
+            return "apart"
+        moved = _without_decay(moved, self.weights)
+        if np.ptp(moved, axis=0).max() > noise or not np.abs(moved).max() > 8 * noise:
+            return "apart"
+        if self.gradient is not None:
+            spread = np.ptp(self.gradient, axis=0).max()
+            if not size * spread > 8 * noise * steepest:         # the gradient's rows are alike too
+                return ""
+        if np.ptp(np.abs(moved)) > noise:
+            return "alike"
+        uphill = self.sums is None or not moved.flat[0] * np.sum(self.sums) < 0
+        if np.ptp(moved) <= noise and uphill:
+            return ""
+        self.steps.append(size)
+        return "alike" if len(self.steps) >= 3 and np.ptp(self.steps) > 1e-3 * size else ""
+
+
+def _without_decay(moved: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What weights moved by, without a multiple of them: fitted to that in which rows differ."""
+    if (len(weights) - 1) * (weights.size // len(weights)) < 4:       # too few for a fit to mean much
+        return moved
+    differ = weights - weights.mean(axis=0)
+    square = np.sum(differ * differ)
+    return moved - weights * (np.sum(moved * differ) / square) if square else moved
+
+
+class Updates:
+    """How the program that runs a graph changes its weights from run to run, until that is seen once.
+
+    Programs that expect a batch axis in front of a weight's gradient sum it, as in
+    ``W -= lr * grad.sum(axis=0)``. Here it is summed already, the line sums another axis, and since
+    the shapes broadcast nothing fails: every row of W moves by the same. That can be seen in what is
+    fed next. So can the reverse, where W takes on the batch axis that `batched` leaves in.
+    """
+
+    def __init__(self, graph: Iterable[Node], outputs: Sequence[Node]):
+        places = {node: i for i, node in enumerate(outputs)}
+        ordered = sorted(graph, key=lambda node: (node in places, node._position))     # outputs last
+        watched = {of: places.get(node) for node in ordered
+                   if (of := vars(node).get("gradient_of")) is not None}
+        self.watched = sorted(watched.items(), key=lambda item: item[0]._position)
+
+    def before(self, fed: dict[Node, np.ndarray]) -> None:
+        """Compare what is fed with what was fed last.
+
+        Raises
+        ------
+        ValueError
+            All rows of a weight moved alike, or it has a batch axis now.
+        """
+        judged = {}
+        for variable, _ in self.watched:
+            seen, now = _seen.get(variable), fed.get(variable)
+            if seen is not None and now is not None:
+                if now.shape == seen.larger:
+                    raise ValueError(_GROWN.format(name=variable.name, old=seen.shape, now=now.shape))
+                judged[variable] = seen.judge(now) if now.shape == seen.shape else ""
+        moved = any(how in ("alike", "apart") for how in judged.values())
+        known = {variable: how for variable, how in judged.items()
+                 if how in ("alike", "apart") or how == "unmoved" and moved}
+        _seen.update(dict.fromkeys(known))
+        for variable, how in known.items():
+            if how != "apart":
+                raise ValueError(_SUMMED.format(name=variable.name, shape=fed[variable].shape))
+
+    def after(self, fed: dict[Node, np.ndarray], results: Sequence[np.ndarray]) -> None:
+        """Remember what was fed, and its gradients, where the update is not known yet."""
+        most = max((array.ndim for array in fed.values()), default=0)
+        for variable, place in self.watched:
+            array = fed.get(variable)
+            known = variable in _seen and _seen[variable] is None
+            if known or array is None or array.dtype.kind != "f" or not array.size:
+                continue
+            if not 1 <= array.ndim < most or len(array) < 2:
+                continue                     # nothing fed has the axis of a batch beside it
+            gradient = None if place is None else results[place]
+            _seen[variable] = _Seen(array, gradient, _seen.get(variable))
+
+
+_seen: WeakKeyDictionary[Node, _Seen | None] = WeakKeyDictionary()       # None: the update is known
+_GROWN = (
+    "run: {name} was of shape {old} and now is of shape {now}: its update has added the batch axes "
+    "that batched=True leaves in its gradient. Sum them there, {name} -= lr * grad.sum(axis=0), or "
+    "take batched_gradients(True) out of the program")
+_SUMMED = (
+    "run: since the last run every row of {name} has moved by the same, as by an update that sums the "
+    "gradient over an axis, {name} -= lr * grad.sum(axis=0). The gradient of {name} has the shape of "
+    "{name}, {shape}: its batch axes are summed already. Take the sum (or mean) out of that line. Or "
+    "say batched_gradients(True) after the import, for gradients with batch axes. An update that is "
+    "meant so needs gradients(..., batched=False)")

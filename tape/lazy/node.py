@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from tape import numpy_protocol, ops
+from tape.interop import on_arrays
 from tape.ops import arithmetic
 from tape.primitive import NUMPY_FUNCTIONS, Comparison
 from tape.topological import topological_order
@@ -92,8 +93,16 @@ class BuiltIn(Op):
     """An Op of the package's own. A `singleton` is copied and pickled by its name.
 
     `compute` is there for programs that evaluate a graph node by node; an `Evaluator` schedules calls
-    of tape's operators themselves.
+    of tape's operators themselves. A kind defines `value_of`, the same on arrays.
     """
+
+    def compute(self, node: Node, input_values: list) -> Any:
+        """The value of `node`, given those of its inputs: arrays, or tensors of PyTorch's."""
+        return on_arrays(lambda values: self.value_of(node, values), input_values, self.name)
+
+    def value_of(self, node: Node, input_values: list) -> Any:
+        """`compute` on arrays."""
+        raise NotImplementedError
 
     def gradient(self, node: Node, output_grad: Node) -> list[Node]:
         found = self._vjp(node, output_grad, range(len(node.inputs)))
@@ -327,7 +336,7 @@ class Placeholder(BuiltIn):
     def __call__(self, name: str) -> Variable:
         return Variable(name)
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         raise ValueError(f"placeholder: the variable {node.name} was not fed; give run() an array for "
                          f"it")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from tape import ops
 from tape.cotangents import fit
+from tape.interop import as_number, from_torch, is_torch
 from tape.kernels import unbroadcast
 from tape.lazy.gradients import graph_vjp
 from tape.lazy.node import REQUIRED, BuiltIn, Node, singleton
@@ -36,7 +37,7 @@ class Constant(BuiltIn):
     def __call__(self, value: Any) -> Node:
         return Node([], self, {"value": value})
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         return node.value
 
     def formula(self, names: list[str], attrs: dict) -> str:
@@ -69,6 +70,8 @@ def as_node(value: Any) -> Node:
                             "since its tape would be lost. Feed its .data to a Variable, or turn the "
                             "whole run into a graph with from_tape.")
         value = value.data
+    if is_torch(value):
+        value = from_torch(value, "lazy")
     if isinstance(value, (list, tuple)) and any(isinstance(item, Node) for item in value):
         raise TypeError("lazy: an operand must be one node, got a list with nodes in it; concat([...]) "
                         "and np.stack([...]) join them")
@@ -122,7 +125,7 @@ class KernelGradient(Composite):
     def __call__(self, output_grad: Node, node: Node, i: int) -> Node:
         return Node([output_grad, *node.inputs], self, {**node.attrs, "input": i})
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         g, *inputs = input_values
         attributes = self.attributes(node.attrs)
         made = self.operator.forward(*inputs, **attributes)
@@ -194,6 +197,9 @@ class TapeOp(BuiltIn):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Node:
         named = [kwargs.pop(f"node_{letter}") for letter in "ABC" if f"node_{letter}" in kwargs]
+        for theirs, ours in (("dim", "axis"), ("keepdim", "keepdims")):
+            if theirs in kwargs and ours in self.takes:
+                kwargs[ours] = kwargs.pop(theirs)
         inputs, attributes = self.operator.bind((*args, *named), kwargs)
         for key, value in attributes.items():
             if isinstance(value, Node):
@@ -206,7 +212,7 @@ class TapeOp(BuiltIn):
         """What the operator is applied to."""
         return node.inputs
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         return self.forward_on(node.inputs)(*input_values, **self.attributes(node.attrs))
 
     def forward_on(self, inputs: list[Node]) -> Callable:
@@ -325,6 +331,7 @@ class WithNumber(TapeOp):
         self.commutes, self.inverse = commutes, inverse
 
     def __call__(self, node_A: Any, const_val: Any) -> Node:
+        const_val = as_number(const_val)
         if not is_number(const_val):
             raise TypeError(f"{self.name}: const_val must be a number, got "
                             f"{type(const_val).__name__}")
@@ -340,7 +347,7 @@ class WithNumber(TapeOp):
             return self.inverse, -number
         return self.operator, number
 
-    def compute(self, node: Node, input_values: list) -> Any:
+    def value_of(self, node: Node, input_values: list) -> Any:
         operator, number = self.call(node.attrs)
         return operator.forward(*input_values, number)
 
@@ -369,6 +376,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict) -> Node:
     In the API a sum with a number is a step of its own: x - 2 is the sum of x and -2, and 2 - x that
     of -x and 2.
     """
+    inputs = [as_number(x) for x in inputs]
     number = WITH_NUMBER.get(operator)
     if number is not None and is_number(inputs[1]):
         return number(*inputs)

@@ -46,3 +46,11 @@ def matmul_gradient_x(g_out, like, y, /):
 def matmul_gradient_y(g_out, x, like, /):
     """x^T @ g in the shape that y (`like`) has."""
     return kernels.matmul_gradient_y(g_out, x, like)
+
+
+@derivative(lambda g: g, None)       # as for any broadcasting, the engine sums over the copies
+def stack_like(x, like, /):
+    """The matrix x, copied for each matrix of `like`: (n, m), (B, k, n) -> (B, n, m)."""
+    if np.ndim(x) < 2 or like.ndim < 2:
+        return x
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape[:-2], like.shape[:-2]) + x.shape[-2:])

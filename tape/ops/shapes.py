@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 
@@ -66,25 +67,31 @@ def broadcast_to(x, /, shape):
     return np.broadcast_to(x, shape)
 
 
-# --- what the static graph's API checks ---
-
-
-@derivative(lambda g: g)
-def of_size(x, /, input_shape):
-    """x, whose elements must fill `input_shape`."""
-    if np.size(x) != math.prod(input_shape):
-        raise ValueError(f"broadcast: input_shape must be that of the node, {np.shape(x)}; got "
-                         f"{tuple(input_shape)}")
-    return x
+# --- what the static graph needs ---
 
 
 @derivative(lambda g, like_x: reshape_like(g, like_x))
 def merge_last(x, /, shape):
-    """x (..., *shape), whose last axes must have this shape, with them made one."""
-    if x.shape[-len(shape):] != shape:
-        raise ValueError(f"layernorm: normalized_shape must be that of the last axes of the node, "
-                         f"whose shape is {x.shape}; got {shape}")
-    return x.reshape(*x.shape[:-len(shape)], math.prod(shape))
+    """x with its last ``len(shape)`` axes made one; a warning where they have another shape."""
+    first = x.ndim - len(shape)
+    if first < 0 or not shape:
+        raise ValueError(f"layernorm: normalized_shape must name one or more of the last axes of the "
+                         f"node, whose shape is {x.shape}; got {shape}")
+    if x.shape[first:] != shape:
+        warnings.warn(f"layernorm: normalized_shape is {shape}, but the last axes of the node, whose "
+                      f"shape is {x.shape}, are of other sizes; they are normalised as they are",
+                      stacklevel=2)
+    return x.reshape(*x.shape[:first], math.prod(x.shape[first:]))
+
+
+@derivative(lambda g: g, None)
+def alike(x, like, /):
+    """x, which must have the shape of `like`: what one use of a weight adds to what another did."""
+    if np.shape(x) != like.shape:
+        raise ValueError(f"gradients: with batched=True all uses of a node must have the same batch "
+                         f"axes; got gradients of shape {like.shape} and {np.shape(x)}. Leave batched "
+                         f"out, and the sum over the batch out of the update")
+    return x
 
 
 # --- the other names of a reshape ---

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from tape import ops
+from tape.augmented import updated
 from tape.promotion import plain
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class Methods:
     __slots__ = ()
     __tape_apply__: Callable
     _data: Any
+    _record: Any
 
     def __add__(self, other): return self.__tape_apply__(ops.add, (self, other))
     def __radd__(self, other): return self.__tape_apply__(ops.add, (other, self))
@@ -36,6 +38,14 @@ class Methods:
     def __pos__(self): return self
     def __abs__(self): return self.__tape_apply__(ops.abs, (self,))
     def __getitem__(self, index): return ops.getitem(self, index)
+
+    # On a result x += y is x = x + y, recorded; a leaf is changed where it is. See tape/augmented.py.
+    def __iadd__(self, y): return self + y if self._record else updated(self, "+=", np.add, y)
+    def __isub__(self, y): return self - y if self._record else updated(self, "-=", np.subtract, y)
+    def __imul__(self, y): return self * y if self._record else updated(self, "*=", np.multiply, y)
+    def __itruediv__(self, y): return self / y if self._record else updated(self, "/=", np.divide, y)
+    def __ipow__(self, y): return self ** y if self._record else updated(self, "**=", np.power, y)
+    def __imatmul__(self, y): return self @ y if self._record else updated(self, "@=", np.matmul, y)
 
     # Comparisons have no derivative: they give boolean arrays, as NumPy's do; beside a node, a node.
     def __lt__(self, other): return np.less(self._data, plain(other))

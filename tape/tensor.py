@@ -55,6 +55,9 @@ class Tensor(Methods):
     __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_writable", "_version",
                  "__weakref__")
 
+    # Whether t += y changes t's array even where no gradient is wanted, as of a frozen parameter.
+    is_variable = False
+
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None):
         self._data = as_new_array(data, dtype)
         self._grad: np.ndarray | None = None

@@ -8,9 +8,11 @@ from nn.generation.sampling import generate, sample
 from nn.generation.translation import translate
 from nn.layers.activation import GELU, ReLU, SiLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
-from nn.layers.containers import ModuleList, Sequential
+from nn.layers.containers import ModuleDict, ModuleList, Sequential
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import FeedForward, SwiGLU
+from nn.layers.foreign_names import NN as _FOREIGN_NAMES
+from nn.layers.foreign_names import missing as _missing
 from nn.layers.linear import Embedding, Linear
 from nn.layers.losses import binary_cross_entropy_with_logits, cross_entropy, mse
 from nn.layers.module import Module, evaluating
@@ -37,7 +39,7 @@ from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 __all__ = [
     "Adam", "AdamW", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout", "Embedding",
     "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU", "LSTM",
-    "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleList",
+    "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module", "ModuleDict", "ModuleList",
     "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
     "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Seq2SeqConfig",
     "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "SwiGLU",
@@ -48,3 +50,8 @@ __all__ = [
     "padding_mask", "predict", "sample", "save_checkpoint", "translate", "warmup_constant",
     "warmup_cosine", "warmup_linear",
 ]
+
+
+def __getattr__(name: str):
+    """A name of PyTorch's is answered with ours, another unknown one with the nearest."""
+    raise AttributeError(_missing("nn", name, _FOREIGN_NAMES, __all__))

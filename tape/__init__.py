@@ -10,6 +10,9 @@
     tape.lazy                           the static graph over the same operators
 """
 
+import sys as _sys
+
+from tape import foreign_names as _foreign_names
 from tape import gradcheck
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.show import show
@@ -35,3 +38,10 @@ __all__ = [
     "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
     "zeros_like",
 ]
+
+_sys.modules["tape.tensor"].__class__ = _foreign_names.CallableModule
+
+
+def __getattr__(name: str):
+    """A name of PyTorch's is answered with ours, another unknown one with the nearest."""
+    raise AttributeError(_foreign_names.missing("tape", name, _foreign_names.TAPE, __all__))

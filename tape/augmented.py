@@ -1,7 +1,7 @@
 """Augmented assignment: ``p -= step`` changes the array of a leaf; on a result it makes a new tensor.
 
-Of a result, ``x += y`` is short for ``x = x + y``, and is recorded. A parameter is to be changed where it
-is, since the model holds the same object: in ``for p in model.parameters(): p -= lr * p.grad`` a new
+Of a result, ``x += y`` is short for ``x = x + y``, and is recorded. A parameter is to be changed where
+it is, since the model holds it: in ``for p in model.parameters(): p -= lr * p.grad`` a new
 tensor would be bound to the name p, and nothing be trained.
 """
 
@@ -33,7 +33,7 @@ def updated(leaf: Any, symbol: str, ufunc: np.ufunc, change: Any) -> Any:
         return NotImplemented
     if leaf.requires_grad and modes.get().recording:
         raise RuntimeError(
-            f"{symbol}: a leaf that wants a gradient must not be changed while operations are recorded; "
+            f"{symbol}: a leaf that wants a gradient must not change while operations are recorded; "
             f"this one has shape {leaf.shape}. To change it, as an update does, write with "
             f"tape.no_grad(): p {symbol} change, or p.data {symbol} change. For a result that is "
             f"recorded write y = p {symbol[:-1]} change.")

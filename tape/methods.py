@@ -8,6 +8,7 @@ import numpy as np
 
 from tape import ops
 from tape.augmented import updated
+from tape.foreign_names import in_our_words
 from tape.promotion import plain
 
 if TYPE_CHECKING:
@@ -102,6 +103,11 @@ class Methods:
     def T(self) -> Tensor:
         """All axes reversed."""
         return ops.transpose(self)
+
+
+for _name, _method in list(vars(Methods).items()):
+    if not _name.startswith("_"):
+        setattr(Methods, _name, in_our_words(_method))
 
 
 def _one_or_many(values: tuple) -> tuple:

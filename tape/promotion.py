@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 import numpy as np
 
+from tape.foreign_names import Count
+
 if TYPE_CHECKING:
     from tape.primitive import Primitive
 
-PYTHON_NUMBERS = frozenset({int, float, bool})
+PYTHON_NUMBERS = frozenset({int, float, bool, Count})
 
 
 # --- the dtype of mixed operands ---

@@ -14,8 +14,9 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from tape import numpy_protocol
+from tape import foreign_names, numpy_protocol
 from tape.engine import Record, walk
+from tape.foreign_names import Count
 from tape.methods import Methods
 from tape.ops.arithmetic import stop_gradient
 from tape.grad_mode import modes
@@ -157,7 +158,7 @@ class Tensor(Methods):
 
     @property
     def size(self) -> int:
-        return self._data.size
+        return Count(self._data.size)
 
     @property
     def dtype(self) -> np.dtype:
@@ -300,6 +301,11 @@ class Tensor(Methods):
         leaf = self._record is None
         return _rebuild, (type(self), self.data, self._requires_grad and leaf,
                           self._grad, getattr(self, "__dict__", {}))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in foreign_names.TENSOR:
+            raise AttributeError(foreign_names.missing("a Tensor", name, foreign_names.TENSOR))
+        return object.__getattribute__(self, name)      # Python's own error
 
     # --- NumPy's protocols ---
 

@@ -207,4 +207,4 @@ class CallableModule(types.ModuleType):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("tape.tensor: a module, which holds the class Tensor. Write tape.Tensor(data), "
-                        "or tape.Tensor(data, requires_grad=True).")
+                        "tape.Tensor(data, requires_grad=True), or np.array(ids) for integers.")

@@ -68,6 +68,12 @@ class Methods:
     def std(self, axis=None, ddof=0, keepdims=False):
         return ops.std(self, axis, ddof=ddof, keepdims=keepdims)
 
+    def argmax(self, axis=None, keepdims=False):
+        return np.argmax(self._data, axis, keepdims=keepdims)
+
+    def argmin(self, axis=None, keepdims=False):
+        return np.argmin(self._data, axis, keepdims=keepdims)
+
     def norm(self, axis=None, keepdims=False): return ops.norm(self, axis, keepdims)
     def logsumexp(self, axis=None, keepdims=False): return ops.logsumexp(self, axis, keepdims)
     def exp(self): return ops.exp(self)

@@ -191,6 +191,13 @@ def test_the_words_for_arguments_are_arguments():
         assert set(re.findall(r"(\w+)=", text)) - {"unbiased"} <= known
 
 
+def test_places_of_the_extremes_are_numpys():
+    x = leaf([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]])
+    assert x.argmax() == 3 and x.argmin() == 4
+    np.testing.assert_array_equal(x.argmax(1, keepdims=True), [[1], [0]])
+    np.testing.assert_array_equal(x.argmin(axis=0), [0, 1, 0])
+
+
 def test_signatures_and_texts_of_methods_are_kept():
     assert str(inspect.signature(Tensor.sum)) == "(self, axis=None, keepdims=False)"
     assert Tensor.sum.__name__ == "sum"

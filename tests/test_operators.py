@@ -130,7 +130,8 @@ METHODS = {
 
 # What describes a tensor, hands out its values, or drives the tape.
 NOT_DIFFERENTIATING = {
-    "backward", "data", "detach", "dtype", "grad", "is_leaf", "is_variable", "item", "ndim", "numpy",
+    "argmax", "argmin", "backward", "data", "detach", "dtype", "grad", "is_leaf", "is_variable", "item",
+    "ndim", "numpy",
     "requires_grad", "retain_grad", "shape", "size", "tolist"}
 
 

@@ -9,9 +9,11 @@ from nn.generation.translation import translate
 from nn.layers.activation import GELU, ReLU, SiLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.layers.cache import KeyValueCache
-from nn.layers.containers import ModuleList, Sequential
+from nn.layers.containers import ModuleDict, ModuleList, Sequential
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import FeedForward, SwiGLU
+from nn.layers.foreign_names import NN as _FOREIGN_NAMES
+from nn.layers.foreign_names import missing as _missing
 from nn.layers.linear import Embedding, Linear
 from nn.layers.losses import binary_cross_entropy_with_logits, cross_entropy, mse
 from nn.layers.module import Module, evaluating
@@ -41,13 +43,18 @@ __all__ = [
     "ALiBi", "Adam", "AdamW", "Audit", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout",
     "Embedding", "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU",
     "KeyValueCache", "LSTM", "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module",
-    "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm", "RNN", "ReLU",
-    "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT", "Seq2SeqConfig",
-    "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding", "Summary", "SwiGLU",
-    "Tokenizer", "TransformerBlock", "TransformerDecoderBlock", "TransformerEncoder",
-    "TransformerEncoderBlock", "VisionConfig", "VisionTransformer", "WordTokenizer", "audit",
-    "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm", "cross_entropy",
-    "decay_groups", "evaluating", "generate", "load_checkpoint", "mse", "newest_checkpoint",
-    "padding_mask", "predict", "sample", "save_checkpoint", "summary", "translate",
-    "warmup_constant", "warmup_cosine", "warmup_linear", "without_memory",
+    "ModuleDict", "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm",
+    "RNN", "ReLU", "RecurrentConfig", "RecurrentLM", "RotaryEmbedding", "SGD", "ScalarGPT",
+    "Seq2SeqConfig", "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding",
+    "Summary", "SwiGLU", "Tokenizer", "TransformerBlock", "TransformerDecoderBlock",
+    "TransformerEncoder", "TransformerEncoderBlock", "VisionConfig", "VisionTransformer",
+    "WordTokenizer", "audit", "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm",
+    "cross_entropy", "decay_groups", "evaluating", "generate", "load_checkpoint", "mse",
+    "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "summary",
+    "translate", "warmup_constant", "warmup_cosine", "warmup_linear", "without_memory",
 ]
+
+
+def __getattr__(name: str):
+    """A name of PyTorch's is answered with ours, another unknown one with the nearest."""
+    raise AttributeError(_missing("nn", name, _FOREIGN_NAMES, __all__))

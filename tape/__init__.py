@@ -16,6 +16,9 @@
     tape.lazy                           the static graph over the same operators
 """
 
+import sys as _sys
+
+from tape import foreign_names as _foreign_names
 from tape import gradcheck, linalg, ops
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
@@ -36,3 +39,10 @@ __all__ = [
     "primitive", "record_lines", "show", "strict", "value_and_grad", "vjp",
 ]
 __all__ += ops.__all__
+
+_sys.modules["tape.tensor"].__class__ = _foreign_names.CallableModule
+
+
+def __getattr__(name: str):
+    """A name of PyTorch's is answered with ours, another unknown one with the nearest."""
+    raise AttributeError(_foreign_names.missing("tape", name, _foreign_names.TAPE, __all__))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from tape import ops
+from tape.augmented import updated
+from tape.foreign_names import in_our_words
 from tape.promotion import plain
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ class Methods:
     __slots__ = ()
     __tape_apply__: Callable
     _data: Any
+    _record: Any
 
     def __add__(self, other): return self.__tape_apply__(ops.add, (self, other))
     def __radd__(self, other): return self.__tape_apply__(ops.add, (other, self))
@@ -40,6 +43,14 @@ class Methods:
     def __pos__(self): return self
     def __abs__(self): return self.__tape_apply__(ops.abs, (self,))
     def __getitem__(self, index): return ops.getitem(self, index)
+
+    # On a result x += y is x = x + y, recorded; a leaf is changed where it is. See tape/augmented.py.
+    def __iadd__(self, y): return self + y if self._record else updated(self, "+=", np.add, y)
+    def __isub__(self, y): return self - y if self._record else updated(self, "-=", np.subtract, y)
+    def __imul__(self, y): return self * y if self._record else updated(self, "*=", np.multiply, y)
+    def __itruediv__(self, y): return self / y if self._record else updated(self, "/=", np.divide, y)
+    def __ipow__(self, y): return self ** y if self._record else updated(self, "**=", np.power, y)
+    def __imatmul__(self, y): return self @ y if self._record else updated(self, "@=", np.matmul, y)
 
     # Comparisons have no derivative: they give boolean arrays, as NumPy's do; beside a node, a node.
     def __lt__(self, other): return np.less(self._data, plain(other))
@@ -122,6 +133,11 @@ class Methods:
     def mT(self) -> Tensor:
         """The last two axes exchanged."""
         return ops.matrix_transpose(self)
+
+
+for _name, _method in list(vars(Methods).items()):
+    if not _name.startswith("_"):
+        setattr(Methods, _name, in_our_words(_method))
 
 
 def _one_or_many(values: tuple) -> tuple:

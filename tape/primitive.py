@@ -36,6 +36,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape.errors import did_you_mean
+from tape.foreign_names import CALLS, in_our_words, keyword_hint
 from tape.mutation import protected_rule, read_only
 from tape.promotion import plain
 from tape.saved import Vjp
@@ -194,12 +195,12 @@ class Primitive:
             return inputs, self.defaults
         if len(inputs) < count or len(positional) > len(self.defaults):
             raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "
-                            f"arguments")
+                            f"arguments{CALLS.get(self.name, '')}")
         attributes = {**self.defaults, **dict(zip(self.defaults, positional))}
         for name, value in kwargs.items():
             if name not in self.defaults:
                 raise TypeError(f"{self.name}: takes {self.describe()}; got {name}={value!r}"
-                                f"{did_you_mean(name, self.defaults)}")
+                                f"{keyword_hint(name, self.defaults)}")
             attributes[name] = value
         for name, value in attributes.items():
             if value is inspect.Parameter.empty:
@@ -395,6 +396,7 @@ def implements(*functions: Callable | None) -> Callable[[Callable], Callable]:
                             f"{function!r:.80}")
 
     def register(function: Callable) -> Callable:
+        function = in_our_words(function)
         NUMPY_FUNCTIONS.update({f: function for f in functions if f is not None})
         return function
     return register

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 import numpy as np
 
+from tape.foreign_names import Count
 from tape.hollow import hollow, is_hollow
 
 if TYPE_CHECKING:
     from tape.primitive import Primitive
 
-PYTHON_NUMBERS = frozenset({int, float, bool})
+PYTHON_NUMBERS = frozenset({int, float, bool, Count})
 
 
 # --- the dtype of mixed operands ---

@@ -14,8 +14,9 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from tape import numpy_protocol
+from tape import foreign_names, numpy_protocol
 from tape.engine import Record, walk
+from tape.foreign_names import Count
 from tape.methods import Methods
 from tape.numpy_hints import METHODS
 from tape.ops.arithmetic import stop_gradient
@@ -56,6 +57,9 @@ class Tensor(Methods):
 
     __slots__ = ("_data", "_grad", "_requires_grad", "_record", "_writable", "_version",
                  "__weakref__")
+
+    # Whether t += y changes t's array even where no gradient is wanted, as of a frozen parameter.
+    is_variable = False
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None):
         self._data = as_new_array(data, dtype)
@@ -156,7 +160,7 @@ class Tensor(Methods):
 
     @property
     def size(self) -> int:
-        return self._data.size
+        return Count(self._data.size)
 
     @property
     def dtype(self) -> np.dtype:
@@ -302,8 +306,11 @@ class Tensor(Methods):
                           self._grad, getattr(self, "__dict__", {}))
 
     def __getattr__(self, name: str) -> Any:
-        hint = f": {METHODS[name]}" if name in METHODS else ""
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+        if name in METHODS:
+            raise AttributeError(f"a Tensor has no {name!r}: {METHODS[name]}")
+        if name in foreign_names.TENSOR:
+            raise AttributeError(foreign_names.missing("a Tensor", name, foreign_names.TENSOR))
+        return object.__getattribute__(self, name)      # Python's own error
 
     # --- NumPy's protocols ---
 

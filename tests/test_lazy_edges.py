@@ -114,7 +114,8 @@ def test_an_operator_of_tape_takes_the_keywords_of_the_api():
 
 
 @pytest.mark.parametrize("name", sorted(
-    set(tape.ops.__all__) - set(OWN_HINTS) - set(tape.ops.LINEAR) - set(tape.ops.NUMPYS)))     # see test_lazy_operators.py
+    # The others are in test_lazy_operators.py.
+    set(tape.ops.__all__) - set(OWN_HINTS) - set(tape.ops.LINEAR) - set(tape.ops.NUMPYS)))
 def test_an_operator_of_tape_takes_nodes(name):
     arguments = {"concatenate": [[X_NODE, X_NODE]], "stack": [[X_NODE, X_NODE]], "split": [X_NODE, 2],
                  "reshape": [X_NODE, (4,)], "getitem": [X_NODE, 0], "pad": [X_NODE, 1],

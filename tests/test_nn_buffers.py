@@ -23,19 +23,19 @@ class Running(nn.Module):
 def test_buffers_are_saved_and_loaded_but_never_trained():
     model = nn.Sequential(Running())
     model(Tensor(np.ones(2, np.float32))).sum().backward()
-    assert [name for name, _ in model.named_parameters()] == ["layers.0.weight"]
-    assert [name for name, _ in model.named_buffers()] == ["layers.0.mean", "layers.0.table"]
-    assert [name for name, _ in model.named_buffers(saved=False)] == ["layers.0.table"]
+    assert [name for name, _ in model.named_parameters()] == ["0.weight"]
+    assert [name for name, _ in model.named_buffers()] == ["0.mean", "0.table"]
+    assert [name for name, _ in model.named_buffers(saved=False)] == ["0.table"]
     state = model.state_dict()
-    assert list(state) == ["layers.0.weight", "layers.0.mean"] and state["layers.0.mean"][0] == 0.5
+    assert list(state) == ["0.weight", "0.mean"] and state["0.mean"][0] == 0.5
     assert model.layers[0].mean.grad is None and model.parameter_count() == 1
     twin = nn.Sequential(Running())
     assert twin.load_state_dict(state) == []
     np.testing.assert_array_equal(twin.layers[0].mean.data, [0.5, 0.5])
-    with pytest.raises(ValueError, match="missing 'layers.0.mean'"):
-        twin.load_state_dict({"layers.0.weight": np.ones(1)})
-    with pytest.raises(ValueError, match=r"'layers.0.mean' must have shape \(2,\), got \(3,\)"):
-        twin.load_state_dict({**state, "layers.0.mean": np.ones(3)})
+    with pytest.raises(ValueError, match="missing '0.mean'"):
+        twin.load_state_dict({"0.weight": np.ones(1)})
+    with pytest.raises(ValueError, match=r"'0.mean' must have shape \(2,\), got \(3,\)"):
+        twin.load_state_dict({**state, "0.mean": np.ones(3)})
 
 
 def test_a_buffer_keeps_its_kind_and_its_place():

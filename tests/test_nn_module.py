@@ -36,7 +36,7 @@ def test_parameters_are_found_in_definition_order_in_every_container_and_tied_on
 def test_the_order_of_definition_is_kept_across_containers():
     model = nn.Sequential(nn.Linear(1, 2, rng=0), nn.ReLU(), nn.Linear(2, 1, rng=0))
     names = [name for name, _ in model.named_parameters()]
-    assert names == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
+    assert names == ["0.weight", "0.bias", "2.weight", "2.bias"]
     assert model.parameter_count() == 2 + 2 + 2 + 1
 
 

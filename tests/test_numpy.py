@@ -151,12 +151,13 @@ def test_writing_a_result_into_an_array_is_refused():
     np.testing.assert_array_equal(array, np.zeros((2, 3)))
 
 
-def test_in_place_operators_on_the_tensors_side_make_a_new_tensor():
-    t = x = leaf(X)
+def test_in_place_operators_on_a_result_make_a_new_tensor():
+    x = leaf(X)
+    t = before = x * 1
     t += 1
     t *= np.array([1.0, 2.0, 3.0])
-    assert t is not x
-    np.testing.assert_array_equal(x.data, X)
+    assert t is not before
+    np.testing.assert_array_equal(before.data, X)
     t.sum().backward()
     np.testing.assert_array_equal(x.grad, [[1, 2, 3], [1, 2, 3]])
 

@@ -152,7 +152,7 @@ METHODS = {
 # What describes a tensor, hands out its values, or drives the tape.
 NOT_DIFFERENTIATING = {
     "all", "any", "argmax", "argmin", "argsort", "round", "__floordiv__", "__rfloordiv__",
-    "backward", "data", "detach", "dtype", "grad", "is_leaf", "item", "ndim", "numpy",
+    "backward", "data", "detach", "dtype", "grad", "is_leaf", "is_variable", "item", "ndim", "numpy",
     "requires_grad", "retain_grad", "shape", "size", "tolist"}
 
 

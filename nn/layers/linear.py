@@ -28,8 +28,10 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.weight.shape[0]:
+            turned = (". The weight is (n_in, n_out); with a table (n_out, n_in), as a tied embedding "
+                      "is, write x @ table.weight.T" if x.shape[-1] == self.weight.shape[1] else "")
             raise ValueError(f"Linear: the last axis of x must be {self.weight.shape[0]}, got shape "
-                             f"{x.shape}")
+                             f"{x.shape}{turned}")
         out = x @ self.weight
         return out if self.bias is None else out + self.bias
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from nn.layers.foreign_names import MODULE, missing
 from nn.layers.parameter import is_learned
 from nn.layers.state_dict import load_arrays
 from nn.layers.traversal import Path, Searched, name_of, place_of, walk
@@ -81,12 +82,42 @@ class Module(Searched):
         """The parameters, each once, in the order of definition."""
         return [parameter for _, parameter in self.named_parameters()]
 
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of this module, whose name is empty, and of all inside it, each once."""
+        yield "", self
+        for path, value in walk(self):
+            if isinstance(value, Module):
+                yield name_of(path), value
+
     def modules(self) -> Iterator[Module]:
         """This module and all inside it, each once."""
-        yield self
-        for _, value in walk(self):
-            if isinstance(value, Module):
-                yield value
+        return (module for _, module in self.named_modules())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of those inside this module, but not of those inside them."""
+        inside = ""
+        for name, module in self.named_modules():
+            if name and not (inside and name.startswith(inside + ".")):
+                inside = name
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """The modules inside this one, but not those inside them."""
+        return (module for _, module in self.named_children())
+
+    def apply(self, function: Callable[[Module], Any]) -> Module:
+        """Call a function with every module inside this one, and then with this one; returns it.
+
+        In the order of definition, but what holds others comes after them.
+        """
+        holding: list[tuple[str, Module]] = []          # those whose insides are not done yet
+        for name, module in list(self.named_modules()):
+            while holding and holding[-1][0] and not name.startswith(holding[-1][0] + "."):
+                function(holding.pop()[1])
+            holding.append((name, module))
+        for _, module in reversed(holding):
+            function(module)
+        return self
 
     def parameter_count(self) -> int:
         """The number of elements of all parameters; tied ones count once."""
@@ -121,6 +152,10 @@ class Module(Searched):
                     module, Module) else ():
                 if saved in (None, is_saved):
                     yield name_of((path, key, ".")), module._buffer(key)
+
+    def buffers(self) -> list[Tensor]:
+        """The buffers, in the order of definition."""
+        return [buffer for _, buffer in self.named_buffers()]
 
     def _buffer(self, key: str) -> Tensor:
         value = getattr(self, key)
@@ -183,6 +218,11 @@ class Module(Searched):
             raise TypeError(f"{caller}: state must be a mapping from names to arrays, as from "
                             f"state_dict(), got {type(state).__name__}")
         return load_arrays(self._state(), state, strict, caller)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in MODULE:
+            raise AttributeError(missing(f"a {type(self).__name__}", name, MODULE))
+        return object.__getattribute__(self, name)      # Python's own error
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.parameter_count():,} parameters)"

@@ -12,9 +12,14 @@ _hollow: ContextVar[bool] = ContextVar("hollow parameters", default=False)
 
 
 class Parameter(Tensor):
-    """A Tensor that an optimiser changes; with ``requires_grad = False`` it is saved but frozen."""
+    """A Tensor that an optimiser changes; with ``requires_grad = False`` it is saved but frozen.
+
+    ``p -= step`` changes it in place, as ``p.data -= step`` does. Unless it is frozen, that has to be
+    under `tape.no_grad`.
+    """
 
     __slots__ = ()
+    is_variable = True
 
     def __init__(self, data: Any, dtype: Any = None):
         if _hollow.get():

@@ -20,6 +20,10 @@ _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 class Searched:
     """Base of `Module`: the walk searches the attributes of such objects."""
 
+    def _attributes(self) -> list[tuple[Any, Any]]:
+        """(name, value) of what is searched, of a container of modules its items by their own keys."""
+        return list(vars(self).items())
+
 
 # Where a value was found: the path of its container, its key there, and how that is written:
 # "." an attribute, "[" an item, "{" a member of a set. None is the root.
@@ -66,7 +70,7 @@ def _contents(value: Any) -> tuple[str, Iterable[tuple[Any, Any]]]:
     Copies, because the caller may assign to attributes meanwhile.
     """
     if isinstance(value, Searched):
-        attributes = list(vars(value).items())
+        attributes = value._attributes()
         return ".", attributes + (list(enumerate(value)) if isinstance(value, Sequence) else
                                   list(value.items()) if isinstance(value, Mapping) else [])
     if isinstance(value, _CLOSED):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nn.layers.foreign_names import OPTIMIZER, missing
 from nn.layers.module import Module
 from nn.layers.state_dict import load_arrays
 from nn.training.param_groups import check, groups, learned, own_settings, widened
@@ -75,6 +76,11 @@ class Optimizer:
             raise ValueError(f"{caller}: a parameter appears twice; it would be updated twice a "
                              f"step")
         self.warned = False         # of parameters without a gradient
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OPTIMIZER:
+            raise AttributeError(missing(f"{type(self).__name__}", name, OPTIMIZER))
+        return object.__getattribute__(self, name)      # Python's own error
 
     def zero_grad(self) -> None:
         """Set the gradients to None."""

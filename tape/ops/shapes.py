@@ -42,6 +42,10 @@ def transpose(x, /, axes=None):
     None reverses them. The gradient goes through the inverse permutation, which sorting gives:
     ``axes[argsort(axes)[j]] == j``. With no axes it is the same reversal again.
     """
+    if axes is not None and np.ndim(x) != np.size(axes):
+        exchange = f"; to exchange two write swapaxes{axes}" if np.size(axes) == 2 else ""
+        raise ValueError(f"transpose: axes must name each of the {np.ndim(x)} axes once, got "
+                         f"{axes}{exchange}")
     return np.transpose(x, axes)
 
 

@@ -1,0 +1,209 @@
+"""PyTorch's names that are others here, each with what to write instead; the errors that say so.
+
+A name that NumPy has with PyTorch's meaning belongs among the operators, not here. What is written must
+be what a reader can type: a test looks up every name in it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from typing import Any, Callable, Iterable, Mapping
+
+from tape.errors import did_you_mean
+
+_NOTHING = "nothing: arrays are in main memory and on no device"
+_GENERATOR = " with rng = np.random.default_rng(0)"
+
+# Attributes of a Tensor t. u is another, rng a generator.
+TENSOR: dict[str, str] = {
+    # shapes
+    "view": "t.reshape(2, -1)", "view_as": "t.reshape(u.shape)", "reshape_as": "t.reshape(u.shape)",
+    "permute": "t.transpose(0, 2, 1)", "t": "t.T", "contiguous": "t itself: any layout will do",
+    "is_contiguous": "nothing: any layout will do", "unsqueeze": "t.expand_dims(1)",
+    "numel": "t.size", "nelement": "t.size", "dim": "t.ndim", "ndimension": "t.ndim",
+    "unflatten": "t.reshape(*t.shape[:-1], 2, -1)", "expand": "t.broadcast_to((2, 3))",
+    "expand_as": "t.broadcast_to(u.shape)", "cat": "tape.concatenate([t, u], axis=1)",
+    "chunk": "t.split(3, axis=-1), where 3 is how many pieces", "unbind": "tuple(t)",
+    "movedim": "tape.moveaxis(t, 0, -1)", "moveaxis": "tape.moveaxis(t, 0, -1)",
+    "narrow": "t[:, 2:5]", "select": "t[:, 2]", "repeat_interleave": "np.repeat(t, 2, axis=0)",
+    "flip": "np.flip(t, 0)", "roll": "np.roll(t, 1, axis=0)",
+    "tril": "np.tril(t)", "triu": "np.triu(t)",
+    # picking elements
+    "masked_fill": "tape.where(mask, value, t)", "masked_select": "t[mask]",
+    "gather": "np.take_along_axis(t, ids, axis=1)", "index_select": "t[:, ids]",
+    "scatter": "tape.where(mask, value, t)",
+    "topk": "np.sort(t.data)[..., -k:] for the k largest values; np"
+    ".argsort(-t.data)[..., :k] for their places",
+    "multinomial": "np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1), which draws from "
+    "softmax(logits) for an array of logits," + _GENERATOR,
+    # arithmetic
+    "add": "t + u", "sub": "t - u", "mul": "t * u", "multiply": "t * u", "div": "t / u",
+    "divide": "t / u", "true_divide": "t / u", "pow": "t ** 2", "neg": "-t", "negative": "-t",
+    "eq": "t == u", "ne": "t != u", "lt": "t < u", "le": "t <= u", "gt": "t > u", "ge": "t >= u",
+    "mm": "t @ u", "bmm": "t @ u", "mv": "t @ u", "addmm": "bias + t @ u", "baddbmm": "bias + t @ u",
+    "sin": "tape.sin(t)", "cos": "tape.cos(t)", "sign": "tape.sign(t)", "log1p": "tape.log1p(t)",
+    "expm1": "tape.expm1(t)", "square": "tape.square(t)", "rsqrt": "1 / t.sqrt()",
+    "reciprocal": "1 / t", "lerp": "t + weight * (u - t)", "maximum": "tape.maximum(t, u)",
+    "minimum": "tape.minimum(t, u)", "where": "tape.where(mask, t, u)", "clamp": "t.clip(0, 1)",
+    "clamp_min": "t.clip(min=0)", "clamp_max": "t.clip(max=1)", "amax": "t.max(axis=-1)",
+    "amin": "t.min(axis=-1)", "isnan": "np.isnan(t.data)", "isfinite": "np.isfinite(t.data)",
+    "isinf": "np.isinf(t.data)", "equal": "np.array_equal(t, u)", "allclose": "np.allclose(t, u)",
+    # dtypes and devices
+    "cpu": _NOTHING, "cuda": _NOTHING, "to": _NOTHING + "; t.astype(np.float64) changes the dtype",
+    "device": _NOTHING, "is_cuda": _NOTHING, "layout": _NOTHING, "pin_memory": _NOTHING,
+    "float": "t.astype(np.float32)", "double": "t.astype(np.float64)", "half": "t.astype(np.float16)",
+    "bfloat16": "t.astype(np.float32), as NumPy has no bfloat16",
+    "type_as": "t.astype(u.dtype)",
+    "type": "t.astype(np.float32), or t.dtype", "long": "t.data.astype(np.int64): ids are plain arrays",
+    "int": "t.data.astype(np.int32): ids are plain arrays",
+    "bool": "t.data.astype(bool), a plain array",
+    "is_floating_point": "t.dtype.kind == 'f'", "element_size": "t.data.itemsize",
+    "stride": "t.data.strides", "data_ptr": "t.data.ctypes",
+    # the tape
+    "clone": "t * 1, which is recorded; t.detach() is a copy that is not",
+    "requires_grad_": "t.requires_grad = True", "detach_": "t = t.detach()",
+    "grad_fn": "tape.show(t), which prints the tape",
+    "register_hook": "t.retain_grad() before backward(), and read t.grad after it",
+    "new_zeros": "np.zeros(shape, t.dtype)", "new_ones": "np.ones(shape, t.dtype)",
+    "new_full": "np.full(shape, 2, t.dtype)", "new_tensor": "tape.Tensor(data, dtype=t.dtype)",
+    # in place
+    "add_": "t.data += u", "sub_": "t.data -= u", "mul_": "t.data *= u", "div_": "t.data /= u",
+    "pow_": "t.data **= 2", "neg_": "t.data *= -1", "addcmul_": "t.data += value * u * v",
+    "addcdiv_": "t.data += value * u / v", "lerp_": "t.data += weight * (u - t.data)",
+    "zero_": "t.data[...] = 0; of a gradient, which is an array, t.grad = None",
+    "fill_": "t.data[...] = value", "copy_": "t.data = array",
+    "masked_fill_": "tape.where(mask, value, t)",
+    "normal_": "t.data = rng.normal(0.0, 0.02, t.shape)" + _GENERATOR,
+    "uniform_": "t.data = rng.uniform(-0.1, 0.1, t.shape)" + _GENERATOR,
+    "bernoulli_": "t.data = rng.random(t.shape) < p" + _GENERATOR,
+    "clamp_": "t.data = np.clip(t.data, 0, 1)", "exp_": "t.data = np.exp(t.data)",
+    "log_": "t.data = np.log(t.data)", "sqrt_": "t.data = np.sqrt(t.data)",
+    "sin_": "t.data = np.sin(t.data)", "cos_": "t.data = np.cos(t.data)",
+    "abs_": "t.data = np.abs(t.data)", "tanh_": "t.data = np.tanh(t.data)",
+    "relu_": "t.data = np.maximum(t.data, 0)", "sigmoid_": "t.data = tape.sigmoid(t.data)",
+    "unsqueeze_": "t = t.expand_dims(1)", "squeeze_": "t = t.squeeze()", "t_": "t = t.T",
+    "transpose_": "t = t.swapaxes(0, 1)", "scatter_": "np.put_along_axis(t.data, ids, value, axis=1)",
+    "index_add_": "np.add.at(t.data, ids, u)", "index_copy_": "t.data[ids] = u",
+}
+
+# Functions and constants of the module.
+TAPE: dict[str, str] = {
+    "as_tensor": "tape.Tensor(array)", "from_numpy": "tape.Tensor(array)", "is_tensor":
+    "isinstance(t, tape.Tensor)", "FloatTensor": "tape.Tensor(data)", "LongTensor": "np.array(ids)",
+    "cat": "tape.concatenate([t, u], axis=1)", "unsqueeze": "tape.expand_dims(t, 1)",
+    "permute": "tape.transpose(t, (0, 2, 1))", "chunk": "tape.split(t, 3, axis=-1)",
+    "unbind": "tuple(t)", "movedim": "tape.moveaxis(t, 0, -1)", "masked_select": "t[mask]",
+    "masked_fill": "tape.where(mask, value, t)", "index_select": "t[:, ids]", "numel": "t.size",
+    "gather": "np.take_along_axis(t, ids, axis=1)", "repeat_interleave": "np.repeat(t, 2, axis=0)",
+    "flatten": "t.flatten()", "clone": "t * 1", "t": "t.T",
+    "mm": "t @ u", "bmm": "t @ u", "mv": "t @ u", "addmm": "bias + t @ u", "baddbmm": "bias + t @ u",
+    "pow": "t ** 2", "clamp": "tape.clip(t, 0, 1)", "rsqrt": "1 / tape.sqrt(t)", "eq": "t == u",
+    "lerp": "t + weight * (u - t)", "amax": "tape.max(t, axis=-1)", "amin": "tape.min(t, axis=-1)",
+    "isnan": "np.isnan(t.data)", "isfinite": "np.isfinite(t.data)", "allclose": "np.allclose(t, u)",
+    "equal": "np.array_equal(t, u)", "topk": TENSOR["topk"], "multinomial": TENSOR["multinomial"],
+    # arrays stand beside Tensors as they are
+    "zeros": "np.zeros((2, 3), np.float32)", "ones": "np.ones((2, 3), np.float32)",
+    "full": "np.full((2, 3), 0.5, np.float32)", "empty": "np.empty((2, 3), np.float32)",
+    "eye": "np.eye(3, dtype=np.float32)", "arange": "np.arange(3)",
+    "empty_like": "np.empty(t.shape, t.dtype)", "save": "np.savez(path, **arrays)",
+    "load": "np.load(path)", "set_printoptions": "np.set_printoptions(precision=3)",
+    # randomness
+    "randn": "rng.standard_normal((2, 3), np.float32)" + _GENERATOR,
+    "rand": "rng.random((2, 3), np.float32)" + _GENERATOR,
+    "randint": "rng.integers(0, 65, (2, 3))" + _GENERATOR,
+    "randperm": "rng.permutation(n)" + _GENERATOR,
+    "normal": "rng.normal(mean, std, (2, 3))" + _GENERATOR,
+    "bernoulli": "rng.random(p.shape) < p" + _GENERATOR,
+    "randn_like": "rng.standard_normal(t.shape, t.dtype)" + _GENERATOR,
+    "rand_like": "rng.random(t.shape, t.dtype)" + _GENERATOR,
+    "manual_seed": "rng = np.random.default_rng(0), and give it to what draws: there is no global one",
+    "seed": "rng = np.random.default_rng(), and give it to what draws: there is no global one",
+    "Generator": "np.random.default_rng(0)",
+    # modes
+    "set_grad_enabled": "tape.no_grad() or tape.enable_grad()", "inference_mode": "tape.no_grad()",
+    "autograd": "tape.grad(loss, inputs)",
+    "compile": "ad.trace(function, inputs) with import tape.lazy as ad",
+    "jit": "ad.trace(function, inputs) with import tape.lazy as ad",
+    "device": _NOTHING, "cuda": _NOTHING,
+    "backends": _NOTHING, "amp": _NOTHING, "autocast": _NOTHING,
+    "nn": "import nn: a package beside this one", "optim": "import nn: the optimisers are in nn itself",
+    "set_default_dtype": "tape.Tensor(data, dtype=np.float64) where float32 will not do",
+    "set_num_threads": "OPENBLAS_NUM_THREADS=2 into the environment before the program starts",
+    # dtypes are NumPy's
+    "float": "np.float32", "double": "np.float64", "half": "np.float16", "long": "np.int64",
+    "int": "np.int32", "short": "np.int16", "bool": "np.bool_", "float16": "np.float16",
+    "float32": "np.float32", "float64": "np.float64", "int8": "np.int8", "int16": "np.int16",
+    "int32": "np.int32", "int64": "np.int64", "uint8": "np.uint8", "dtype": "np.dtype",
+    "bfloat16": "np.float32, as NumPy has no bfloat16", "finfo": "np.finfo", "iinfo": "np.iinfo",
+    "inf": "np.inf", "nan": "np.nan", "pi": "np.pi", "Size": "tuple",
+}
+
+# Parameters of functions: what ours are called, or how to write what they ask for.
+KEYWORDS: dict[str, str] = {
+    "dim": "axis=", "dims": "axes=", "keepdim": "keepdims=", "dim0": "swapaxes with axis1=",
+    "dim1": "swapaxes with axis2=",
+    "unbiased": "ddof=: 1 for unbiased=True, PyTorch's default, and 0 for False, which is ours",
+    "correction": "ddof=, whose default is 0", "split_size_or_sections": "sections=",
+    "chunks": "sections=", "p": "a norm of another order with abs, ** and sum",
+}
+# What calls mean that give an operator too many arguments.
+CALLS: dict[str, str] = {
+    "transpose": ". The axes are one tuple; two are exchanged by tape.swapaxes(x, 1, 2)"}
+
+
+class Count(int):
+    """A number of elements, as NumPy's ``size``; called, as PyTorch's, it says what to write."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("size: the number of elements, as in NumPy, and no method. Write t.shape for "
+                        "t.size(), and t.shape[0] for t.size(0).")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        # NumPy takes a subclass of int for an int64, which would widen a float32 beside it.
+        return getattr(ufunc, method)(*(int(x) if type(x) is Count else x for x in inputs), **kwargs)
+
+
+def missing(owner: str, name: str, table: Mapping[str, str], known: Iterable[str] = ()) -> str:
+    """The message of the AttributeError for a name that `owner` does not have."""
+    if name in table:
+        return f"{owner} has no {name!r}, which is PyTorch's name. Write {table[name]}"
+    return f"{owner} has no attribute {name!r}{did_you_mean(name, known)}"
+
+
+def keyword_hint(name: str, known: Iterable[str]) -> str:
+    """What to write instead of an argument with this name."""
+    if name in KEYWORDS:
+        return f". {name}= is PyTorch's; write {KEYWORDS[name]}"
+    return did_you_mean(name, known)
+
+
+def in_our_words(function: Callable) -> Callable:
+    """A function with an axis, which answers an unknown name of an argument with ours."""
+    if not inspect.isfunction(function):
+        return function
+    signature = inspect.signature(function)
+    known = signature.parameters
+    if not {"axis", "axes", "axis1"} & set(known) or any(
+            p.kind == p.VAR_KEYWORD for p in known.values()):
+        return function
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name, value in kwargs.items():
+            if name not in known:
+                raise TypeError(f"{function.__name__}: takes {function.__name__}{signature}; got "
+                                f"{name}={value!r}{keyword_hint(name, known)}")
+        return function(*args, **kwargs)
+    return call
+
+
+class CallableModule(types.ModuleType):
+    """The module ``tape.tensor``, which may be meant as PyTorch's function of that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("tape.tensor: a module, which holds the class Tensor. Write tape.Tensor(data), "
+                        "tape.Tensor(data, requires_grad=True), or np.array(ids) for integers.")

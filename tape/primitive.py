@@ -36,7 +36,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape.errors import did_you_mean
-from tape.foreign_names import CALLS, in_our_words, keyword_hint
+from tape.foreign_names import CALLS, keyword_hint
 from tape.mutation import protected_rule, read_only
 from tape.promotion import plain
 from tape.saved import Vjp
@@ -396,7 +396,6 @@ def implements(*functions: Callable | None) -> Callable[[Callable], Callable]:
                             f"{function!r:.80}")
 
     def register(function: Callable) -> Callable:
-        function = in_our_words(function)
         NUMPY_FUNCTIONS.update({f: function for f in functions if f is not None})
         return function
     return register

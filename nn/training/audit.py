@@ -73,7 +73,7 @@ def audit(model: Module, *optimizers: Optimizer, warn: bool = True) -> Audit:
     >>> optimizer = nn.SGD(model.layers[1].parameters(), lr=0.1)
     >>> model(np.ones((4, 2), np.float32)).sum().backward()
     >>> nn.audit(model, optimizer, warn=False).unheld
-    ['layers.0.weight', 'layers.0.bias']
+    ['0.weight', '0.bias']
     """
     if not optimizers or not all(isinstance(optimizer, Optimizer) for optimizer in optimizers):
         raise TypeError(f"audit: a model and its optimisers must be given, audit(model, optimizer), "

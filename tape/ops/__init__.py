@@ -12,6 +12,7 @@ The eight that the README derives, which suffice for a Transformer:
     layer_norm   fused.py          (x - mean) / std, derived step by step
 """
 
+from tape.foreign_names import in_our_words
 from tape.ops.activations import dropout, log_softmax, relu, sigmoid, softmax, tanh
 from tape.ops.arithmetic import (
     abs, add, astype, clip, cos, div, exp, expm1, log, log1p, maximum, minimum, mul, neg,
@@ -89,3 +90,7 @@ __all__ += [
     "vander", "vsplit", "vstack",
 ]
 LINEAR, NUMPYS = __all__[_OWN:_BOTH], __all__[_BOTH:]
+
+# Operators name an argument that they do not know; here functions made of operators learn to.
+for _name in __all__:
+    globals()[_name] = in_our_words(globals()[_name])

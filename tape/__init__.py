@@ -25,6 +25,7 @@ from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.gradient_tape import GradientTape
 from tape.hollow import hollow
 from tape.measure import measure
+from tape.memory import keep_freed_memory as _keep_freed_memory    # noqa: F401: as it is imported
 from tape.ops import *    # noqa: F401,F403: the operators, listed in tape/ops/__init__.py
 from tape.primitive import implements, primitive
 from tape.recomputation import checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, Callable
 
 import numpy as np
@@ -92,7 +93,9 @@ def _operator(run: Callable, result: Any, count: int, leaves: list[Tensor]) -> P
                                "on what changes between its calls.")
         found = gradients(out, again + leaves, g, create_graph=recorded, allow_unused=True)
         return [x if recorded or x is None else x.numpy() for x in found]
-    return Primitive(forward, (rule,), name="checkpoint")
+    operator = Primitive(forward, (rule,), name="checkpoint")
+    operator.vjps = weakref.WeakValueDictionary()      # else a cycle would keep the arrays alive
+    return operator
 
 
 def _leaves_behind(out: Tensor, stand_ins: list[Tensor], start: Record) -> list[Tensor]:

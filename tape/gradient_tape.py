@@ -54,10 +54,7 @@ class GradientTape:
 
     def watch(self, tensors: Any) -> None:
         """Have gradients by these Tensors: sets their ``requires_grad``, which stays set."""
-        for tensor in leaves(tensors):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"watch: takes Tensors, got {type(tensor).__name__}. Make one: "
-                                f"x = Tensor(array)")
+        for tensor in _tensors(tensors, "watch"):
             if not tensor.requires_grad:
                 tensor.requires_grad = True
 
@@ -72,7 +69,7 @@ class GradientTape:
         output_gradients : array_like, or a list of them, optional
             Of the shape of each target; default: ones.
         """
-        targets, by = list(leaves(target)), list(leaves(sources))
+        targets, by = _tensors(target, "gradient"), _tensors(sources, "gradient")
         seeds = [np.ones(t.shape, t.dtype) for t in targets] if output_gradients is None else (
             list(output_gradients) if isinstance(target, (list, tuple)) else [output_gradients])
         reached = [(t, seed) for t, seed in zip(targets, seeds, strict=True) if t.requires_grad]
@@ -81,3 +78,13 @@ class GradientTape:
             [t for t, _ in reached], wanted, [seed for _, seed in reached], allow_unused=True,
             create_graph=_open.get() > 0, retain_graph=self.persistent or _open.get() > 0)))
         return like_tree(sources, [found.get(id(source)) for source in by])
+
+
+def _tensors(tree: Any, caller: str) -> list[Tensor]:
+    """The leaves of a container, which must be Tensors."""
+    found = list(leaves(tree))
+    for tensor in found:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{caller}: takes Tensors, got {type(tensor).__name__}. Make one before it "
+                            f"is used: x = Tensor(array)")
+    return found

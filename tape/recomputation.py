@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import nullcontext
 from typing import Any, Callable
 
 import numpy as np
@@ -67,9 +68,11 @@ def checkpoint(function: Callable, *args: Any) -> Any:
                             f"{type(out).__name__}")
         return out
 
+    measurement = modes.get().measurement
     start = identity(Tensor(0.0, requires_grad=True))._record    # what is older comes from outside
-    stand_ins = [identity(x) for x in own]
-    out = run(stand_ins)
+    with measurement.run_again() if measurement else nullcontext():
+        stand_ins = [identity(x) for x in own]
+        out = run(stand_ins)
     leaves = _leaves_behind(out, stand_ins, start)
     if not own and not leaves:
         return out

@@ -151,6 +151,37 @@ def test_the_walk_back_takes_the_products_that_were_foretold(shapes):
     assert walk.flops == cost.backward_flops > 0
 
 
+@pytest.mark.parametrize("subscripts, shapes, combinations", [
+    ("ij,jk->ik", ((4, 3), (3, 5)), 60), ("bij,bjk->bik", ((2, 4, 3), (2, 3, 5)), 120),
+    ("bij,bjk->ik", ((1, 4, 3), (2, 3, 5)), 120), ("i,j->ij", ((4,), (5,)), 20),
+    ("i,i->", ((3,), (3,)), 3)])
+def test_the_products_of_an_einsum_are_counted(subscripts, shapes, combinations):
+    for make in (lambda shape: leaf(RNG.random(shape)), hollow_leaf):
+        x, y = map(make, shapes)
+        with measure() as cost:
+            out = np.einsum(subscripts, x, y)
+        assert (cost.flops, cost.backward_flops) == (2 * combinations, 4 * combinations)
+        assert out.shape == np.einsum(subscripts, *map(np.zeros, shapes)).shape
+
+
+def test_a_large_einsum_of_hollow_arrays_is_not_run():
+    x, y = hollow_leaf((10 ** 5, 10 ** 6)), hollow_leaf((10 ** 6, 10 ** 5))
+    with measure() as cost:
+        out = np.tensordot(x, y, 1)
+    assert out.shape == (10 ** 5, 10 ** 5) and cost.flops == 2 * 10 ** 16
+
+
+def test_of_a_checkpoint_the_inputs_are_kept_and_the_forward_runs_twice():
+    x, w = leaf(RNG.random((4, 3))), leaf(RNG.random((3, 3)))
+    with measure() as plain:
+        tape.exp(tape.exp(x @ w)).sum()
+    with measure() as cost:
+        out = tape.checkpoint(lambda x: tape.exp(tape.exp(x @ w)), x).sum()
+    assert cost.flops == plain.flops and cost.backward_flops == plain.backward_flops + plain.flops
+    assert tape.show(out).endswith(f" records, {cost.bytes_kept:,} bytes kept")
+    assert cost.bytes_kept < plain.bytes_kept
+
+
 def test_bytes_kept_are_those_that_show_prints():
     x, w = leaf(RNG.random((4, 3))), leaf(RNG.random((3, 3)))
     with measure() as cost:

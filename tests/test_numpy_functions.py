@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tape
+import tape.lazy as ad
 from tape import Tensor, grad, ops
 from tests.checks import leaf, peer
 
@@ -250,6 +251,13 @@ def test_interpolation_at_one_number():
     np.testing.assert_allclose(grad(found, fp).data, [0.75, 0.25, 0])
     with pytest.raises(ValueError, match="two points at least"):
         np.interp(fp, [0.0], [1.0])
+
+
+def test_slopes_and_interpolation_of_nodes():
+    x, values = ad.Variable("x"), np.arange(12.0).reshape(3, 4) ** 2
+    for function in (lambda x: np.gradient(x, axis=0), lambda x: tape.interp(x, [0, 5, 99], [0, 1, 9])):
+        (found,) = ad.Evaluator([function(x)]).run({x: values})
+        np.testing.assert_allclose(found, function(values))
 
 
 def test_the_multiple_that_fmod_takes_away():

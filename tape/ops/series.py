@@ -89,10 +89,10 @@ def gradient(f, *varargs, axis=None, edge_order=1):
     if len(varargs) not in (0, 1, len(axes)):
         raise TypeError(f"gradient: takes one spacing, or one for each of {len(axes)} axes; got "
                         f"{len(varargs)}")
-    for a in axes:
-        if np.shape(f)[a] <= edge_order:
+    for a in axes if hasattr(f, "shape") else ():            # a node has no shape yet
+        if f.shape[a] <= edge_order:
             raise ValueError(f"gradient: axis {a} must have {edge_order + 1} places at least for "
-                             f"edge_order={edge_order}, got shape {np.shape(f)}")
+                             f"edge_order={edge_order}, got shape {f.shape}")
     found = [moveaxis(_slope(moveaxis(f, a, -1), diff(h) if np.ndim(h) else h, edge_order), -1, a)
              for a, h in zip(axes, spacings)]
     return tuple(found) if several and len(found) > 1 else found[0]
@@ -136,7 +136,7 @@ def interp(x, xp, fp, left=None, right=None, period=None):
     low, high = getitem(fp, 0), getitem(fp, -1)
     found = where(np.less(flat, getitem(xp, 0)), low if left is None else left, found)
     found = where(np.greater(flat, getitem(xp, -1)), high if right is None else right, found)
-    return reshape_like(found, x if hasattr(x, "shape") else np.asarray(x))
+    return reshape_like(found, np.asarray(x) if isinstance(x, (int, float, list, tuple)) else x)
 
 
 # --- convolution: bilinear, so each derivative is another convolution ---

@@ -9,11 +9,11 @@ import numpy as np
 
 from tape.engine import parents_of, records_behind
 from tape.grad_mode import enable_grad, modes
-from tape.gradients import gradients
+from tape.transforms.gradients import gradients
 from tape.ops.arithmetic import identity
 from tape.promotion import plain
 from tape.tensor import Tensor, as_tensor
-from tape.trees import like_tree, map_leaves
+from tape.transforms.trees import like_tree, map_leaves
 
 Argnum = int | tuple[int, ...]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tape.engine import Record, parents_of, records_behind
 from tape.grad_mode import enable_grad, modes
-from tape.gradients import gradients
+from tape.transforms.gradients import gradients
 from tape.mutation import checksum
 from tape.ops.arithmetic import identity
 from tape.primitive import Primitive

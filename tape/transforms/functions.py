@@ -20,13 +20,13 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape.grad_mode import modes
-from tape.gradients import gradients
+from tape.transforms.gradients import gradients
 from tape.ops.joining import stack
 from tape.ops.shapes import reshape
 from tape.promotion import plain
 from tape.tensor import Tensor
-from tape.trees import leaves, matching_leaves
-from tape.variables import Argnum, Run, run_on_variables
+from tape.transforms.trees import leaves, matching_leaves
+from tape.transforms.variables import Argnum, Run, run_on_variables
 
 
 def grad(outputs: Any, inputs: Any = None, grad_outputs: Any = None, *, argnum: Argnum = 0,

@@ -70,13 +70,18 @@ class GradientTape:
             Of the shape of each target; default: ones.
         """
         targets, by = _tensors(target, "gradient"), _tensors(sources, "gradient")
-        seeds = [np.ones(t.shape, t.dtype) for t in targets] if output_gradients is None else (
-            list(output_gradients) if isinstance(target, (list, tuple)) else [output_gradients])
+        if output_gradients is None:
+            seeds = [np.ones(t.shape, t.dtype) for t in targets]
+        else:
+            seeds = list(output_gradients) if isinstance(target, (list, tuple)) else [output_gradients]
         reached = [(t, seed) for t, seed in zip(targets, seeds, strict=True) if t.requires_grad]
         wanted = [source for source in by if source.requires_grad]
-        found = {} if not reached or not wanted else dict(zip(map(id, wanted), gradients(
-            [t for t, _ in reached], wanted, [seed for _, seed in reached], allow_unused=True,
-            create_graph=_open.get() > 0, retain_graph=self.persistent or _open.get() > 0)))
+        found: dict = {}
+        if reached and wanted:
+            recorded = _open.get() > 0
+            found = dict(zip(map(id, wanted), gradients(
+                [t for t, _ in reached], wanted, [seed for _, seed in reached], allow_unused=True,
+                create_graph=recorded, retain_graph=self.persistent or recorded)))
         return like_tree(sources, [found.get(id(source)) for source in by])
 
 

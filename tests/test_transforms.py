@@ -275,6 +275,13 @@ def test_a_lost_derivative_is_announced():
         grad(lambda x: np.sum(x))(X)
 
 
+@pytest.mark.parametrize("transform", [grad, value_and_grad, elementwise_grad, jacobian, hessian])
+def test_the_announcement_names_the_callers_line(transform):
+    with pytest.warns(UserWarning, match="derivative is zero") as found:
+        transform(lambda x: 1.0)(X)
+    assert found[0].filename == __file__
+
+
 # --- an independent engine ---
 
 @pytest.mark.parametrize("function", [

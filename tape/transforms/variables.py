@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tape.engine import parents_of, records_behind
+from tape.engine import caller_frame, parents_of, records_behind
 from tape.grad_mode import enable_grad, modes
 from tape.transforms.gradients import gradients
 from tape.ops.arithmetic import identity
@@ -96,8 +96,12 @@ def _check_plain(value: Any, caller: str) -> None:
     if isinstance(value, (list, tuple, dict, type(None), str)):
         raise TypeError(f"{caller}: the function must return one array or number, got "
                         f"{type(value).__name__}. Several are joined by np.stack or np.concatenate.")
-    warnings.warn(f"{caller}: the function returned a plain {type(value).__name__}, so its derivative "
-                  f"is zero. Does it take .data, or numbers out of its argument?", stacklevel=4)
+    frame = caller_frame()
+    warnings.warn_explicit(
+        f"{caller}: the function returned a plain {type(value).__name__}, so its derivative is zero. "
+        f"Does it take .data, or numbers out of its argument?", UserWarning,
+        frame.f_code.co_filename, frame.f_lineno,
+        registry=frame.f_globals.setdefault("__warningregistry__", {}))
 
 
 def _depends_on_others(value: Any, variables: list[Tensor]) -> bool:

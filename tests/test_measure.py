@@ -1,5 +1,6 @@
 """Hollow arrays, and what a computation on them or on others costs."""
 
+import copy
 import pickle
 import tracemalloc
 
@@ -49,6 +50,13 @@ def test_outside_of_measure_it_is_an_array_of_zeros():
     out = tape.exp(t)
     assert out.data.tolist() == [[1, 1, 1], [1, 1, 1]] and out.data.strides == (12, 4)
     assert pickle.loads(pickle.dumps(t)).data.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_copies_of_a_hollow_tensor_are_hollow():
+    t = hollow_leaf((10 ** 5, 10 ** 6))
+    for other in (copy.copy(t), copy.deepcopy(t), pickle.loads(pickle.dumps(t))):
+        assert (other.shape, other.dtype, other.requires_grad) == (t.shape, t.dtype, True)
+        assert other.data.strides == (0, 0)
 
 
 def test_a_hollow_leaf_may_be_read_while_a_tape_needs_it():

@@ -9,8 +9,8 @@ The functions are written with NumPy. An argument is an array, a number, or a li
 them, at any depth; a derivative is built like the argument, of its dtype (a Python number counts as
 float64, as in NumPy). What is given arrays returns arrays. Where the value depends on Tensors that
 want a gradient (inside another of these functions, or on a model's parameters), the result is
-recorded and can be differentiated in its turn. ``f`` may be called only once to find the derivative at
-one point, so it must not change its arguments.
+recorded and can be differentiated in its turn. ``f`` is called once and must not change its arguments:
+inside it they are results of the tape, of which ``x += y`` makes a new one, as ``x = x + y`` does.
 """
 
 from __future__ import annotations

@@ -163,8 +163,21 @@ class Count(int):
                         "t.size(), and t.shape[0] for t.size(0).")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        # NumPy takes a subclass of int for an int64, which would widen a float32 beside it.
-        return getattr(ufunc, method)(*(int(x) if type(x) is Count else x for x in inputs), **kwargs)
+        # NumPy takes a subclass of int for an int64, which would widen a float32 beside it. +x is an int.
+        return getattr(ufunc, method)(*[+x if type(x) is Count else x for x in inputs], **kwargs)
+
+
+class Counts(dict):
+    """The `Count` of each number: to make one takes longer than to look it up."""
+
+    def __missing__(self, number: int) -> Count:
+        if len(self) > 10_000:
+            self.clear()
+        count = self[number] = Count(number)
+        return count
+
+
+COUNTS = Counts()
 
 
 def missing(owner: str, name: str, table: Mapping[str, str], known: Iterable[str] = ()) -> str:
@@ -193,11 +206,14 @@ def in_our_words(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for name, value in kwargs.items():
-            if name not in known:
-                raise TypeError(f"{function.__name__}: takes {function.__name__}{signature}; got "
-                                f"{name}={value!r}{keyword_hint(name, known)}")
-        return function(*args, **kwargs)
+        try:                    # which costs nothing until there is an error
+            return function(*args, **kwargs)
+        except TypeError:
+            for name, value in kwargs.items():
+                if name not in known:
+                    raise TypeError(f"{function.__name__}: takes {function.__name__}{signature}; got "
+                                    f"{name}={value!r}{keyword_hint(name, known)}") from None
+            raise
     return call
 
 

@@ -308,8 +308,8 @@ class Tensor(Methods):
     def __getattr__(self, name: str) -> Any:
         if name in METHODS:
             raise AttributeError(f"a Tensor has no {name!r}: {METHODS[name]}")
-        if name in foreign_names.TENSOR:
-            raise AttributeError(foreign_names.missing("a Tensor", name, foreign_names.TENSOR))
+        if name in foreign_names.TENSOR or foreign_names.is_numpys(name):
+            raise foreign_names.missing("a Tensor", name, foreign_names.TENSOR)
         return object.__getattribute__(self, name)      # Python's own error
 
     # --- NumPy's protocols ---

@@ -57,4 +57,4 @@ __all__ = [
 
 def __getattr__(name: str):
     """A name of PyTorch's is answered with ours, another unknown one with the nearest."""
-    raise AttributeError(_missing("nn", name, _FOREIGN_NAMES, __all__))
+    raise _missing("nn", name, _FOREIGN_NAMES, __all__)

@@ -200,7 +200,7 @@ class Primitive:
         for name, value in kwargs.items():
             if name not in self.defaults:
                 raise TypeError(f"{self.name}: takes {self.describe()}; got {name}={value!r}"
-                                f"{keyword_hint(name, self.defaults)}")
+                                f"{keyword_hint(name, self.defaults, self.name)}")
             attributes[name] = value
         for name, value in attributes.items():
             if value is inspect.Parameter.empty:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tape import foreign_names, numpy_protocol
 from tape.engine import Record, walk
-from tape.foreign_names import Count
+from tape.foreign_names import COUNTS
 from tape.methods import Methods
 from tape.numpy_hints import METHODS
 from tape.ops.arithmetic import stop_gradient
@@ -160,7 +160,7 @@ class Tensor(Methods):
 
     @property
     def size(self) -> int:
-        return Count(self._data.size)
+        return COUNTS[self._data.size]
 
     @property
     def dtype(self) -> np.dtype:
@@ -309,8 +309,8 @@ class Tensor(Methods):
     def __getattr__(self, name: str) -> Any:
         if name in METHODS:
             raise AttributeError(f"a Tensor has no {name!r}: {METHODS[name]}")
-        if name in foreign_names.TENSOR:
-            raise AttributeError(foreign_names.missing("a Tensor", name, foreign_names.TENSOR))
+        if name in foreign_names.TENSOR or foreign_names.is_numpys(name):
+            raise foreign_names.missing("a Tensor", name, foreign_names.TENSOR)
         return object.__getattribute__(self, name)      # Python's own error
 
     # --- NumPy's protocols ---

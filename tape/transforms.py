@@ -33,6 +33,12 @@ from tape.trees import leaves, like_tree, map_leaves
 Argnum = int | tuple[int, ...]
 
 
+class _Variable(Tensor):
+    """A leaf in the place of an argument, of which only the call that made it asks for the gradient."""
+    __slots__ = ("returned",)
+    returned: bool                  # True once the function has returned: nobody else can mean it
+
+
 class _Run(NamedTuple):
     """A call of a function on variables that stand in for some of its arguments."""
 
@@ -106,8 +112,6 @@ def grad(outputs: Any, inputs: Any = None, grad_outputs: Any = None, *, argnum: 
     >>> cube = lambda x: np.sum(x ** 3)
     >>> grad(cube)(np.array([1.0, 2.0]))
     array([ 3., 12.])
-    >>> float(grad(grad(cube))(3.0))
-    18.0
     """
     if not callable(outputs):
         return gradients(outputs, inputs, grad_outputs, create_graph=create_graph,
@@ -136,8 +140,7 @@ def value_and_grad(function: Callable, argnum: Argnum = 0) -> Callable:
                 f"grad: the function must return one number, got shape {np.shape(plain(run.value))}. "
                 f"For all derivatives of all elements use jacobian; if each depends on the argument "
                 f"in its own place alone, elementwise_grad.")
-        seed = np.ones(run.value.shape, run.value.dtype) if isinstance(run.value, Tensor) else None
-        return run.result(run.value), run.like_arguments(run.pull(seed))
+        return run.result(run.value), run.like_arguments(run.pull(_ones(run.value)))
     return _named(derivative, "value_and_grad", function)
 
 
@@ -178,10 +181,10 @@ def jacobian(function: Callable, argnum: Argnum = 0) -> Callable:
         blocks = []
         for j, x in enumerate(run.variables):
             if run.recorded and rows:
-                block = reshape(stack([row[j] for row in rows]), (*shape, *x.shape))
+                blocks.append(reshape(stack([row[j] for row in rows]), (*shape, *x.shape)))
             else:
-                block = np.array([plain(row[j]) for row in rows], x.dtype).reshape(*shape, *x.shape)
-            blocks.append(block)
+                block = np.array([plain(row[j]) for row in rows], x.dtype)
+                blocks.append(block.reshape(*shape, *x.shape))
         return run.like_arguments(blocks)
     return _named(derivative, "jacobian", function)
 
@@ -302,17 +305,19 @@ def _run(function: Callable, argnum: Argnum, args: tuple, kwargs: dict, caller: 
             raise TypeError(f"{caller}: argnum {i} counts the positional arguments, of which the call "
                             f"has {len(args)}")
     outside = modes.get().recording
-    given = [args[i] for i in chosen]
     new_args = list(args)
     with enable_grad():
         variables: list[Tensor] = []
-        for i, tree in zip(chosen, given):
-            new_args[i] = map_leaves(lambda leaf: _variable(leaf, variables, caller), tree)
+        for i in chosen:
+            new_args[i] = map_leaves(lambda leaf: _variable(leaf, variables, caller), args[i])
         value = function(*new_args, **kwargs)
     if not isinstance(value, Tensor):
         _check_plain(value, caller)
-    recorded = outside and _depends_on_others(value, variables)
-    return _Run(value, variables, given[0] if isinstance(argnum, int) else tuple(given), recorded)
+    for variable in variables:
+        if isinstance(variable, _Variable):
+            variable.returned = True
+    tree = args[argnum] if isinstance(argnum, int) else tuple(args[i] for i in chosen)
+    return _Run(value, variables, tree, outside and _depends_on_others(value, variables))
 
 
 def _variable(leaf: Any, variables: list[Tensor], caller: str) -> Tensor:
@@ -327,7 +332,7 @@ def _variable(leaf: Any, variables: list[Tensor], caller: str) -> Tensor:
             raise TypeError(f"{caller}: derivatives are by real numbers, got "
                             f"{type(leaf).__name__} of dtype {array.dtype}. Choose the argument with "
                             f"argnum=, or leave out of it what is no number.")
-        variable = Tensor(array, requires_grad=True)
+        variable = _Variable(array, requires_grad=True)
     variables.append(variable)
     return variable
 
@@ -342,15 +347,15 @@ def _check_plain(value: Any, caller: str) -> None:
 
 
 def _depends_on_others(value: Any, variables: list[Tensor]) -> bool:
-    """Whether a value depends on Tensors that want a gradient, apart from the variables themselves."""
+    """Whether a value depends on Tensors that want a gradient, apart from variables of ended calls."""
     if any(x._record is not None for x in variables):         # they stand for such Tensors
         return True
-    if not isinstance(value, Tensor) or value._record is None:
-        return isinstance(value, Tensor) and value.requires_grad and all(
-            value is not x for x in variables)
-    own = set(variables)
-    return any(parent not in own for record in records_behind([value._record])
-               for parent in record.parents if parent is not None and type(parent) is not Record)
+    if not getattr(value, "requires_grad", False):
+        return False
+    parents = [value] if value._record is None else [
+        parent for record in records_behind([value._record]) for parent in record.parents]
+    return any(not getattr(parent, "returned", False) for parent in parents
+               if parent is not None and type(parent) is not Record)
 
 
 def _directional(outputs: Sequence, tangents: Sequence, by: list, recorded: bool) -> Sequence:

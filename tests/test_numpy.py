@@ -6,6 +6,7 @@ They are recorded, or plain by nature, or refused by name.
 import numpy as np
 import pytest
 
+import tape
 from tape import Tensor
 from tape.gradcheck import gradcheck
 from tests.checks import SubArray, leaf
@@ -149,6 +150,20 @@ def test_writing_a_result_into_an_array_is_refused():
     with pytest.raises(TypeError, match="gradient"):
         array[0] = t[0]
     np.testing.assert_array_equal(array, np.zeros((2, 3)))
+
+
+def test_what_to_write_instead_of_filling_an_array():
+    """The rewrites that the errors name, each of them done."""
+    t, array = leaf(X[0]), np.zeros(4)
+    for fill in (lambda: array.__setitem__(0, t[0]), lambda: np.float64(t[0])):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            fill()
+        assert "tape.stack(list)" in str(caught.value.__cause__ or caught.value)
+    with pytest.raises(TypeError, match=r"tape.concatenate\(\[x\[:i\], x\[i:\] \+ t\]\)"):
+        array[1:] += t
+    np.testing.assert_array_equal(tape.concatenate([array[:1], array[1:] + t]).data, [0, *X[0]])
+    with pytest.raises(TypeError, match=r"tape.stack\(\[\[t, u\], \[v, w\]\]\)"):
+        np.array([[t[0], t[1]], [0.0, 1.0]])
 
 
 def test_in_place_operators_on_a_result_make_a_new_tensor():

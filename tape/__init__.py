@@ -44,5 +44,5 @@ _sys.modules["tape.tensor"].__class__ = _foreign_names.CallableModule
 
 
 def __getattr__(name: str):
-    """A name of PyTorch's is answered with ours, another unknown one with the nearest."""
-    raise AttributeError(_foreign_names.missing("tape", name, _foreign_names.TAPE, __all__))
+    """A name of another library's is answered with ours, another unknown one with the nearest."""
+    raise _foreign_names.not_in_tape(name, __all__)

@@ -1,4 +1,4 @@
-"""PyTorch's names that are others here, each with what to write instead; the errors that say so.
+"""Names of PyTorch, autograd and JAX that are others here, with what to write; the errors that say so.
 
 A name that NumPy has with PyTorch's meaning belongs among the operators, not here. What is written must
 be what a reader can type: a test looks up every name in it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 from typing import Any, Callable, Iterable, Mapping
 
@@ -140,6 +141,34 @@ TAPE: dict[str, str] = {
     "inf": "np.inf", "nan": "np.nan", "pi": "np.pi", "Size": "tuple",
 }
 
+# Functions of libraries that differentiate functions. f is one, x its argument, v and g a tangent and
+# a cotangent.
+_VJP = "value, pull = tape.vjp(f, x); (gradient,) = pull(g)"
+AUTOGRAD: dict[str, str] = {
+    "make_vjp": _VJP, "vector_jacobian_product": _VJP, "tensor_jacobian_product": _VJP,
+    "make_jvp": "value, slope = tape.jvp(f, x, v)",
+    "make_hvp": "tape.hvp(f, x, v)", "hessian_vector_product": "tape.hvp(f, x, v)",
+    "hessian_tensor_product": "tape.hvp(f, x, v)",
+    "make_ggnvp": "tape.vjp(f, x)[1](tape.jvp(f, x, v)[1])[0]",
+    "deriv": "tape.elementwise_grad(f)", "multigrad": "tape.grad(f, (0, 1))",
+    "multigrad_dict": "tape.grad(f), where an argument of f is the dict",
+    "holomorphic_grad": "tape.grad(f), for real numbers",
+    "check_grads": "tape.gradcheck(f, [x])", "defvjp": "tape.primitive(forward, rule)",
+    "numpy": "import numpy as np: its own functions are recorded",
+    "array": "tape.stack([[t, u], [v, w]]) where some are tensors, else np.array(data)",
+    "adam": "nn.Adam([t]), with import nn", "sgd": "nn.SGD([t], lr=0.1), with import nn",
+    "rmsprop": "nn.Adam([t]), with import nn",
+}
+JAX: dict[str, str] = {
+    "jacfwd": "tape.jacobian(f)", "jacrev": "tape.jacobian(f)",
+    "linearize": "tape.jvp(f, x, v)", "linear_transpose": _VJP,
+    "vmap": "tape.stack([f(row) for row in t]), or f itself for arrays with one more axis",
+    "custom_vjp": "tape.primitive(forward, rule)", "custom_jvp": "tape.primitive(forward, rule)",
+    "lax": "Python's own if, for and while", "random": "np.random.default_rng(0)",
+    "tree_util": "lists, tuples and dicts as they are: an argument of f may be one",
+}
+LIBRARIES: dict[str, dict[str, str]] = {"PyTorch": TAPE, "autograd": AUTOGRAD, "JAX": JAX}
+
 # Parameters of functions: what ours are called, or how to write what they ask for.
 KEYWORDS: dict[str, str] = {
     "dim": "axis=", "dims": "axes=", "keepdim": "keepdims=", "dim0": "swapaxes with axis1=",
@@ -167,11 +196,23 @@ class Count(int):
         return getattr(ufunc, method)(*(int(x) if type(x) is Count else x for x in inputs), **kwargs)
 
 
-def missing(owner: str, name: str, table: Mapping[str, str], known: Iterable[str] = ()) -> str:
+def missing(owner: str, name: str, table: Mapping[str, str], known: Iterable[str] = (),
+            library: str = "PyTorch") -> str:
     """The message of the AttributeError for a name that `owner` does not have."""
     if name in table:
-        return f"{owner} has no {name!r}, which is PyTorch's name. Write {table[name]}"
+        return f"{owner} has no {name!r}, which is {library}'s name. Write {table[name]}"
     return f"{owner} has no attribute {name!r}{did_you_mean(name, known)}"
+
+
+def not_in_tape(name: str, known: Iterable[str]) -> Exception:
+    """The error of the module ``tape`` for a name that it does not have."""
+    for library, table in LIBRARIES.items():
+        if name in table:
+            # Of an AttributeError, `from tape import name` drops the text and raises its own.
+            imported = sys._getframe(2).f_code.co_name == "_handle_fromlist"
+            return (ImportError if imported else AttributeError)(
+                missing("tape", name, table, library=library))
+    return AttributeError(missing("tape", name, {}, known))
 
 
 def keyword_hint(name: str, known: Iterable[str]) -> str:

@@ -107,6 +107,22 @@ def test_a_list_of_python_numbers_is_weak():
     assert (leaf([1.0, 2.0], np.float32) * [0.5, 1.5]).dtype == np.float32
 
 
+@pytest.mark.parametrize("join, expected", [
+    (lambda t: tape.stack([t[0], 1.0]), [5, 1]), (lambda t: np.hstack([0.5, t]), [0.5, 5, 6]),
+    (lambda t: np.append(t, 7), [5, 6, 7]), (lambda t: np.append([0.5], t), [0.5, 5, 6]),
+    (lambda t: np.block([[t, 0.5]]), [[5, 6, 0.5]]), (lambda t: np.concatenate([[1], t]), [1, 5, 6]),
+    (lambda t: np.vstack([[1.0, 2.0], t]), [[1, 2], [5, 6]]),
+    (lambda t: np.column_stack([[1.0, 2.0], t]), [[1, 5], [2, 6]]),
+    (lambda t: np.dstack([[1.0, 2.0], t]), [[[1, 5], [2, 6]]])])
+def test_numbers_and_lists_beside_a_tensor_are_weak_where_they_are_joined(join, expected):
+    for dtype in (np.float32, np.float64):
+        joined = join(leaf([5.0, 6.0], dtype))
+        np.testing.assert_array_equal(joined.data, expected)
+        assert joined.dtype == dtype
+    wide = tape.hstack([leaf([1.0], np.float32), np.zeros(1)])          # an array is not
+    assert wide.dtype == np.float64
+
+
 def test_float64_arrays_promote_as_in_numpy_and_the_gradient_does_not():
     t = leaf([1.0, 2.0], np.float32)
     y = t * np.array([1.0, 2.0])

@@ -38,10 +38,10 @@ __all__ = [
 ]
 __all__ += ops.__all__
 
-_FOREIGN_NAMES = _foreign_names.TAPE
+_FOREIGN_NAMES = {**_foreign_names.JAX, **_foreign_names.AUTOGRAD, **_foreign_names.TAPE}
 _sys.modules["tape.tensor"].__class__ = _foreign_names.CallableModule
 
 
 def __getattr__(name: str):
-    """A name of PyTorch's is answered with ours, another unknown one with the nearest."""
+    """A name of another library's is answered with ours, another unknown one with the nearest."""
     raise _foreign_names.missing("tape", name, _FOREIGN_NAMES, __all__)

@@ -1,4 +1,4 @@
-"""PyTorch's names that are others here, each with what to write instead; the errors that say so.
+"""Names of PyTorch, autograd and JAX that are others here, with what to write; the errors that say so.
 
 A name that NumPy has with PyTorch's meaning belongs among the operators, not here. What is written must
 be what a reader can type: a test looks up every name in it.
@@ -168,6 +168,34 @@ TAPE: dict[str, str] = {
     "inf": "np.inf", "nan": "np.nan", "pi": "np.pi", "Size": "tuple",
 }
 
+# Functions of libraries that differentiate functions. f is one, x its argument, v and g a tangent and
+# a cotangent.
+_VJP = "value, pull = tape.vjp(f, x); (gradient,) = pull(g)"
+AUTOGRAD: dict[str, str] = {
+    "make_vjp": _VJP, "vector_jacobian_product": _VJP, "tensor_jacobian_product": _VJP,
+    "make_jvp": "value, slope = tape.jvp(f, x, v)",
+    "make_hvp": "tape.hvp(f, x, v)", "hessian_vector_product": "tape.hvp(f, x, v)",
+    "hessian_tensor_product": "tape.hvp(f, x, v)",
+    "make_ggnvp": "tape.vjp(f, x)[1](tape.jvp(f, x, v)[1])[0]",
+    "deriv": "tape.elementwise_grad(f)", "multigrad": "tape.grad(f, (0, 1))",
+    "multigrad_dict": "tape.grad(f), where an argument of f is the dict",
+    "holomorphic_grad": "tape.grad(f), for real numbers",
+    "check_grads": "tape.gradcheck(f, [x])", "defvjp": "tape.primitive(forward, rule)",
+    "numpy": "import numpy as np: its own functions are recorded",
+    "array": "tape.stack([[t, u], [v, w]]) where some are tensors, else np.array(data)",
+    "adam": "nn.Adam([t]), with import nn", "sgd": "nn.SGD([t], lr=0.1), with import nn",
+    "rmsprop": "nn.Adam([t]), with import nn",
+}
+JAX: dict[str, str] = {
+    "jacfwd": "tape.jacobian(f)", "jacrev": "tape.jacobian(f)",
+    "linearize": "tape.jvp(f, x, v)", "linear_transpose": _VJP,
+    "vmap": "tape.stack([f(row) for row in t]), or f itself for arrays with one more axis",
+    "custom_vjp": "tape.primitive(forward, rule)", "custom_jvp": "tape.primitive(forward, rule)",
+    "lax": "Python's own if, for and while", "random": "np.random.default_rng(0)",
+    "tree_util": "lists, tuples and dicts as they are: an argument of f may be one",
+}
+OTHERS: dict[str, dict[str, str]] = {"autograd": AUTOGRAD, "JAX": JAX}       # libraries but PyTorch
+
 # Parameters of functions: what ours are called, or how to write what they ask for.
 KEYWORDS: dict[str, str] = {
     "dim": "axis=", "dims": "axes=", "keepdim": "keepdims=", "dim0": "swapaxes with axis1=",
@@ -226,7 +254,9 @@ def missing(owner: str, name: str, table: Mapping[str, str],
             known: Iterable[str] = ()) -> AttributeError:
     """The error for a name that `owner` does not have."""
     if name in table:
-        text = f"{owner} has no {name!r}, which is PyTorch's name. Write {table[name]}"
+        library = next((other for other, names in OTHERS.items() if names.get(name) == table[name]),
+                       "PyTorch")
+        text = f"{owner} has no {name!r}, which is {library}'s name. Write {table[name]}"
     elif is_numpys(name):
         text = f"{owner} has no {name!r}. Write np.{name}(t)"
     else:

@@ -77,7 +77,7 @@ class Methods:
     def cumprod(self, axis=None): return ops.cumprod(self, axis)
     def repeat(self, repeats, axis=None): return ops.repeat(self, repeats, axis)
     def take(self, indices, axis=None, mode="raise"): return ops.take(self, indices, axis, mode=mode)
-    def ravel(self): return ops.ravel(self)
+    def ravel(self, order="C"): return ops.ravel(self, order)
     def round(self, decimals=0): return ops.round(self, decimals)
 
     # Of the values alone: arrays, as of comparisons.
@@ -118,7 +118,7 @@ class Methods:
         """``t.reshape(2, 3)`` or ``t.reshape((2, 3))``."""
         return ops.reshape(self, _one_or_many(shape))
 
-    def flatten(self): return ops.reshape(self, (-1,))
+    def flatten(self, order="C"): return ops.ravel(self, order)
 
     def transpose(self, *axes):
         """``t.transpose(1, 0)``, ``t.transpose((1, 0))``; no axes: reversed."""

@@ -41,7 +41,8 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple, kwargs: dict) -> Any
     """What a NumPy ufunc does when one of its operands is a Tensor."""
     if kwargs.get("out") is not None:
         raise TypeError(f"{ufunc.__name__}: a tensor's result cannot be written into an array, the "
-                        f"record would be lost. Write x = x + t for x += t.")
+                        f"record would be lost. Write x = x + t for x += t, and for x[i:] += t "
+                        f"x = tape.concatenate([x[:i], x[i:] + t]).")
     kwargs = {name: value for name, value in kwargs.items() if name != "out"}
     if method == "__call__":
         return call_function(ufunc, inputs, kwargs)

@@ -271,15 +271,16 @@ class Tensor(Methods):
     def _number(self, caller: str) -> Any:
         if self._requires_grad:
             raise TypeError(f"{caller}: turning a tensor into a number loses its gradient, so it must "
-                            f"be asked for: t.item(). For mathematics on it use tape's functions "
-                            f"(tape.exp rather than math.exp).")
+                            f"be asked for: t.item(). For math.exp(t) write tape.exp(t); for an array "
+                            f"filled by a[i] = t keep a list, and write tape.stack(list).")
         return self.item()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self._requires_grad:
             raise TypeError("array: turning a tensor into a plain array loses its gradient, so it "
-                            "must be asked for: t.numpy(). To join tensors use tape.stack([...]), for "
-                            "np.array([t, u]) and for an array filled by a[i] = t.")
+                            "must be asked for: t.numpy(). To join tensors and numbers write "
+                            "tape.stack([[t, u], [v, w]]) for np.array([[t, u], [v, w]]); for an array "
+                            "filled by a[i] = t keep a list, and write tape.stack(list).")
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __setitem__(self, index: Any, value: Any) -> None:

@@ -45,6 +45,7 @@ def f(v):
     return np.sum(v ** 3)
 
 
+ARRAYS = {"a": np.array([1.0, 2.0, 3.0]), "b": np.array([1.0, 0.0, 2.0])}
 HELPERS = {"np": np, "operator": operator, "after": after, "default": default}
 
 
@@ -52,8 +53,11 @@ def ours():
     """Names as the tables have them, made anew for each line."""
     x = Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
     a, b = Tensor(2.0, requires_grad=True), Tensor(-3.0, requires_grad=True)
-    return {**HELPERS, "tape": tape, "nn": nn, "Tensor": Tensor, "x": x, "f": f, "a": a, "b": b,
-            "t": Tensor(np.array([1.0, 2.0, 3.0]), requires_grad=True)}
+    return {**HELPERS, "tape": tape, "nn": nn, "Tensor": Tensor, "x": x, "a": a, "b": b}
+
+
+def ours_of_functions():
+    return {**HELPERS, **ARRAYS, "tape": tape, "f": f, "t": Tensor(ARRAYS["a"], requires_grad=True)}
 
 
 FROM_PYTORCH = rows("Coming from PyTorch")
@@ -61,10 +65,15 @@ FROM_AUTOGRAD = rows("Coming from engines that differentiate functions")
 FROM_MICROGRAD = rows("Coming from micrograd")
 
 
-@pytest.mark.parametrize("cells", [row[-2:] for row in FROM_PYTORCH + FROM_AUTOGRAD + FROM_MICROGRAD],
+@pytest.mark.parametrize("cells", [row[-2:] for row in FROM_PYTORCH + FROM_MICROGRAD],
                          ids=lambda cells: code(cells[0]))
 def test_our_side(cells):
     assert same(eval(code(cells[0]), ours()), eval(code(cells[1]), HELPERS))
+
+
+@pytest.mark.parametrize("cells", FROM_AUTOGRAD, ids=lambda cells: code(cells[1]))
+def test_our_side_of_functions(cells):
+    assert same(eval(code(cells[1]), ours_of_functions()), eval(code(cells[2]), HELPERS))
 
 
 @pytest.mark.parametrize("cells", [row[:2] for row in FROM_PYTORCH], ids=lambda cells: code(cells[0]))
@@ -81,12 +90,13 @@ def test_autograds_side(cells):
     autograd = peer("autograd")
     anp = peer("autograd.numpy")
     found = eval(code(cells[0]), {
-        **vars(autograd), "np": anp, "a": np.array([1.0, 2.0, 3.0]), "f": lambda v: anp.sum(v ** 3)})
+        **vars(autograd), **vars(peer("autograd.differential_operators")), **ARRAYS, "np": anp,
+        "f": lambda v: anp.sum(v ** 3)})
     assert same(found, eval(code(cells[2]), HELPERS))
 
 
 def test_the_tables_were_found():
-    assert [len(FROM_PYTORCH), len(FROM_AUTOGRAD), len(FROM_MICROGRAD)] == [24, 8, 7]
+    assert [len(FROM_PYTORCH), len(FROM_AUTOGRAD), len(FROM_MICROGRAD)] == [24, 14, 7]
     assert {len(row) for row in FROM_PYTORCH} == {4}
     assert {len(row) for row in FROM_AUTOGRAD + FROM_MICROGRAD} == {3}
 
@@ -95,4 +105,4 @@ def test_the_tables_were_found():
     "t.view", "t.unsqueeze", "tape.cat", "nn.CrossEntropyLoss", "nn.functional"])
 def test_the_names_in_front_of_the_tables_raise(text):
     with pytest.raises(AttributeError, match="which is PyTorch's name. Write "):
-        eval(text, ours())
+        eval(text, {**ours_of_functions(), "nn": nn})

@@ -1,4 +1,4 @@
-"""PyTorch's names that are others here: each is answered with ours, which exists."""
+"""Names of other libraries that are others here: each is answered with ours, which exists."""
 
 import copy
 import inspect
@@ -13,12 +13,13 @@ import tape
 import tape.lazy as ad
 from nn.layers.foreign_names import ARGUMENTS, MODULE, NN, OPTIMIZER
 from tape import Tensor
-from tape.foreign_names import KEYWORDS, TAPE, TENSOR
+from tape.foreign_names import AUTOGRAD, JAX, KEYWORDS, TAPE, TENSOR
 from tests.checks import leaf
 
 T = leaf(np.ones((2, 3, 4)))
 MODEL = nn.Linear(2, 3, rng=0)
-OWNERS = {"Tensor": (T, TENSOR), "tape": (tape, TAPE), "nn": (nn, NN), "Module": (MODEL, MODULE),
+OWNERS = {"Tensor": (T, TENSOR), "tape": (tape, TAPE),
+          "autograd": (tape, AUTOGRAD), "JAX": (tape, JAX), "nn": (nn, NN), "Module": (MODEL, MODULE),
           "optimizer": (nn.AdamW(MODEL.parameters()), OPTIMIZER)}
 NAMES = [(owner, name) for owner, (_, table) in OWNERS.items() for name in table]
 NAMES_OF = {"tape": tape, "ad": ad, "nn": nn, "np": np, "t": T, "u": T, "m": MODEL,
@@ -29,7 +30,9 @@ NAMES_OF = {"tape": tape, "ad": ad, "nn": nn, "np": np, "t": T, "u": T, "m": MOD
 def test_each_name_is_unknown_and_its_error_says_what_to_write(owner, name):
     thing, table = OWNERS[owner]
     assert not hasattr(thing, name), f"{name} exists: take it off the table"
-    with pytest.raises(AttributeError, match=f"no '{name}', which is PyTorch's name. Write ") as caught:
+    library = owner if owner in ("autograd", "JAX") else "PyTorch"
+    message = f"no '{name}', which is {library}'s name. Write "
+    with pytest.raises(AttributeError, match=message) as caught:
         getattr(thing, name)
     assert str(caught.value).endswith(table[name])
 
@@ -59,6 +62,37 @@ def test_the_tables_have_the_names_that_a_gpt_in_pytorch_uses():
     for name in "functional init utils CrossEntropyLoss Tanh optim Identity Flatten".split():
         assert name in NN
     assert {"to", "cuda", "register_parameter"} <= set(MODULE) and "param_groups" in OPTIMIZER
+
+
+@pytest.mark.parametrize("statement, write", [
+    ("from tape import make_vjp", "autograd's name. Write value, pull = tape.vjp"),
+    ("from tape import grad, make_hvp as hvp", r"Write tape.hvp\(f, x, v\)"),
+    ("from tape import cat", "PyTorch's name. Write tape.concatenate"),
+    ("from tape import vmap", "JAX's name. Write tape.stack"),
+    ("from nn import Linear, CrossEntropyLoss", "PyTorch's name. Write nn.cross_entropy")])
+def test_an_import_statement_says_what_to_write(statement, write):
+    with pytest.raises(ImportError, match=write):
+        exec(statement)
+
+
+def test_an_import_statement_of_other_names_is_pythons():
+    with pytest.raises(ImportError, match="cannot import name 'foo' from 'tape'"):
+        exec("from tape import foo")
+    from tape import lazy
+    assert lazy is ad and not hasattr(tape, "make_vjp")
+
+
+def test_what_to_write_for_autograds_products_is_right():
+    names = {"np": np, "tape": tape, "x": np.array([0.5, 2.0]), "v": np.array([1.0, 3.0]),
+             "g": np.array([2.0, -1.0]), "f": np.sin}
+    c, s = np.cos(names["x"]), np.sin(names["x"])
+    exec(AUTOGRAD["make_vjp"], names)
+    np.testing.assert_allclose(names["gradient"], c * names["g"])
+    exec(AUTOGRAD["make_jvp"], names)
+    np.testing.assert_allclose(names["slope"], c * names["v"])
+    np.testing.assert_allclose(eval(AUTOGRAD["make_ggnvp"], names), c * c * names["v"])
+    names["f"] = lambda x: np.sum(np.sin(x))
+    np.testing.assert_allclose(eval(AUTOGRAD["make_hvp"], names), -s * names["v"])
 
 
 @pytest.mark.parametrize("owner, near, meant", [

@@ -6,6 +6,7 @@ They are recorded, or plain by nature, or refused by name.
 import numpy as np
 import pytest
 
+import tape
 from tape import Tensor
 from tape.gradcheck import gradcheck
 from tests.checks import SubArray, leaf
@@ -101,7 +102,7 @@ def test_unsupported_functions_are_refused_by_name(call, message):
     (lambda t: np.interp(1.0, X[0], t[0], period=2), "period= has no rule.*x % period"),
     (lambda t: np.nan_to_num(t, copy=False), "leave copy=False out"),
     (lambda t: np.take(t, 0, mode="clip"), r"take: .*np.clip\(indices"),
-    (lambda t: np.ravel(t, order="F"), r"ravel: order must be 'C', got 'F'; transpose"),
+    (lambda t: np.ravel(t, order="B"), r"ravel: order must be 'C' .* or 'F' .*, got 'B'"),
     (lambda t: np.linspace(t, 1, 3, retstep=True), "retstep"),
     (lambda t: np.full_like(t, t[0], dtype=float), "full_like: .*broadcast_to"),
     (lambda t: np.choose(t, [1, 2, 3]), "choose: the first argument must be integers")])
@@ -149,6 +150,29 @@ def test_writing_a_result_into_an_array_is_refused():
     with pytest.raises(TypeError, match="gradient"):
         array[0] = t[0]
     np.testing.assert_array_equal(array, np.zeros((2, 3)))
+
+
+def test_what_to_write_instead_of_filling_an_array():
+    """The rewrites that the errors name, each of them done."""
+    t, array = leaf(X[0]), np.zeros(4)
+    for fill in (lambda: array.__setitem__(0, t[0]), lambda: np.float64(t[0])):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            fill()
+        assert "tape.stack(list)" in str(caught.value.__cause__ or caught.value)
+    with pytest.raises(TypeError, match=r"tape.concatenate\(\[x\[:i\], x\[i:\] \+ t\]\)"):
+        array[1:] += t
+    np.testing.assert_array_equal(tape.concatenate([array[:1], array[1:] + t]).data, [0, *X[0]])
+    with pytest.raises(TypeError, match=r"tape.stack\(\[\[t, u\], \[v, w\]\]\)"):
+        np.array([[t[0], t[1]], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize("ravel", [
+    lambda t: np.ravel(t, "F"), lambda t: t.ravel("F"), lambda t: t.flatten(order="F")])
+def test_elements_column_by_column(ravel):
+    t, weights = leaf(X), np.arange(6.0)
+    np.testing.assert_array_equal(ravel(t).data, ravel(X))
+    (ravel(t) * weights).sum().backward()
+    np.testing.assert_array_equal(t.grad, weights.reshape(X.shape, order="F"))
 
 
 def test_in_place_operators_on_a_result_make_a_new_tensor():

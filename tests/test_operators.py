@@ -352,6 +352,35 @@ def test_lists_are_arrays(name):
         np.testing.assert_array_equal(a, b)
 
 
+def rotation(t):
+    return tape.stack([[tape.cos(t), -tape.sin(t), 0.0], [tape.sin(t), tape.cos(t), 0], (0, 0.0, 1)])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_stack_joins_lists_of_lists_of_numbers_and_tensors(dtype):
+    t = leaf(0.3, dtype)
+    c, s = np.cos(t.data), np.sin(t.data)
+    turned = rotation(t)
+    assert turned.dtype == dtype and turned.shape == (3, 3)
+    np.testing.assert_array_equal(turned.data, [[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    (turned * np.arange(9, dtype=dtype).reshape(3, 3)).sum().backward()
+    np.testing.assert_allclose(t.grad, -s * 4 + c * 2, rtol=1e-6)
+    np.testing.assert_array_equal(rotation(t.data), turned.data)        # of arrays alone: an array
+    assert type(rotation(t.data)) is np.ndarray
+    x = leaf([1.0, 2.0], dtype)
+    deep = tape.stack([[[x[0], 1.0]], [x]], axis=1)                     # (1, 2, 2)
+    np.testing.assert_array_equal(deep.data, [[[1, 1], [1, 2]]])
+    assert deep.dtype == dtype
+    np.testing.assert_array_equal(np.stack([x, [x[1], 5.0]]).data, [[1, 2], [2, 5]])
+    assert gradcheck(rotation, [np.array(0.3)])
+
+
+def test_rows_of_different_lengths_are_no_stack():
+    x = leaf([1.0, 2.0])
+    with pytest.raises(ValueError, match="stack: all input arrays must have the same shape"):
+        tape.stack([[x[0]], [x[0], x[1]]])
+
+
 @pytest.mark.parametrize("found, expected", [
     (lambda: tape.add([1, 2], [3, 4]), [4, 6]), (lambda: tape.mul([1, 2], 3), [3, 6]),
     (lambda: tape.div(1.0, 0.0), np.inf), (lambda: tape.div([1, -1], 0), [np.inf, -np.inf]),

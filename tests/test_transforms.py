@@ -74,6 +74,21 @@ def test_what_is_given_arrays_returns_arrays_whatever_derivatives_it_takes_insid
         np.testing.assert_allclose(found, np.diag(2 * X))
 
 
+def test_what_is_recorded_inside_ends_with_the_outermost():
+    """A mixed derivative of arrays is an array: the inner variable is nobody's any more."""
+    def f(x, y):
+        return np.sum(x ** 2 * np.sin(y))
+    x, y = X, X[::-1].copy()
+    mixed = jacobian(jacobian(f, 0), 1)(x, y)
+    assert type(mixed) is np.ndarray
+    np.testing.assert_allclose(mixed, np.diag(2 * x * np.cos(y)), rtol=1e-14)
+    for found in (jacobian(grad(f, 0), 1)(x, y), grad(lambda x: np.sum(grad(f, 1)(x, y)))(x),
+                  hvp(lambda x: np.sum(grad(f, 1)(x, y)), x, x), vjp(grad(f, 0), x, y)[0],
+                  vjp(grad(f, 0), x, y)[1](x)[1], jvp(lambda x: vjp(f, x, y)[1](1.0)[1], x, x)[1]):
+        assert type(found) is np.ndarray
+    assert isinstance(grad(lambda x: x * grad(lambda y: x * y)(1.0))(5.0), np.float64)
+
+
 def test_argnum_chooses_the_arguments():
     def f(x, y, power=1):
         return np.sum(x * y ** power)

@@ -165,6 +165,7 @@ CASES: list[Case] = [
     case("logspace", lambda x, y: ops.logspace(x, y, 3, base=2.0), (2,), (2,)),
     # joining and taking apart
     case("ravel", ops.ravel, (2, 3)),
+    case("ravel, columns", lambda x: ops.ravel(x, "F"), (2, 3)),
     case("atleast", lambda x: shapes.atleast(x, 3), (3,)),
     case("atleast_1d", ops.atleast_1d, (3,)),
     case("atleast_2d", ops.atleast_2d, (3,)),

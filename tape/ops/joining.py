@@ -9,6 +9,7 @@ from tape.ops.indexing import getitem
 from tape.ops.shapes import moveaxis, reshape
 from tape.primitive import derivative, implements
 from tape.saved import stand_in
+from tape.trees import leaves
 
 
 # --- pieces along an axis, between bounds that a static graph knows only when it runs ---
@@ -70,13 +71,24 @@ def _unstack(g, like_arrays, axis):
 
 @derivative(_unstack, name="stack")
 def _stack(*arrays, axis=0):
-    return np.stack(arrays, axis=axis)
+    return np.stack(arrays, axis=axis, dtype=np.result_type(*arrays))    # a Python number is weak
 
 
 @implements(np.stack)
 def stack(arrays, axis=0):
-    """Join tensors of one shape along a new axis; each gets its own slice of the gradient."""
-    return _stack(*arrays, axis=axis)
+    """Join tensors of one shape along a new axis; each gets its own slice of the gradient.
+
+    A list among them, of tensors and numbers, is joined first: ``stack([[t, 0.0], [0.0, t]])`` is a
+    matrix of four numbers, as ``np.array`` makes one of plain numbers.
+    """
+    return _stack(*map(_joined, arrays), axis=axis)
+
+
+def _joined(x):
+    """A list that holds tensors, or lists of them, as one tensor; anything else as it is."""
+    if isinstance(x, (list, tuple)) and any(hasattr(type(y), "__tape_apply__") for y in leaves(x)):
+        return stack(x)
+    return x
 
 
 @derivative(None)

@@ -109,10 +109,10 @@ def atleast(x, /, ndim):
 
 @implements(np.ravel)
 def ravel(x, order="C"):
-    """The elements of x, row by row, along one axis."""
-    if order not in ("C", "A", "K"):
-        raise TypeError(f"ravel: order must be 'C', got {order!r}; transpose(x) first reads by columns")
-    return reshape(x, (-1,))
+    """The elements of x along one axis: row by row, or with ``order="F"`` column by column."""
+    if order not in ("C", "F", "A", "K"):
+        raise TypeError(f"ravel: order must be 'C' (row by row) or 'F' (by columns), got {order!r}")
+    return reshape(transpose(x) if order == "F" else x, (-1,))
 
 
 @implements(np.matrix_transpose, np.linalg.matrix_transpose)

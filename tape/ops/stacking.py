@@ -11,7 +11,16 @@ from tape.ops.indexing import getitem
 from tape.ops.joining import concatenate, pieces, split
 from tape.ops.shapes import atleast, reshape
 from tape.primitive import derivative, implements
+from tape.promotion import float_dtype, is_number
 from tape.saved import stand_in
+from tape.trees import leaves, like_tree
+
+
+def _alike(arrays):
+    """Numbers and lists as arrays of the dtype that the others have; the others as they are."""
+    weak = [is_number(x) or isinstance(x, (list, tuple)) for x in arrays]
+    dtype = float_dtype(arrays, weak)
+    return [np.asarray(x, dtype) if w else x for x, w in zip(arrays, weak)]
 
 
 def _each(arrays, ndim):
@@ -41,7 +50,7 @@ def atleast_3d(*arrays):
 
 def vstack(arrays):
     """Join rows (or matrices) one below the other, along the first axis."""
-    return concatenate(_each(arrays, 2), 0)
+    return concatenate(_each(_alike(arrays), 2), 0)
 
 
 @implements(np.vstack)
@@ -51,7 +60,7 @@ def _numpy_vstack(arrays, *, dtype=None, casting="same_kind"):
 
 def hstack(arrays):
     """Join along the second axis; what has one axis along that."""
-    arrays = _each(arrays, 1)
+    arrays = _each(_alike(arrays), 1)
     return concatenate(arrays, 0 if np.ndim(arrays[0]) == 1 else 1)
 
 
@@ -63,19 +72,19 @@ def _numpy_hstack(arrays, *, dtype=None, casting="same_kind"):
 @implements(np.dstack)
 def dstack(arrays):
     """Join along the third axis."""
-    return concatenate(_each(arrays, 3), 2)
+    return concatenate(_each(_alike(arrays), 3), 2)
 
 
 @implements(np.column_stack)
 def column_stack(arrays):
     """Join along the second axis, where what has one axis is a column."""
-    return concatenate([reshape(x, (-1, 1)) if np.ndim(x) < 2 else x for x in arrays], 1)
+    return concatenate([reshape(x, (-1, 1)) if np.ndim(x) < 2 else x for x in _alike(arrays)], 1)
 
 
 @implements(np.append)
 def append(x, values, axis=None):
     """x and `values` joined along `axis` (None: both flattened)."""
-    return concatenate([x, values], axis)
+    return concatenate(_alike([x, values]), axis)
 
 
 @implements(np.block)
@@ -91,6 +100,7 @@ def block(arrays):
 
     def ranks(value):
         return max(map(ranks, value)) if isinstance(value, list) else np.ndim(value)
+    arrays = like_tree(arrays, _alike(list(leaves(arrays))))
     levels = depth(arrays)
     return joined(arrays, levels, max(levels, ranks(arrays)))
 

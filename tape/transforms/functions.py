@@ -25,7 +25,7 @@ from tape.ops.joining import stack
 from tape.ops.shapes import reshape
 from tape.promotion import plain
 from tape.tensor import Tensor
-from tape.transforms.trees import leaves, matching_leaves
+from tape.trees import leaves, matching_leaves
 from tape.transforms.variables import Argnum, Run, run_on_variables
 
 
@@ -76,8 +76,6 @@ def grad(outputs: Any, inputs: Any = None, grad_outputs: Any = None, *, argnum: 
     >>> cube = lambda x: np.sum(x ** 3)
     >>> grad(cube)(np.array([1.0, 2.0]))
     array([ 3., 12.])
-    >>> float(grad(grad(cube))(3.0))
-    18.0
     """
     if not callable(outputs):
         return gradients(outputs, inputs, grad_outputs, create_graph=create_graph,
@@ -106,8 +104,7 @@ def value_and_grad(function: Callable, argnum: Argnum = 0) -> Callable:
                 f"grad: the function must return one number, got shape {np.shape(plain(run.value))}. "
                 f"For all derivatives of all elements use jacobian; if each depends on the argument "
                 f"in its own place alone, elementwise_grad.")
-        seed = np.ones(run.value.shape, run.value.dtype) if isinstance(run.value, Tensor) else None
-        return run.result(run.value), run.like_arguments(run.pull(seed))
+        return run.result(run.value), run.like_arguments(run.pull(_ones(run.value)))
     return _named(derivative, "value_and_grad", function)
 
 

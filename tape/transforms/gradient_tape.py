@@ -10,7 +10,7 @@ import numpy as np
 from tape.grad_mode import enable_grad
 from tape.transforms.gradients import gradients
 from tape.tensor import Tensor
-from tape.transforms.trees import leaves, like_tree
+from tape.trees import leaves, like_tree
 
 _open: ContextVar[int] = ContextVar("open", default=0)      # blocks entered and not left
 

@@ -13,7 +13,7 @@ from tape.transforms.gradients import gradients
 from tape.ops.arithmetic import identity
 from tape.promotion import plain
 from tape.tensor import Tensor, as_tensor
-from tape.transforms.trees import like_tree, map_leaves
+from tape.trees import like_tree, map_leaves
 
 Argnum = int | tuple[int, ...]
 

@@ -2,7 +2,7 @@
 
     python -m tests.bench.bench_einsum
 
-Each line is one product of float32 arrays whose axes have the length 3, 64 or 256 (8 or 2 of a batch), on
+Each line is one product of float32 arrays with axes of length 3, 64 or 256 (8 or 2 of a batch), on
 Tensors of which both want a gradient. The ratio is the median over rounds in which the two take turns.
 """
 

@@ -194,6 +194,8 @@ def test_the_number_of_elements_that_are_not_zero_is_a_constant():
 @pytest.mark.parametrize("call, error, message", [
     (lambda x: np.linalg.eig(x - x.T), TypeError, "eig: here eigenvalues must be real.*eigh"),
     (lambda x: np.linalg.svd(x[:2]), ValueError, "svd: .*arbitrary.*full_matrices=False"),
+    (lambda x: np.linalg.svd(x, hermitian=True), TypeError, "svd: hermitian=True .*eigh"),
+    (lambda x: np.linalg.pinv(x, hermitian=True), TypeError, "pinv: hermitian=True .*eigh"),
     (lambda x: np.linalg.qr(x, "complete"), ValueError, "qr: mode must be 'reduced' or 'r'"),
     (lambda x: np.linalg.norm(x, "nucular"), ValueError, "norm: of a matrix ord must be .*'nucular'"),
     (lambda x: np.linalg.norm(x[0], "fro"), ValueError, "norm: of a vector ord must be a number"),

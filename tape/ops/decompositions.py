@@ -177,6 +177,13 @@ def eigvals(a):
 # --- singular values ---
 
 
+def refuse_hermitian(name, hermitian):
+    """NumPy's hermitian=True reads one triangle alone, and so would have another gradient."""
+    if hermitian:
+        raise TypeError(f"{name}: hermitian=True has no derivative here. Leave it out, which gives the "
+                        f"same of a symmetric matrix, or write it by eigh")
+
+
 class SVDResult(NamedTuple):
     """What `svd` returns."""
 
@@ -254,7 +261,7 @@ def square_matrix(a, /):
 
 
 @implements(np.linalg.svd)
-def svd(a, full_matrices=True, compute_uv=True):
+def svd(a, full_matrices=True, compute_uv=True, hermitian=False):
     """Singular values S, descending, and vectors U and V^T, with a = U S V^T.
 
     Shapes: a (..., n, m), U (..., n, k), S (..., k), V^T (..., k, m), where k is the smaller of n, m.
@@ -284,6 +291,7 @@ def svd(a, full_matrices=True, compute_uv=True):
     matrices that are not square. For singular values that are equal or 0 see degenerate.py; of their
     vectors, which are any basis, a random one is returned, always the same.
     """
+    refuse_hermitian("svd", hermitian)
     if not compute_uv:
         return svdvals(a)
     a = square_matrix(a) if full_matrices else a

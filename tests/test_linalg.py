@@ -194,6 +194,8 @@ def test_the_number_of_elements_that_are_not_zero_is_a_constant():
 @pytest.mark.parametrize("call, error, message", [
     (lambda x: np.linalg.eig(x - x.T), TypeError, "eig: here eigenvalues must be real.*eigh"),
     (lambda x: np.linalg.svd(x[:2]), ValueError, "svd: .*arbitrary.*full_matrices=False"),
+    (lambda x: np.linalg.svd(x, hermitian=True), TypeError, "svd: hermitian=True .*eigh"),
+    (lambda x: np.linalg.pinv(x, hermitian=True), TypeError, "pinv: hermitian=True .*eigh"),
     (lambda x: np.linalg.qr(x, "complete"), ValueError, "qr: mode must be 'reduced' or 'r'"),
     (lambda x: np.linalg.norm(x, "nucular"), ValueError, "norm: of a matrix ord must be .*'nucular'"),
     (lambda x: np.linalg.norm(x[0], "fro"), ValueError, "norm: of a vector ord must be a number"),
@@ -226,6 +228,30 @@ def test_einsum_is_numpys_and_its_gradient_that_of_differences(subscripts, shape
     result = np.einsum(subscripts, *map(leaf, arrays), optimize=optimize)
     np.testing.assert_allclose(result.data, np.einsum(subscripts, *arrays), rtol=1e-12)
     assert gradcheck(lambda *xs: ops.einsum(subscripts, *xs, optimize=optimize), arrays, order=2)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_products_of_two_are_those_of_numpys_loop(seed):
+    # By matrix products or not: batches, axes of length 0 and 1, orders of letters, lone letters.
+    rng = np.random.default_rng(seed)
+    sizes = dict(zip("abcd", rng.integers(0 if seed % 5 == 0 else 1, 5, 4).tolist()))
+    x, y = ("".join(rng.permutation([*sizes])[:rng.integers(0, 5)]) for _ in range(2))
+    letters = sorted({*x, *y})
+    out = "".join(rng.permutation(letters)[:rng.integers(0, len(letters) + 1)]) if letters else ""
+    arrays = [rng.standard_normal([1 if rng.random() < 0.1 else sizes[a] for a in own])
+              for own in (x, y)]
+    leaves = [*map(leaf, arrays)]
+    result = ops.einsum(f"{x},{y}->{out}", *leaves)
+    expected = np.einsum(f"{x},{y}->{out}", *arrays)
+    assert result.shape == expected.shape
+    np.testing.assert_allclose(result.data, expected, rtol=1e-12, atol=1e-12)
+    g = rng.standard_normal(expected.shape)
+    result.backward(g)
+    for i, leaf_ in enumerate(leaves):
+        probe = rng.standard_normal(arrays[i].shape)
+        moved = [probe if j == i else array for j, array in enumerate(arrays)]
+        slope = (np.einsum(f"{x},{y}->{out}", *moved) * g).sum()     # the product is linear in each
+        np.testing.assert_allclose((leaf_.grad * probe).sum(), slope, rtol=1e-9, atol=1e-9)
 
 
 def test_einsum_multiplies_in_the_order_that_is_cheapest():

@@ -72,7 +72,7 @@ def test_a_hollow_leaf_may_be_read_while_a_tape_needs_it():
 # Nothing can be divided by zeros, nor can a matrix of them be inverted or factorised.
 OF_ZEROS = {"nanstd", "solve", "inv", "lstsq", "tensorsolve", "tensorinv", "matrix_power/negative",
             "cholesky", "cholesky/upper", "cond", "cond/1", "of_full_rank", "solve/batch",
-            "solve/one vector"}
+            "solve/one vector", "independent"}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -11,7 +11,8 @@ import numpy as np
 
 from tape import linalg, ops
 from tape.gradcheck.case import case, positive
-from tape.ops import contraction, decompositions, diagonals, least_squares, norms, products, solving
+from tape.ops import (
+    contraction, decompositions, degenerate, diagonals, least_squares, norms, products, solving)
 from tape.ops.diagonals import identity_like
 from tape.ops.shapes import matrix_transpose as mT
 
@@ -163,13 +164,26 @@ HELPERS = [
     case("columns_like", lambda x: solving.columns_like(x, np.zeros(3)), (2, 3, 1)),
     case("cofactors", solving.cofactors, (3, 3)),
     case("logabsdet", lambda a: solving.logabsdet(_invertible(a)), (2, 2)),
-    case("without_rounding", decompositions.without_rounding, (2, 3)),
-    case("gaps", lambda w: 1 / decompositions.gaps(w), (2, 3)),
-    case("divided", lambda x, y: decompositions.divided(x, y, "here"), (2, 3), (3,), draw=positive),
+    case("without_rounding", degenerate.without_rounding, (2, 3)),
+    case("gaps", lambda w: 1 / degenerate.gaps(w), (2, 3)),
+    case("divided", lambda x, y: degenerate.divided(x, y, "eigh", "they are equal"), (2, 3), (3,),
+         draw=positive),
+    case("zero_over_zero", lambda x: degenerate.zero_over_zero(x, np.ones((3, 1)), 1.0), (3, 2)),
+    case("same_where_equal", lambda g: degenerate.same_where_equal(
+        g, np.arange(3.0), np.zeros((2, 2)), "eigh", "they are equal"), (2, 3)),
+    case("zero_where_free", lambda g: degenerate.zero_where_free(
+        g, np.array([2.0, 1.0]), np.zeros((3, 2)), np.zeros((2, 2)), np.zeros((2, 2))), (2, 2)),
+    case("shared", lambda g: degenerate.shared(g, np.arange(3.0), "eigh"), (2, 3)),
+    case("shared_values", lambda w: degenerate.shared_values(w, "eigh"), (2, 3)),
+    case("shared_but_zeros", lambda g: degenerate.shared_but_zeros(g, np.array([2.0, 1.0])), (3, 2)),
+    case("zero_where_zero", lambda g: degenerate.zero_where_zero(g, np.array([2.0, 1.0])), (3, 2)),
+    case("shared_singular_values", degenerate.shared_singular_values, (2, 3), draw=positive),
     case("beside_span", lambda x, u: decompositions.beside_span(x, u), (3, 2), (3, 1)),
+    case("independent", lambda v: decompositions.independent(_invertible(v)), (2, 2)),
     case("square_matrix", decompositions.square_matrix, (2, 2)),
     case("of_full_rank", lambda r: decompositions.of_full_rank(_invertible(r)), (2, 2)),
 ]
 
 CASES = [*PRODUCTS, *DIAGONALS, *SOLVING, *DECOMPOSITIONS, *NORMS, *HELPERS]
-DEFINITIONS = (contraction, decompositions, diagonals, least_squares, norms, products, solving)
+DEFINITIONS = (
+    contraction, decompositions, degenerate, diagonals, least_squares, norms, products, solving)

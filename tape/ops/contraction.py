@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from string import ascii_letters
 
 import numpy as np
@@ -10,9 +11,6 @@ import numpy as np
 from tape import kernels
 from tape.primitive import derivative, implements
 from tape.promotion import plain
-
-# As many multiplications take np.einsum's own loop as long as finding a matrix product, some 40 us.
-WORTH_PLANNING = 2 ** 15
 
 # --- one operand: axes summed, permuted, and diagonals taken ---
 
@@ -53,10 +51,15 @@ def broadcast_with(x, like, /):
 # --- two operands ---
 
 
+@lru_cache(maxsize=1024)
+def _distinct(labels, known):
+    """Those of the letters that are known, each once."""
+    return "".join(dict.fromkeys(letter for letter in labels if letter in known))
+
+
 def _of_one(g, other, like, labels, other_labels, out_labels):
     """The gradient of one operand of `contracted`, with the axes `labels`, given the other."""
-    known = out_labels + other_labels
-    kept = "".join(dict.fromkeys(letter for letter in labels if letter in known))
+    kept = _distinct(labels, out_labels + other_labels)
     g = contracted(g, other, out_labels, other_labels, kept)
     if kept != labels:
         return laid_out_like(g, like, labels, kept)
@@ -83,16 +86,53 @@ def contracted(x, y, /, of_x, of_y, of_out):
 
 
 def _einsum_of(arrays, labels, kept):
-    """np.einsum, by way of the fast matrix product if that pays; added up in float32 at least."""
+    """np.einsum, by way of the fast matrix product if it is one; added up in float32 at least."""
     dtype = np.result_type(*arrays)
     wide = kernels.sum_dtype(dtype)
     arrays = [np.asarray(array).astype(wide, copy=False) for array in arrays]
-    lengths: dict[str, int] = {}
-    for array, own in zip(arrays, labels):
-        lengths.update((letter, n) for letter, n in zip(own, array.shape) if n != 1)
-    fast = len(arrays) > 1 and math.prod(lengths.values()) > WORTH_PLANNING
-    out = np.einsum(f"{','.join(labels)}->{kept}", *arrays, optimize=fast)
+    plan = _as_matrices(*labels, kept) if len(arrays) == 2 else None
+    out = None if plan is None else _by_matmul(*arrays, *plan)
+    if out is None:
+        out = np.einsum(f"{','.join(labels)}->{kept}", *arrays)
     return out if wide == dtype else np.asarray(out).astype(dtype)
+
+
+@lru_cache(maxsize=1024)
+def _as_matrices(of_x, of_y, of_out):
+    """How a product of x and y is one of matrices, or None: arguments of `_by_matmul`.
+
+    With the letters in groups, x is (batch, left, summed), y (batch, summed, right), and the result
+    (batch, left, right). It must have something to sum, and more to do than one row times one column
+    for each member of a batch, for which a loop is faster.
+    """
+    batch = [a for a in of_out if a in of_x and a in of_y]
+    left, right = [a for a in of_out if a not in of_y], [a for a in of_out if a not in of_x]
+    summed = [a for a in of_x if a in of_y and a not in of_out]
+    for_x, for_y, made = batch + left + summed, batch + summed + right, batch + left + right
+    rows = left or right or not batch
+    if not (summed and rows) or [*map(sorted, (for_x, for_y, made))] != [
+            *map(sorted, (of_x, of_y, of_out))]:              # diagonals, and axes summed in one alone
+        return None
+    return ([of_x.index(a) for a in for_x], [of_y.index(a) for a in for_y],
+            [made.index(a) for a in of_out], len(batch), len(left), len(summed))
+
+
+def _by_matmul(x, y, order_x, order_y, order_out, batch, left, summed):
+    """The product that `_as_matrices` found, or None if an axis of length 1 is broadcast in the sum."""
+    x, y = x.transpose(order_x), y.transpose(order_y)
+    rows, inner = x.shape[batch:batch + left], x.shape[batch + left:]
+    columns = y.shape[batch + summed:]
+    if y.shape[batch:batch + summed] != inner:
+        return None
+    x = _for_blas(x.reshape(x.shape[:batch] + (math.prod(rows), math.prod(inner))))
+    y = _for_blas(y.reshape(y.shape[:batch] + (math.prod(inner), math.prod(columns))))
+    out = np.matmul(x, y)
+    return out.reshape(out.shape[:batch] + rows + columns).transpose(order_out)
+
+
+def _for_blas(x):
+    """Matrices whose rows or columns lie in one piece, as np.matmul needs them to be fast."""
+    return x if x.itemsize in x.strides[-2:] else np.ascontiguousarray(x)
 
 
 # --- any number of operands ---
@@ -131,7 +171,10 @@ def einsum(subscripts, /, *operands, optimize=False):
     if not isinstance(subscripts, str):
         raise TypeError(f"einsum: the subscripts must be a text, such as 'ij,jk->ik', before the "
                         f"operands; got {type(subscripts).__name__}")
-    labels, out = _parsed(subscripts.replace(" ", ""), operands)
+    ranks = [rank(x, "einsum") if "..." in subscripts else 0 for x in operands]
+    labels, out = _parsed(subscripts.replace(" ", ""), *ranks)
+    if len(operands) == 2:
+        return contracted(*operands, *labels, out)
     terms = list(zip(operands, labels))
     for step in _order(terms, out, optimize):
         product, *others = [terms[i] for i in sorted(step)]
@@ -147,8 +190,7 @@ def _product(first, second, rest, out):
     """Two operands as one, with the axes that the rest or the result still need."""
     (x, of_x), (y, of_y) = first, second
     needed = out + "".join(labels for _, labels in rest)
-    kept = "".join(dict.fromkeys(letter for letter in of_x + of_y if letter in needed))
-    kept = kept if rest else out
+    kept = _distinct(of_x + of_y, needed) if rest else out
     return contracted(x, y, of_x, of_y, kept), kept
 
 
@@ -161,18 +203,19 @@ def _order(terms, out, optimize):
     return path[1:]
 
 
-def _parsed(subscripts, operands):
+@lru_cache(maxsize=1024)
+def _parsed(subscripts, *ranks):
     """The letters of each operand and of the result, with letters for the axes that ... stands for."""
     left, arrow, out = subscripts.partition("->")
     labels = left.split(",")
-    if len(labels) != len(operands):
+    if len(labels) != len(ranks):
         raise ValueError(f"einsum: the subscripts {subscripts!r} are for {len(labels)} operands; got "
-                         f"{len(operands)}")
+                         f"{len(ranks)}")
     batch = ""
     if "..." in left:
         free = "".join(letter for letter in ascii_letters if letter not in subscripts)
-        counts = [rank(x, "einsum") - len(own.replace("...", "")) if "..." in own else 0
-                  for x, own in zip(operands, labels)]
+        counts = [n - len(own.replace("...", "")) if "..." in own else 0
+                  for n, own in zip(ranks, labels)]
         batch = free[:max(counts)]
         labels = [own.replace("...", batch[len(batch) - max(n, 0):]) for own, n in zip(labels, counts)]
         if arrow and batch and "..." not in out:
@@ -181,7 +224,7 @@ def _parsed(subscripts, operands):
     if not arrow:
         named = left.replace(",", "").replace("...", "")
         out = "..." + "".join(sorted(letter for letter in named if named.count(letter) == 1))
-    return labels, out.replace("...", batch)
+    return tuple(labels), out.replace("...", batch)
 
 
 def rank(x, name):

@@ -5,11 +5,9 @@ operators that have derivatives already. Eigenvectors and singular vectors are g
 derivatives are of functions that do not depend on these, say of v v^T.
 
 Where eigenvalues or singular values are equal, so that their vectors can be turned into each other,
-the vectors have no derivative. The backward pass then raises numpy.linalg.LinAlgError, unless the
-gradients of these vectors are 0. A function of the eigenvalues alone can be differentiated always:
-if it changes when equal ones are exchanged, by a subgradient. What cannot be seen: where the loss
-depends on such vectors by a product with an eigenvalue that is 0 (v w v^T in the null space), their
-gradient is 0, and their part of the derivative is left out.
+few functions of the vectors have a derivative that can be found. The others raise
+numpy.linalg.LinAlgError in the backward pass: degenerate.py says which, and why. Where values are
+close, but not equal, the rounding of the cotangents is divided by their distance, as everywhere.
 """
 
 from __future__ import annotations
@@ -18,6 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tape.ops.degenerate import (
+    EQUAL_EIGENVALUES, EQUAL_SINGULAR, ZERO_SINGULAR, same_where_equal, divided, gaps, lengths,
+    shared_singular_values, shared_values, turn_equal, turn_null, without_rounding, zero_over_zero,
+    zero_where_free)
 from tape.ops.diagonals import half_lower
 from tape.ops.shapes import matrix_transpose as mT
 from tape.ops.indexing import getitem
@@ -26,40 +28,6 @@ from tape.ops.linalg import matmul
 from tape.ops.solving import solve_matrix
 from tape.primitive import derivative, implements
 from tape.saved import stand_in
-
-# --- quotients by what may be zero ---
-
-
-@derivative(lambda g: g)
-def without_rounding(x, /):
-    """x with 0 for what is 0 but for rounding: against the largest, n eps, along the last axis of n."""
-    x = np.asarray(x)
-    largest = np.max(np.abs(x), axis=-1, keepdims=True, initial=0)
-    return np.where(np.abs(x) <= x.shape[-1] * np.finfo(x.dtype).eps * largest, 0, x)
-
-
-@derivative(lambda g: np.sum(g, -2) - np.sum(g, -1))
-def gaps(w, /):
-    """out_ij = w_j - w_i: (..., n) -> (..., n, n), and 0 for what is 0 but for rounding.
-
-    On the diagonal infinite, so that quotients by it are 0.
-    """
-    n = w.shape[-1]
-    out = w[..., None, :] - w[..., :, None]
-    largest = np.max(np.abs(w), axis=-1, initial=0)[..., None, None]
-    out = np.where(np.abs(out) <= n * np.finfo(w.dtype).eps * largest, 0, out)
-    return np.where(np.eye(n, dtype=bool), np.inf, out).astype(w.dtype, copy=False)
-
-
-@derivative(lambda g, y, what: divided(g, y, what), lambda g, out, y, what: -divided(g * out, y, what))
-def divided(x, y, /, what):
-    """x / y, with 0 / 0 = 0. Any other quotient by 0 is an error: the derivative does not exist."""
-    x, y = np.broadcast_arrays(x, y)
-    if np.any((x != 0) & (y == 0)):
-        raise np.linalg.LinAlgError(f"{what}, the gradient through these vectors does not exist. Use a "
-                                    f"function of the values alone, or move the matrix away from there")
-    return np.where(x == 0, 0, x / np.where(y == 0, 1, y))
-
 
 # --- Cholesky ---
 
@@ -95,9 +63,6 @@ def cholesky(a, /, *, upper=False):
 
 # --- eigenvalues ---
 
-_EQUAL = "{}: where {}values are equal"
-
-
 class EighResult(NamedTuple):
     """What `eigh` returns."""
 
@@ -123,14 +88,19 @@ def _packed(values, vectors):
 
 def _eigh_rule(g, out):
     (w, v), (gw, gv) = map(_values_and_vectors, (out, g))
-    inner = divided(mT(v) @ gv, gaps(w), what=_EQUAL.format("eigh", "eigen"))
+    turn, distances, size = mT(v) @ gv, gaps(w), lengths(gv)
+    turn = zero_over_zero((turn - mT(turn)) / 2, distances, size + mT(size))
+    inner = divided(turn, distances, "eigh", EQUAL_EIGENVALUES)
+    gw = same_where_equal(gw, w, inner, "eigh", EQUAL_EIGENVALUES)
     x = (v @ inner + v * gw[..., None, :]) @ mT(v)
     return (x + mT(x)) / 2
 
 
 @derivative(_eigh_rule, name="eigh")
 def _eigh(a, /, UPLO="L"):
-    return _packed(*np.linalg.eigh(a, UPLO))
+    values, vectors = np.linalg.eigh(a, UPLO)
+    turn_equal(values, vectors)
+    return _packed(values, vectors)
 
 
 @implements(np.linalg.eigh)
@@ -145,24 +115,35 @@ def eigh(a, UPLO="L"):
         dL/da = v (diag(gw) + (v^T gv)_ij / (w_j - w_i)) v^T, made symmetric.
 
     `UPLO` says which triangle is read; the gradient is the symmetric one, for changes that keep `a`
-    symmetric. For equal eigenvalues see the head of the file. (Giles, Collected matrix derivative
-    results, 2008.)
+    symmetric. For equal eigenvalues see degenerate.py; of their vectors, which are any basis, a random
+    one is returned, always the same. (Giles, Collected matrix derivative results, 2008.)
     """
     return EighResult(*_values_and_vectors(_eigh(a, UPLO)))
 
 
 @implements(np.linalg.eigvalsh)
 def eigvalsh(a, UPLO="L"):
-    """The eigenvalues of `eigh` alone."""
-    return eigh(a, UPLO).eigenvalues
+    """The eigenvalues of `eigh` alone. Equal ones share their gradient equally."""
+    return shared_values(eigh(a, UPLO).eigenvalues, "eigh")
 
 
 def _eig_rule(g, out):
     (w, v), (gw, gv) = map(_values_and_vectors, (out, g))
     gv = gv - v * np.sum(v * gv, -2, keepdims=True)          # the columns of v keep the length 1
-    inner = divided(mT(v) @ gv, gaps(w), what=_EQUAL.format("eig", "eigen"))
-    vt = mT(v)
-    return solve_matrix(vt, inner @ vt + gw[..., :, None] * vt)
+    distances, vt = gaps(w), mT(v)
+    turn = zero_over_zero(vt @ gv, distances, lengths(gv))
+    inner = divided(turn, distances, "eig", EQUAL_EIGENVALUES)
+    gw = same_where_equal(gw, w, inner, "eig", EQUAL_EIGENVALUES)
+    return solve_matrix(independent(vt), inner @ vt + gw[..., :, None] * vt)
+
+
+@derivative(lambda g: g)
+def independent(vt, /):
+    """The transposed eigenvectors, which must have an inverse."""
+    if np.any(np.linalg.cond(vt) * vt.shape[-1] * np.finfo(vt.dtype).eps > 1):
+        raise np.linalg.LinAlgError("eig: where the eigenvectors depend on each other linearly, as "
+                                    "those of [[0, 1], [0, 0]], the gradient does not exist")
+    return vt
 
 
 @derivative(_eig_rule, name="eig")
@@ -172,7 +153,8 @@ def _eig(a, /):
         raise TypeError("eig: here eigenvalues must be real; of this matrix some are complex. Of a "
                         "symmetric matrix take eigh; write others in real numbers, say by traces of "
                         "powers")
-    return _packed(values, vectors)
+    turn_equal(values, vectors)
+    return _packed(values, vectors / np.linalg.norm(vectors, axis=-2, keepdims=True))
 
 
 @implements(np.linalg.eig)
@@ -188,11 +170,18 @@ def eig(a):
 
 @implements(np.linalg.eigvals)
 def eigvals(a):
-    """The eigenvalues of `eig` alone."""
-    return eig(a).eigenvalues
+    """The eigenvalues of `eig` alone. Equal ones share their gradient equally."""
+    return shared_values(eig(a).eigenvalues, "eig")
 
 
 # --- singular values ---
+
+
+def refuse_hermitian(name, hermitian):
+    """NumPy's hermitian=True reads one triangle alone, and so would have another gradient."""
+    if hermitian:
+        raise TypeError(f"{name}: hermitian=True has no derivative here. Leave it out, which gives the "
+                        f"same of a symmetric matrix, or write it by eigh")
 
 
 class SVDResult(NamedTuple):
@@ -236,19 +225,29 @@ def _beside_span_rule(g, x, u):
 def _svd_rule(g, out, like_a):
     u, v, s = _rows(out, like_a, 3)                        # (..., n, k), (..., m, k), (..., 1, k)
     gu, gv, gs = _rows(g, like_a, 3)
-    distances = gaps(getitem(s, (..., 0, slice(None))))
-    s = without_rounding(s)
-    equal, zero = _EQUAL.format("svd", "singular "), "svd: where singular values are 0"
-    x, y = divided(mT(u) @ gu, distances, equal), divided(mT(v) @ gv, distances, equal)
-    inner = divided((x + mT(x)) * s + mT(s) * (y + mT(y)), s + mT(s), equal)
-    left, right = divided(beside_span(gu, u), s, zero), divided(beside_span(gv, v), s, zero)
+    values = getitem(s, (..., 0, slice(None)))             # (..., k)
+    s, distances, size_u, size_v = without_rounding(s), gaps(values), lengths(gu), lengths(gv)
+    size = size_u + size_v + mT(size_u + size_v)
+    x, y = mT(u) @ gu, mT(v) @ gv
+    x, y = x - mT(x), y - mT(y)
+    together = divided(zero_over_zero(x + y, distances, size), distances, "svd", EQUAL_SINGULAR)
+    sums = s + mT(s)
+    apart = divided(zero_over_zero(x - y, sums, size), sums, "svd", ZERO_SINGULAR)
+    left = divided(zero_over_zero(beside_span(gu, u), s, size_u), s, "svd", ZERO_SINGULAR)
+    right = divided(zero_over_zero(beside_span(gv, v), s, size_v), s, "svd", ZERO_SINGULAR)
+    inner = (together + apart) / 2
+    gs = same_where_equal(getitem(gs, (..., 0, slice(None))), values, inner, "svd", EQUAL_SINGULAR)
+    gs = zero_where_free(gs, values, gu, gv, inner)[..., None, :]
     return (u @ inner + u * gs + left) @ mT(v) + u @ mT(right)
 
 
 @derivative(_svd_rule, name="svd")
 def _svd(a, /):
     u, s, vt = np.linalg.svd(a, full_matrices=False)
-    return np.concatenate([u, mT(vt), s[..., None, :]], axis=-2)
+    v = np.swapaxes(vt, -1, -2)
+    turn_equal(s, u, v)
+    turn_null(s, u, v)
+    return np.concatenate([u, v, s[..., None, :]], axis=-2)
 
 
 @derivative(lambda g: g)
@@ -262,7 +261,7 @@ def square_matrix(a, /):
 
 
 @implements(np.linalg.svd)
-def svd(a, full_matrices=True, compute_uv=True):
+def svd(a, full_matrices=True, compute_uv=True, hermitian=False):
     """Singular values S, descending, and vectors U and V^T, with a = U S V^T.
 
     Shapes: a (..., n, m), U (..., n, k), S (..., k), V^T (..., k, m), where k is the smaller of n, m.
@@ -278,15 +277,21 @@ def svd(a, full_matrices=True, compute_uv=True):
 
         C_ij = (P S + S P^T)_ij / (s_j^2 - s_i^2),    D_ij = (S P + P^T S)_ij / (s_j^2 - s_i^2).
 
-    Put into dL = <gU, dU> + <gS, dS> + <gV, dV> and solved for da, with X = U^T gU and Y = V^T gV,
+    Put into dL = <gU, dU> + <gS, dS> + <gV, dV> and solved for da, with the antisymmetric
+    X = U^T gU - gU^T U and Y = V^T gV - gV^T V,
 
-        dL/da = U (diag(gS) + ((X - X^T) S + S (Y - Y^T))_ij / (s_j^2 - s_i^2)) V^T
+        dL/da = U (diag(gS) + (X S + S Y)_ij / (s_j^2 - s_i^2)) V^T
                 + (1 - U U^T) gU S^-1 V^T + U S^-1 gV^T (1 - V V^T)
 
-    (Townsend, Differentiating the singular value decomposition, 2016). For equal singular values see
-    the head of the file. The last two terms, which only matrices have that are not square, do not exist
-    where a singular value is 0.
+    (Townsend, Differentiating the singular value decomposition, 2016). The quotient is
+
+        ((X + Y)_ij / (s_j - s_i) + (X - Y)_ij / (s_j + s_i)) / 2,
+
+    of which equal singular values trouble the first part alone. The last two terms are those of
+    matrices that are not square. For singular values that are equal or 0 see degenerate.py; of their
+    vectors, which are any basis, a random one is returned, always the same.
     """
+    refuse_hermitian("svd", hermitian)
     if not compute_uv:
         return svdvals(a)
     a = square_matrix(a) if full_matrices else a
@@ -296,8 +301,11 @@ def svd(a, full_matrices=True, compute_uv=True):
 
 @implements(np.linalg.svdvals)
 def svdvals(x):
-    """The singular values of `svd` alone, descending: (..., n, m) -> (..., k)."""
-    return getitem(_svd(x), (..., -1, slice(None)))
+    """The singular values of `svd` alone, descending: (..., n, m) -> (..., k).
+
+    Equal ones share their gradient equally. Those that are 0 have the gradient 0, as |x| has at 0.
+    """
+    return shared_singular_values(getitem(_svd(x), (..., -1, slice(None))))
 
 
 # --- QR ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape.ops.arithmetic import square
-from tape.ops.decompositions import svdvals
+from tape.ops.decompositions import refuse_hermitian, svdvals
 from tape.ops.shapes import matrix_transpose as mT
 from tape.ops.linalg import matmul
 from tape.ops.reductions import sum
@@ -26,7 +26,7 @@ def _pinv(a, /, rcond=None):
 
 
 @implements(np.linalg.pinv)
-def pinv(a, rcond=None, *, rtol=None):
+def pinv(a, rcond=None, hermitian=False, *, rtol=None):
     """The pseudo-inverse P: (..., n, m) -> (..., m, n). Where the rank stays the same,
 
         dP = -P da P + P P^T da^T (1 - a P) + (1 - P a) da^T P^T P
@@ -39,6 +39,7 @@ def pinv(a, rcond=None, *, rtol=None):
 
     Where the rank changes P jumps, and this is the derivative along matrices of the same rank.
     """
+    refuse_hermitian("pinv", hermitian)
     return _pinv(a, rcond if rtol is None else rtol)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.differential import draw_arrays, draw_moves, draw_numbers
+from tests.differential import draw_arrays, draw_moves, draw_numbers, draw_products
 from tests.differential.builder import Builder, Rejected
 from tests.differential.program import Program
 
 MOST_INSTRUCTIONS = 20
-TABLE = {**draw_numbers.TABLE, **draw_arrays.TABLE, **draw_moves.TABLE}
+TABLE = {**draw_numbers.TABLE, **draw_arrays.TABLE, **draw_moves.TABLE,
+         **draw_products.TABLE}
 DRAWS = list(TABLE)
 WEIGHTS = np.array(list(TABLE.values())) / sum(TABLE.values())
 PRECISIONS = ([np.float64], [np.float32], [np.float64, np.float32], [np.float16])

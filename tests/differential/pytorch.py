@@ -169,6 +169,28 @@ def dot(x, y):
 
 
 @operator
+def einsum(subscripts, *operands): return torch.einsum(subscripts, *map(tensor, operands))
+
+
+_tensors("inner")
+_tensors("outer")
+_tensors("kron")
+_tensors("cross", lambda x, y: torch.linalg.cross(*torch.broadcast_tensors(x, y)))
+_tensors("vdot", lambda x, y: torch.sum(x.reshape(-1) * y.reshape(-1)))
+_tensors("vecdot", lambda x, y: torch.sum(x * y, -1))
+_tensors("matvec", torch.matmul)
+_tensors("vecmat", torch.matmul)
+
+
+@operator
+def tensordot(x, y, axes): return torch.tensordot(tensor(x), tensor(y), axes)
+
+
+@operator
+def trace(x, offset=0): return torch.sum(torch.diagonal(tensor(x), offset), -1)
+
+
+@operator
 def layer_norm(x, weight=None, bias=None, eps=1e-5):
     """Composed: PyTorch's own has a third derivative that differences do not confirm."""
     centred = x - mean(x, -1, True)
@@ -215,9 +237,12 @@ def _moved(function: Any) -> Any:
 
 
 for _name in ("reshape", "transpose", "swapaxes", "moveaxis", "squeeze", "expand_dims",
-              "broadcast_to"):
+              "broadcast_to", "diagonal"):
     setattr(tape, _name, _moved(getattr(np, _name)))
 tape.getitem = _moved(lambda a, index: a[index])
+tape.matrix_transpose = _moved(lambda a: np.swapaxes(a, -1, -2))
+_tensors("diag", lambda x, k=0: torch.diag(x, int(k)))
+_tensors("diagflat", lambda x, k=0: torch.diagflat(x, int(k)))
 tape.embedding = _moved(lambda a, ids: a[np.asarray(ids)])
 
 

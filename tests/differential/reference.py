@@ -235,6 +235,23 @@ def dot(x, y):
     return mul(x, y) if np.ndim(value_of(x)) == 0 or np.ndim(value_of(y)) == 0 else matmul(x, y)
 
 
+def einsum(subscripts, x, *y):
+    if not y:
+        return linear(lambda a: np.einsum(subscripts, a), x)
+    return bilinear(lambda a, b: np.einsum(subscripts, a, b), x, *y)
+
+
+def _of_two(function: Any) -> Any:
+    return lambda x, y, *args: bilinear(lambda a, b: function(a, b, *args), x, y)
+
+
+inner, outer, kron, cross = map(_of_two, (np.inner, np.outer, np.kron, np.cross))
+tensordot, vdot = map(_of_two, (np.tensordot, np.vdot))
+vecdot = _of_two(lambda a, b: np.sum(a * b, -1))
+matvec = _of_two(lambda a, b: np.sum(a * b[..., None, :], -1))
+vecmat = _of_two(lambda a, b: np.sum(a[..., :, None] * b, -2))
+
+
 def causal_attention(q, k, v, scale=None):
     return attention(q, k, v, causal=True, scale=scale)
 
@@ -282,6 +299,10 @@ reshape, transpose, swapaxes, moveaxis = map(
 squeeze, expand_dims, broadcast_to = map(_moved, ("squeeze", "expand_dims", "broadcast_to"))
 
 
+trace, diagonal, diag, diagflat = map(_moved, ("trace", "diagonal", "diag", "diagflat"))
+
+
+def matrix_transpose(x): return swapaxes(x, -1, -2)
 def getitem(x, index): return linear(lambda a: a[index], x)
 def concatenate(arrays, axis=0): return linear(lambda *a: np.concatenate(a, axis), *arrays)
 def stack(arrays, axis=0): return linear(lambda *a: np.stack(a, axis), *arrays)

@@ -170,8 +170,9 @@ class BehindNorm:
 
 def test_columns_that_sum_to_nothing_are_told():
     """W stays as it is; whether by a sum or on purpose cannot be told, so it is no error."""
-    with pytest.warns(UserWarning, match="W has not moved .* sums to 0"):
+    with pytest.warns(UserWarning, match="W has not moved .* sums to 0") as told:
         BehindNorm().train(lambda W, U, gW, gU: (W - 0.05 * gW.sum(axis=0), U - 0.05 * gU))
+    assert [warning.filename for warning in told] == [__file__]          # once, of the line with run
     with pytest.raises(ValueError, match="every row of U has moved"):
         BehindNorm().train(lambda W, U, gW, gU: (W - 0.05 * gW.sum(axis=0), U - 0.05 * gU.sum(axis=0)))
 
@@ -289,3 +290,17 @@ def test_what_has_no_batch_is_not_watched():
     evaluator = ad.Evaluator(ad.gradients(ad.sum_op(x * w * w, dim=0), [w]))
     for shift in range(5):
         evaluator.run({x: np.arange(3.0), w: np.arange(3.0) - shift})
+
+
+def test_infinite_gradients_give_no_warning():
+    x, W = ad.Variable("x"), ad.Variable("W")
+    loss = ad.sum_op(ad.log(ad.matmul(x, W)), dim=(0, 1, 2))
+    evaluator = ad.Evaluator(ad.gradients(loss, [W]))
+    data = np.ones((B, T, 2)) * [1, -1]
+    array = np.zeros((2, M))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            (slope,) = evaluator.run({x: data, W: array})
+            array = array + np.arange(M)
+    np.testing.assert_array_equal(slope > 0, [[True] * M, [False] * M])

@@ -138,6 +138,7 @@ def _stretched(node: Node, batched: Collection[Node]) -> Node:
 class _Seen:
     """A Variable as it was fed last, and its gradient: some of their rows, in float64."""
 
+    @np.errstate(all="ignore")              # infinities and NaN are values
     def __init__(self, weights: np.ndarray, gradient: np.ndarray | None, before: _Seen | None = None):
         self.shape = weights.shape
         self.rows = slice(None, None, max(1, len(weights) // 64))
@@ -152,6 +153,7 @@ class _Seen:
         self.steps: list[float] = before.steps if before else []
         self.rate = 0.0      # of the last step to the gradient; of one that is just seen, if unmoved
 
+    @np.errstate(all="ignore")
     def judge(self, weights: np.ndarray) -> str:
         """How the weights have moved.
 
@@ -280,10 +282,9 @@ def _last_seen(variable: Node, i: int) -> _Seen | None:
     have the same names and the old ones are gone. They are compared at every step, since the old
     ones may have been of another model.
     """
-    if variable not in _seen and (i, variable.name) in _run_once:
-        of, seen = _run_once[i, variable.name]
-        if of() is None:
-            return seen
+    of, seen = _run_once.get((i, variable.name), (None, None))
+    if variable not in _seen and of is not None and of() is None:
+        return seen
     return _seen.get(variable)
 
 

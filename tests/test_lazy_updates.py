@@ -304,3 +304,14 @@ def test_infinite_gradients_give_no_warning():
             (slope,) = evaluator.run({x: data, W: array})
             array = array + np.arange(M)
     np.testing.assert_array_equal(slope > 0, [[True] * M, [False] * M])
+
+
+def test_an_update_in_the_graph_runs():
+    """Hidden units that start alike move the rows of U by the same."""
+    x, y, W, U = (ad.Variable(name) for name in "xyWU")
+    loss = ad.mean((ad.relu(x @ W) @ U - y) ** 2, dim=(0, 1, 2))
+    evaluator = ad.Evaluator([w - slope * 0.1 for w, slope in zip([W, U], ad.gradients(loss, [W, U]))])
+    w, u = np.ones((D, M)), RNG.standard_normal((M, M))
+    for _ in range(4):
+        w, u = evaluator.run({x: np.abs(DATA), y: TARGET, W: w, U: u})
+    assert np.ptp(w, axis=1).max() > 0

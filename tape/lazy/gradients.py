@@ -219,7 +219,9 @@ class Updates:
 
     def __init__(self, graph: Iterable[Node], outputs: Sequence[Node]):
         places = {node: i for i, node in enumerate(outputs)}
-        ordered = sorted(graph, key=lambda node: (node in places, node._position))     # outputs last
+        # A gradient that is no output is used in the graph: watched if it is summed there.
+        used = {x for node in graph if _may_sum(node) for x in node.inputs}.union(outputs)
+        ordered = sorted(used, key=lambda node: (node in places, node._position))      # outputs last
         watched = {of: places.get(node) for node in ordered
                    if (of := vars(node).get("gradient_of")) is not None}
         self.watched = sorted(watched.items(), key=lambda item: item[0]._position)
@@ -273,6 +275,10 @@ class Updates:
         if self.watched:
             _run_once.clear()
             _run_once.update(once)
+
+
+def _may_sum(node: Node) -> bool:
+    return not isinstance(node.op, BuiltIn) or node.op.name in ("sum_op", "sum", "mean")
 
 
 def _last_seen(variable: Node, i: int) -> _Seen | None:

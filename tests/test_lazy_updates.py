@@ -151,17 +151,62 @@ def test_a_sum_in_the_graph_is_told():
             W = W - 0.05 * gW
 
 
+class BehindNorm:
+    """Least squares: (layernorm(x) @ W @ U - y)^2. Over the rows of W its gradient sums to 0."""
+
+    def __init__(self, dtype=np.float64):
+        self.nodes = self.x, self.y, self.W, self.U = [ad.Variable(name) for name in "xyWU"]
+        error = ad.layernorm(self.x, (D,)) @ self.W @ self.U - self.y
+        loss = ad.mean(error ** 2, dim=(0, 1, 2))
+        self.evaluator = ad.Evaluator(ad.gradients(loss, [self.W, self.U]))
+        shapes = (B, T, D), (B, T, M), (D, M), (M, M)
+        self.arrays = [RNG.standard_normal(shape).astype(dtype) for shape in shapes]
+
+    def train(self, update, steps=4):
+        for _ in range(steps):
+            found = self.evaluator.run(dict(zip(self.nodes, self.arrays)))
+            self.arrays[2:] = update(*self.arrays[2:], *found)
+
+
 def test_columns_that_sum_to_nothing_are_told():
-    """Behind a layer norm the sum over the outputs of W^T is 0, and W would stay as it is."""
-    x, y, W, U = (ad.Variable(name) for name in "xyWU")
-    h = ad.layernorm(ad.matmul(x, W, trans_B=True), (M,))
-    loss = ad.mean((h @ U - y) ** 2, dim=(0, 1, 2))
-    evaluator = ad.Evaluator(ad.gradients(loss, [W, U]))
-    w, u = RNG.standard_normal((M, D)), RNG.standard_normal((M, M))
+    """W stays as it is; whether by a sum or on purpose cannot be told, so it is no error."""
+    with pytest.warns(UserWarning, match="W has not moved .* sums to 0") as told:
+        BehindNorm().train(lambda W, U, gW, gU: (W - 0.05 * gW.sum(axis=0), U - 0.05 * gU))
+    assert [warning.filename for warning in told] == [__file__]          # once, of the line with run
+    with pytest.raises(ValueError, match="every row of U has moved"):
+        BehindNorm().train(lambda W, U, gW, gU: (W - 0.05 * gW.sum(axis=0), U - 0.05 * gU.sum(axis=0)))
+
+
+def made_anew(update, steps=5, names=("W", "W")):
+    """Trains two weights by a graph that is made for each step."""
+    arrays = [RNG.standard_normal((D, M)), RNG.standard_normal((M, M))]
+    for _ in range(steps):
+        x, y, *weights = [ad.Variable(name) for name in ("x", "y", *names)]
+        loss = ad.mean((ad.relu(x @ weights[0]) @ weights[1] - y) ** 2, dim=(0, 1, 2))
+        evaluator = ad.Evaluator([loss, *ad.gradients(loss, weights)])
+        loss, *slopes = evaluator.run({x: DATA, y: TARGET, **dict(zip(weights, arrays))})
+        arrays = [update(w, g) for w, g in zip(arrays, slopes)]
+    return loss
+
+
+@pytest.mark.parametrize("names", [("W", "U"), ("W", "W")])
+def test_a_graph_that_is_made_at_each_step_is_watched_too(names):
     with pytest.raises(ValueError, match="every row of W has moved"):
-        for _ in range(3):
-            gw, gu = evaluator.run({x: DATA, y: TARGET, W: w, U: u})
-            w, u = w - 0.05 * gw.sum(axis=0), u - 0.05 * gu
+        made_anew(lambda w, g: w - 0.05 * g.sum(axis=0), names=names)
+    assert made_anew(lambda w, g: w - 0.3 * g, 8) < made_anew(lambda w, g: w, 1)
+
+
+def test_another_graph_with_the_same_names_is_another():
+    models = [Model() for _ in range(3)]
+    for i, model in enumerate(models):             # all live: none is the one before, made anew
+        model.weights[0] = models[0].weights[0] + np.float32(i) * np.arange(M, dtype=np.float32)
+        model.run()
+
+
+def test_a_model_that_is_made_again_is_told_again():
+    for _ in range(3):
+        with pytest.raises(ValueError, match="every row of W has moved"):
+            Model().train(WRONG["sum"])
 
 
 def test_batch_axes_that_are_not_summed_are_told(batched_program):
@@ -208,8 +253,65 @@ def test_an_update_that_is_right_runs(name):
         assert np.isfinite(Model().train(RIGHT[name], steps=8))
 
 
+def test_steps_too_small_to_be_seen_run():
+    """W moves at the rate of U, but its gradient is 1,000 times smaller."""
+    model, lr = BehindNorm(np.float32), np.float32(1e-3)
+    model.arrays[3] *= np.float32(1e-3)
+    model.train(lambda W, U, gW, gU: (W - lr * gW, U - lr * gU), steps=8)
+
+
+@pytest.mark.parametrize("shape", [(D, D), (10,)])
+def test_weights_that_all_go_to_one_number_run(shape):
+    """The gradient of mean((W - 2)^2) is a multiple of W and a constant, as weight decay is."""
+    x, w = ad.Variable("x"), ad.Variable("w")
+    error = (ad.matmul(x, w) if len(shape) == 2 else x + w) - 2
+    axes = tuple(range(len(shape) + 1))
+    evaluator = ad.Evaluator(ad.gradients(ad.mean(error * error, dim=axes), [w]))
+    array = RNG.standard_normal(shape)
+    for _ in range(10):
+        data = np.stack([np.eye(D)] * B) if len(shape) == 2 else np.zeros((B, 10))
+        (slope,) = evaluator.run({x: data, w: array})
+        array = array - slope
+
+
+@pytest.mark.parametrize("step", [np.sign, lambda g: np.clip(g, -1, 1)])
+def test_steps_of_one_size_that_go_downhill_run(step):
+    x, b = ad.Variable("x"), ad.Variable("b")
+    error = x + b - 50
+    evaluator = ad.Evaluator(ad.gradients(ad.sum_op(error * error, dim=(0, 1)), [b]))
+    array = np.zeros(2)
+    for i in range(8):
+        (slope,) = evaluator.run({x: RNG.standard_normal((B, 2)), b: array})
+        array = array - 0.1 / (1 + i) * step(slope)
+
+
 def test_what_has_no_batch_is_not_watched():
     x, w = ad.Variable("x"), ad.Variable("w")
     evaluator = ad.Evaluator(ad.gradients(ad.sum_op(x * w * w, dim=0), [w]))
     for shift in range(5):
         evaluator.run({x: np.arange(3.0), w: np.arange(3.0) - shift})
+
+
+def test_infinite_gradients_give_no_warning():
+    x, W = ad.Variable("x"), ad.Variable("W")
+    loss = ad.sum_op(ad.log(ad.matmul(x, W)), dim=(0, 1, 2))
+    evaluator = ad.Evaluator(ad.gradients(loss, [W]))
+    data = np.ones((B, T, 2)) * [1, -1]
+    array = np.zeros((2, M))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            (slope,) = evaluator.run({x: data, W: array})
+            array = array + np.arange(M)
+    np.testing.assert_array_equal(slope > 0, [[True] * M, [False] * M])
+
+
+def test_an_update_in_the_graph_runs():
+    """Hidden units that start alike move the rows of U by the same."""
+    x, y, W, U = (ad.Variable(name) for name in "xyWU")
+    loss = ad.mean((ad.relu(x @ W) @ U - y) ** 2, dim=(0, 1, 2))
+    evaluator = ad.Evaluator([w - slope * 0.1 for w, slope in zip([W, U], ad.gradients(loss, [W, U]))])
+    w, u = np.ones((D, M)), RNG.standard_normal((M, M))
+    for _ in range(4):
+        w, u = evaluator.run({x: np.abs(DATA), y: TARGET, W: w, U: u})
+    assert np.ptp(w, axis=1).max() > 0

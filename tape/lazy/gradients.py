@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Collection, Iterable, Sequence
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
@@ -137,6 +138,7 @@ def _stretched(node: Node, batched: Collection[Node]) -> Node:
 class _Seen:
     """A Variable as it was fed last, and its gradient: some of their rows, in float64."""
 
+    @np.errstate(all="ignore")              # infinities and NaN are values
     def __init__(self, weights: np.ndarray, gradient: np.ndarray | None, before: _Seen | None = None):
         self.shape = weights.shape
         self.rows = slice(None, None, max(1, len(weights) // 64))
@@ -147,8 +149,11 @@ class _Seen:
         if gradient is not None and gradient.shape == weights.shape:
             self.gradient = gradient[self.rows].astype(np.float64)
             self.sums = np.sum(gradient, axis=0, dtype=np.float64)       # of its columns
+        self.steepest = 0.0 if self.gradient is None else np.abs(self.gradient).max()
         self.steps: list[float] = before.steps if before else []
+        self.rate = 0.0      # of the last step to the gradient; of one that is just seen, if unmoved
 
+    @np.errstate(all="ignore")
     def judge(self, weights: np.ndarray) -> str:
         """How the weights have moved.
 
@@ -156,33 +161,42 @@ class _Seen:
         -------
         "apart" : as they should, or with a batch axis that the program has summed.
         "alike" : every row by the same, apart from weight decay, though the gradient differs.
-        "unmoved" : not at all, though they would if the gradient had not been summed to 0.
+        "unmoved" : not at all, and the sums of the gradient over the rows are 0.
         "" : not to be told. A step of one size everywhere is what a first step of Adam gives as well.
         """
         now = weights[self.rows].astype(np.float64)
         moved = now - self.weights
         noise = 8 * self.eps * max(np.abs(now).max(), np.abs(self.weights).max())
         size = np.abs(moved).max()
-        steepest = 0.0 if self.gradient is None else np.abs(self.gradient).max()
+        self.rate = max(size, 32 * noise) / self.steepest if self.steepest else 0.0
         if not size > 32 * noise:
-            sums_vanish = self.sums is not None and np.abs(self.sums).max() < 1e-4 * steepest
-            return "unmoved" if sums_vanish else ""
+            still = self.sums is not None and np.abs(self.sums).max() < 1e-4 * self.steepest
+            return "unmoved" if still and size <= noise else ""
         if self.larger is not None:
             return "apart"
         moved = _without_decay(moved, self.weights)
         if np.ptp(moved, axis=0).max() > noise or not np.abs(moved).max() > 8 * noise:
             return "apart"
         if self.gradient is not None:
-            spread = np.ptp(self.gradient, axis=0).max()
-            if not size * spread > 8 * noise * steepest:         # the gradient's rows are alike too
+            # Rows that differ as those of the weights do are weight decay, in the gradient too.
+            spread = np.ptp(_without_decay(self.gradient, self.weights), axis=0).max()
+            if not size * spread > 8 * noise * self.steepest:          # its rows are alike too
                 return ""
         if np.ptp(np.abs(moved)) > noise:
             return "alike"
+        return "alike" if self._varies(moved, noise) else ""
+
+    def _varies(self, moved: np.ndarray, noise: float) -> bool:
+        """Whether steps of one size everywhere are of different sizes, and uphill for some weights.
+
+        Else they may be the gradient's signs, or a shift that is meant.
+        """
+        signs = self.gradient is not None and bool(np.all(moved * self.gradient <= 0))
         uphill = self.sums is None or not moved.flat[0] * np.sum(self.sums) < 0
-        if np.ptp(moved) <= noise and uphill:
-            return ""
-        self.steps.append(size)
-        return "alike" if len(self.steps) >= 3 and np.ptp(self.steps) > 1e-3 * size else ""
+        if signs or np.ptp(moved) <= noise and uphill:
+            return False
+        self.steps.append(np.abs(moved).max())
+        return len(self.steps) >= 3 and np.ptp(self.steps) > 1e-3 * self.steps[-1]
 
 
 def _without_decay(moved: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -205,7 +219,9 @@ class Updates:
 
     def __init__(self, graph: Iterable[Node], outputs: Sequence[Node]):
         places = {node: i for i, node in enumerate(outputs)}
-        ordered = sorted(graph, key=lambda node: (node in places, node._position))     # outputs last
+        # A gradient that is no output is used in the graph: watched if it is summed there.
+        used = {x for node in graph if _may_sum(node) for x in node.inputs}.union(outputs)
+        ordered = sorted(used, key=lambda node: (node in places, node._position))      # outputs last
         watched = {of: places.get(node) for node in ordered
                    if (of := vars(node).get("gradient_of")) is not None}
         self.watched = sorted(watched.items(), key=lambda item: item[0]._position)
@@ -217,26 +233,34 @@ class Updates:
         ------
         ValueError
             All rows of a weight moved alike, or it has a batch axis now.
+
+        Warns
+        -----
+        UserWarning
+            A weight did not move, and its gradient sums to 0. It may be meant to stay.
         """
-        judged = {}
-        for variable, _ in self.watched:
-            seen, now = _seen.get(variable), fed.get(variable)
+        judged: dict[str, dict[Node, _Seen]] = {"apart": {}, "alike": {}, "unmoved": {}, "": {}}
+        for i, (variable, _) in enumerate(self.watched):
+            seen, now = _last_seen(variable, i), fed.get(variable)
             if seen is not None and now is not None:
                 if now.shape == seen.larger:
                     raise ValueError(_GROWN.format(name=variable.name, old=seen.shape, now=now.shape))
-                judged[variable] = seen.judge(now) if now.shape == seen.shape else ""
-        moved = any(how in ("alike", "apart") for how in judged.values())
-        known = {variable: how for variable, how in judged.items()
-                 if how in ("alike", "apart") or how == "unmoved" and moved}
-        _seen.update(dict.fromkeys(known))
-        for variable, how in known.items():
-            if how != "apart":
-                raise ValueError(_SUMMED.format(name=variable.name, shape=fed[variable].shape))
+                judged[seen.judge(now) if now.shape == seen.shape else ""][variable] = seen
+        known = judged["apart"] | judged["alike"]
+        slowest = min((seen.rate for seen in known.values()), default=0.0)
+        still = [variable for variable, seen in judged["unmoved"].items() if seen.rate < slowest]
+        _seen.update(dict.fromkeys(variable for variable in [*known, *still] if variable in _seen))
+        for variable in judged["alike"]:
+            _run_once.clear()
+            raise ValueError(_SUMMED.format(name=variable.name, shape=fed[variable].shape))
+        for variable in still:
+            warnings.warn(_STILL.format(name=variable.name), stacklevel=3)
 
     def after(self, fed: dict[Node, np.ndarray], results: Sequence[np.ndarray]) -> None:
         """Remember what was fed, and its gradients, where the update is not known yet."""
         most = max((array.ndim for array in fed.values()), default=0)
-        for variable, place in self.watched:
+        once = {}
+        for i, (variable, place) in enumerate(self.watched):
             array = fed.get(variable)
             known = variable in _seen and _seen[variable] is None
             if known or array is None or array.dtype.kind != "f" or not array.size:
@@ -244,10 +268,34 @@ class Updates:
             if not 1 <= array.ndim < most or len(array) < 2:
                 continue                     # nothing fed has the axis of a batch beside it
             gradient = None if place is None else results[place]
-            _seen[variable] = _Seen(array, gradient, _seen.get(variable))
+            seen = _Seen(array, gradient, _last_seen(variable, i))
+            if variable not in _seen:
+                once[i, variable.name] = ref(variable), seen
+            _seen[variable] = seen
+        if self.watched:
+            _run_once.clear()
+            _run_once.update(once)
+
+
+def _may_sum(node: Node) -> bool:
+    return not isinstance(node.op, BuiltIn) or node.op.name in ("sum_op", "sum", "mean")
+
+
+def _last_seen(variable: Node, i: int) -> _Seen | None:
+    """A Variable, the i-th that is watched, as it was fed last; None where that is not known.
+
+    A program that makes its graph anew for each step runs each once, and at the next the Variables
+    have the same names and the old ones are gone. They are compared at every step, since the old
+    ones may have been of another model.
+    """
+    of, seen = _run_once.get((i, variable.name), (None, None))
+    if variable not in _seen and of is not None and of() is None:
+        return seen
+    return _seen.get(variable)
 
 
 _seen: WeakKeyDictionary[Node, _Seen | None] = WeakKeyDictionary()       # None: the update is known
+_run_once: dict[tuple[int, str], tuple[ref[Node], _Seen]] = {}         # if that was their only run
 _GROWN = (
     "run: {name} was of shape {old} and now is of shape {now}: its update has added the batch axes "
     "that batched=True leaves in its gradient. Sum them there, {name} -= lr * grad.sum(axis=0), or "
@@ -258,3 +306,7 @@ _SUMMED = (
     "{name}, {shape}: its batch axes are summed already. Take the sum (or mean) out of that line. Or "
     "say batched_gradients(True) after the import, for gradients with batch axes. An update that is "
     "meant so needs gradients(..., batched=False)")
+_STILL = (
+    "run: {name} has not moved while other weights have, and its gradient sums to 0 over axis 0: an "
+    "update that sums it, {name} -= lr * grad.sum(axis=0), does nothing. Take the sum out of that "
+    "line. Where {name} is meant to stay, all is well; gradients(..., batched=False) says so")

@@ -23,7 +23,8 @@ def drawn_matrix(kind, rng, n, m):
     """A matrix (n, m) with values that occur more than once, or nearly."""
     k = min(n, m)
     values = rng.choice([0.0, 0.0, 1.0, 1.0, 2.0, 0.5], k)
-    values[0] = 2.0
+    if kind == "nearly":
+        values[0] = 2.0             # or else all of the matrix may be no more than what is added to it
     a = np.zeros((n, m))
     a[:k, :k] = np.diag(values)
     if kind in ("turned", "nearly"):
@@ -90,6 +91,11 @@ def slopes(loss, a, rng, symmetric):
         yield move, (found[2] + found[3]) / 2 if smooth else None
 
 
+# They take some vectors and leave others. Between values that are 1e-8 apart no difference can tell
+# where they change from one to the other.
+CUTS = {"the largest", "the smallest, by values", "truncated", "u u^T", "v v^T", "a share"}
+
+
 @pytest.mark.parametrize("kind", MATRICES)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_no_gradient_is_silently_wrong(kind, dtype):
@@ -103,7 +109,7 @@ def test_no_gradient_is_silently_wrong(kind, dtype):
         f = FUNCTIONS[rng.choice(list(FUNCTIONS))]
         parts, losses = (np.linalg.eigh, losses_of_eigh(rng, n, f)) if symmetric else (
             lambda x: np.linalg.svd(x, full_matrices=False), losses_of_svd(rng, n, m, f))
-        name = rng.choice(list(losses))
+        name = rng.choice([name for name in losses if kind != "nearly" or name not in CUTS])
         a = drawn_matrix(kind, rng, n, m).astype(dtype)
         x = leaf(a, dtype)
         try:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tape.ops.degenerate import (
-    EQUAL_EIGENVALUES, EQUAL_SINGULAR, ZERO_SINGULAR, same_where_equal, divided, gaps, lengths,
-    shared_singular_values, shared_values, turn_equal, turn_null, without_rounding, zero_over_zero,
-    zero_where_free)
+    EQUAL_EIGENVALUES, EQUAL_SINGULAR, ZERO_SINGULAR, divided, gaps, lengths, of_whole_groups,
+    same_where_equal, shared_singular_values, shared_values, turn_equal, turn_null,
+    without_rounding, zero_over_zero, zero_where_free)
 from tape.ops.diagonals import half_lower
 from tape.ops.shapes import matrix_transpose as mT
 from tape.ops.indexing import getitem
@@ -88,6 +88,7 @@ def _packed(values, vectors):
 
 def _eigh_rule(g, out):
     (w, v), (gw, gv) = map(_values_and_vectors, (out, g))
+    gv = of_whole_groups(gv, w, "eigh", EQUAL_EIGENVALUES)
     turn, distances, size = mT(v) @ gv, gaps(w), lengths(gv)
     turn = zero_over_zero((turn - mT(turn)) / 2, distances, size + mT(size))
     inner = divided(turn, distances, "eigh", EQUAL_EIGENVALUES)
@@ -129,6 +130,7 @@ def eigvalsh(a, UPLO="L"):
 
 def _eig_rule(g, out):
     (w, v), (gw, gv) = map(_values_and_vectors, (out, g))
+    gv = of_whole_groups(gv, w, "eig", EQUAL_EIGENVALUES)
     gv = gv - v * np.sum(v * gv, -2, keepdims=True)          # the columns of v keep the length 1
     distances, vt = gaps(w), mT(v)
     turn = zero_over_zero(vt @ gv, distances, lengths(gv))
@@ -226,6 +228,7 @@ def _svd_rule(g, out, like_a):
     u, v, s = _rows(out, like_a, 3)                        # (..., n, k), (..., m, k), (..., 1, k)
     gu, gv, gs = _rows(g, like_a, 3)
     values = getitem(s, (..., 0, slice(None)))             # (..., k)
+    gu, gv = (of_whole_groups(x, values, "svd", EQUAL_SINGULAR) for x in (gu, gv))
     s, distances, size_u, size_v = without_rounding(s), gaps(values), lengths(gu), lengths(gv)
     size = size_u + size_v + mT(size_u + size_v)
     x, y = mT(u) @ gu, mT(v) @ gv

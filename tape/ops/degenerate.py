@@ -31,10 +31,12 @@ of the identity that is the same for all these is 0: gs must be 0. If both are o
 free, of u_0 and v_0 each; a function that needs both vectors depends on them, unless by s_0 u_0
 v_0^T, and is refused. So S alone of zeros, like |x|, is given the gradient 0.
 
-What cannot be seen: a loss that jumps or has a kink there, whose cotangents at these vectors happen
-to be those of a smooth one: the sum of the elements of a projection that cuts through equal values,
-times numbers that are 0 among these vectors; or a function of S of `svd` with a kink where a single
-singular value of a square matrix is 0. The gradient is then that of the vectors at hand.
+A loss that takes some of the vectors of a group, say a projection on the last two of three equal
+ones, jumps there. In a random basis a column of gv_G that is exactly 0 was not used, so that a group
+with such columns and others is refused too.
+
+What cannot be seen: a function of S of `svd` with a kink where a single singular value of a square
+matrix is 0. The gradient is then that of the vectors at hand.
 """
 
 from __future__ import annotations
@@ -176,6 +178,15 @@ def same_where_equal(g, w, others, /, name, where):
     if np.any(unlike & equal_pairs(w)):
         raise refusal(name, where)
     return g
+
+
+@derivative(lambda g: g, None)
+def of_whole_groups(gv, w, /, name, where):
+    """gv, the cotangent of vectors (..., n, k): of equal values w, all are used or none."""
+    used = np.any(gv != 0, -2)                                                          # (..., k)
+    if np.any(equal_pairs(w) & (used[..., None, :] != used[..., :, None])):
+        raise refusal(name, where)
+    return gv
 
 
 @derivative(lambda g: g, None, None, None, None)

@@ -26,7 +26,7 @@ if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
 import numpy as np
 
 from nn.jobs import images, names, sentences, text, translate
-from nn.cli.script import UsageError, keep_freed_memory, run
+from nn.cli.script import UsageError, run
 from nn.cli.flags import Parser
 from nn.training.engines import Diverged
 
@@ -52,7 +52,6 @@ def start(name: str, arguments: Sequence[str]) -> None:
                                                     f"; known: {', '.join(JOBS)}"))
     others = {other: partial(parser, other) for other in JOBS if other != name}
     flags = parser(name).parse(arguments, others)
-    keep_freed_memory()
     try:
         with np.errstate(all="ignore"):        # the engines check every loss
             JOBS[name].run(flags)

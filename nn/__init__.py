@@ -3,8 +3,6 @@
 Built from tape's public names only.
 """
 
-import sys as _sys
-
 from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
 from nn.generation.sampling import generate, sample
 from nn.generation.translation import translate
@@ -59,6 +57,4 @@ __all__ = [
 
 def __getattr__(name: str):
     """A name of PyTorch's is answered with ours, another unknown one with the nearest."""
-    # Of an AttributeError, `from nn import name` drops the text and raises its own.
-    imported = name in _FOREIGN_NAMES and _sys._getframe(1).f_code.co_name == "_handle_fromlist"
-    raise (ImportError if imported else AttributeError)(_missing("nn", name, _FOREIGN_NAMES, __all__))
+    raise _missing("nn", name, _FOREIGN_NAMES, __all__)

@@ -11,7 +11,6 @@
     gradcheck                           derivatives against differences
     strict                              check all that the tape keeps for changes
     show, record_lines                  the tape as a table
-    measure, hollow                     what a computation costs, also without running it
     measure, hollow                     what a computation costs, also of one that is not run
     tape.lazy                           the static graph over the same operators
 """
@@ -22,16 +21,15 @@ from tape import foreign_names as _foreign_names
 from tape import gradcheck, linalg, ops
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
-from tape.gradient_tape import GradientTape
 from tape.hollow import hollow
 from tape.measure import measure
+from tape.memory import keep_freed_memory as _keep_freed_memory    # noqa: F401: as it is imported
 from tape.ops import *    # noqa: F401,F403: the operators, listed in tape/ops/__init__.py
 from tape.primitive import implements, primitive
-from tape.recomputation import checkpoint
 from tape.show import show
 from tape.tensor import Tensor
 from tape.transforms import (
-    elementwise_grad, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp)
+    GradientTape, checkpoint, elementwise_grad, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp)
 
 __all__ = [
     "GradientTape", "Tensor", "checkpoint", "elementwise_grad", "enable_grad", "grad", "gradcheck",
@@ -40,9 +38,10 @@ __all__ = [
 ]
 __all__ += ops.__all__
 
+_FOREIGN_NAMES = {**_foreign_names.JAX, **_foreign_names.AUTOGRAD, **_foreign_names.TAPE}
 _sys.modules["tape.tensor"].__class__ = _foreign_names.CallableModule
 
 
 def __getattr__(name: str):
     """A name of another library's is answered with ours, another unknown one with the nearest."""
-    raise _foreign_names.not_in_tape(name, __all__)
+    raise _foreign_names.missing("tape", name, _FOREIGN_NAMES, __all__)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tape.engine import Record, caller_line
 from tape.errors import with_operator
+from tape.foreign_names import Count
 from tape.grad_mode import DEFAULT, Modes, modes
 from tape.hollow import copied
 from tape.mutation import copied_if_shared, version_of, versions_of
@@ -28,7 +29,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     mixed = False         # whether there is an operand whose dtype may yield to that of the others
     for value, bit in zip(inputs, operator.gradient_bits):
         if type(value) in PYTHON_NUMBERS:
-            arrays.append(value)          # Python numbers are weak: they take the others' dtype
+            arrays.append(+value if type(value) is Count else value)   # weak: in the others' dtype
         elif isinstance(value, Tensor):
             arrays.append(value._data)
             if type(arrays[-1]) is _ndarray and not arrays[-1].ndim:

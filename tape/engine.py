@@ -89,11 +89,17 @@ class Record:
         return f"<{self.name} at position {self.position}, shape {self.shape}{place}>"
 
 
-def caller_line() -> str:
-    """``file:line`` of the innermost frame that is not in this package."""
+def caller_frame() -> Any:
+    """The innermost frame that is not in this package."""
     frame: Any = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         frame = frame.f_back
+    return frame
+
+
+def caller_line() -> str:
+    """``file:line`` of that frame."""
+    frame = caller_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "?"
 
 

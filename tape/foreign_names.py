@@ -7,10 +7,13 @@ be what a reader can type: a test looks up every name in it.
 from __future__ import annotations
 
 import functools
+import importlib.abc
 import inspect
 import sys
 import types
 from typing import Any, Callable, Iterable, Mapping
+
+import numpy as np
 
 from tape.errors import did_you_mean
 
@@ -35,10 +38,10 @@ TENSOR: dict[str, str] = {
     "masked_fill": "tape.where(mask, value, t)", "masked_select": "t[mask]",
     "gather": "np.take_along_axis(t, ids, axis=1)", "index_select": "t[:, ids]",
     "scatter": "tape.where(mask, value, t)",
-    "topk": "np.sort(t.data)[..., -k:] for the k largest values; np"
+    "topk": "-np.sort(-t.data)[..., :k] for the k largest values, the largest first; np"
     ".argsort(-t.data)[..., :k] for their places",
-    "multinomial": "np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1), which draws from "
-    "softmax(logits) for an array of logits," + _GENERATOR,
+    "multinomial": "np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1, keepdims=True), which "
+    "draws one from softmax(logits): from the logits, not from their softmax," + _GENERATOR,
     # arithmetic
     "add": "t + u", "sub": "t - u", "mul": "t * u", "multiply": "t * u", "div": "t / u",
     "divide": "t / u", "true_divide": "t / u", "pow": "t ** 2", "neg": "-t", "negative": "-t",
@@ -48,6 +51,7 @@ TENSOR: dict[str, str] = {
     "expm1": "tape.expm1(t)", "square": "tape.square(t)", "rsqrt": "1 / t.sqrt()",
     "reciprocal": "1 / t", "lerp": "t + weight * (u - t)", "maximum": "tape.maximum(t, u)",
     "minimum": "tape.minimum(t, u)", "where": "tape.where(mask, t, u)", "clamp": "t.clip(0, 1)",
+    "median": "np.median(t), the mean of the middle two where there is no middle one",
     "clamp_min": "t.clip(min=0)", "clamp_max": "t.clip(max=1)", "amax": "t.max(axis=-1)",
     "amin": "t.min(axis=-1)", "isnan": "np.isnan(t.data)", "isfinite": "np.isfinite(t.data)",
     "isinf": "np.isinf(t.data)", "equal": "np.array_equal(t, u)", "allclose": "np.allclose(t, u)",
@@ -91,7 +95,8 @@ TENSOR: dict[str, str] = {
 
 # Functions and constants of the module.
 TAPE: dict[str, str] = {
-    "as_tensor": "tape.Tensor(array)", "from_numpy": "tape.Tensor(array)", "is_tensor":
+    "as_tensor": "tape.Tensor(array)",
+    "from_numpy": "tape.Tensor(array); ids and targets stay arrays", "is_tensor":
     "isinstance(t, tape.Tensor)", "FloatTensor": "tape.Tensor(data)", "LongTensor": "np.array(ids)",
     "cat": "tape.concatenate([t, u], axis=1)", "unsqueeze": "tape.expand_dims(t, 1)",
     "permute": "tape.transpose(t, (0, 2, 1))", "chunk": "tape.split(t, 3, axis=-1)",
@@ -122,6 +127,28 @@ TAPE: dict[str, str] = {
     "manual_seed": "rng = np.random.default_rng(0), and give it to what draws: there is no global one",
     "seed": "rng = np.random.default_rng(), and give it to what draws: there is no global one",
     "Generator": "np.random.default_rng(0)",
+    # of PyTorch's nn.functional
+    "functional": "import tape as F; losses are nn.cross_entropy(logits, targets), nn.mse(x, y)",
+    "mse_loss": "nn.mse(predictions, targets), the mean, with import nn",
+    "l1_loss": "tape.mean(tape.abs(predictions - targets))",
+    "nll_loss": "tape.cross_entropy(logits, targets), which takes the log-softmax itself",
+    "binary_cross_entropy_with_logits": "nn.binary_cross_entropy_with_logits(logits, targets)",
+    "binary_cross_entropy": "-(y * tape.log(p) + (1 - y) * tape.log(1 - p)).mean(), or .sum(); better "
+    "nn.binary_cross_entropy_with_logits(logits, targets) without a sigmoid before it",
+    "one_hot": "np.eye(n, dtype=np.float32)[ids]",
+    "linear": "t @ weight + bias, with a weight (n_in, n_out)",
+    "leaky_relu": "tape.maximum(t, 0.01 * t)", "silu": "t * tape.sigmoid(t)",
+    "softplus": "tape.logaddexp(t, 0)",
+    "elu": "tape.where(t > 0, t, tape.expm1(tape.minimum(t, 0)))",
+    "logsigmoid": "-tape.logaddexp(-t, 0)", "softmin": "tape.softmax(-t)",
+    "normalize": "t / tape.norm(t, axis=-1, keepdims=True)",
+    "scaled_dot_product_attention": "tape.causal_attention(q, k, v)",
+    "cosine_similarity": "tape.sum(t * u, axis=-1) / tape.norm(t, axis=-1) / tape.norm(u, axis=-1)",
+    "conv1d": "t.reshape(B, T, -1) @ weight; there is no convolution",
+    "conv2d": "nn.PatchEmbedding for images in patches; there is no convolution",
+    "detach": "t.detach()", "utils": "for rows in np.array_split(rng.permutation(n), n // 32): batch = "
+    "x[rows]" + _GENERATOR, "randint_like": "rng.integers(0, 65, t.shape)" + _GENERATOR,
+    "is_grad_enabled": "tape.no_grad() around what is not recorded",
     # modes
     "set_grad_enabled": "tape.no_grad() or tape.enable_grad()", "inference_mode": "tape.no_grad()",
     "autograd": "tape.grad(loss, inputs)",
@@ -173,13 +200,27 @@ LIBRARIES: dict[str, dict[str, str]] = {"PyTorch": TAPE, "autograd": AUTOGRAD, "
 KEYWORDS: dict[str, str] = {
     "dim": "axis=", "dims": "axes=", "keepdim": "keepdims=", "dim0": "swapaxes with axis1=",
     "dim1": "swapaxes with axis2=",
+    "training": "nothing, and call it while model.training",
+    "normalized_shape": "nothing: a row is the last axis",
     "unbiased": "ddof=: 1 for unbiased=True, PyTorch's default, and 0 for False, which is ours",
     "correction": "ddof=, whose default is 0", "split_size_or_sections": "sections=",
     "chunks": "sections=", "p": "a norm of another order with abs, ** and sum",
 }
-# What calls mean that give an operator too many arguments.
+# What calls mean that give a function too many arguments.
 CALLS: dict[str, str] = {
-    "transpose": ". The axes are one tuple; two are exchanged by tape.swapaxes(x, 1, 2)"}
+    "transpose": ". The axes are one tuple; two are exchanged by tape.swapaxes(x, 1, 2)",
+    "layer_norm": ". The length of a row is that of x: layer_norm(x, weight, bias)"}
+# What else is not PyTorch's, where a function was given one of its arguments.
+MEANINGS: dict[str, str] = {
+    "split": ", and sections= is how many pieces, or the places of the cuts, where PyTorch's number is "
+             "the length of a piece: t.split(3, axis=-1) for three",
+    "max": ". It gives the values alone; their places are np.argmax(t, axis=1)",
+    "min": ". It gives the values alone; their places are np.argmin(t, axis=1)",
+    "sort": ". It gives the values alone; their places are np.argsort(t, axis=-1)",
+    "std": ". It divides by n: ddof=1 for n - 1, PyTorch's default",
+    "var": ". It divides by n: ddof=1 for n - 1, PyTorch's default",
+    "repeat": ". It repeats each element, where PyTorch's t.repeat(2, 3) is tape.tile(t, (2, 3))",
+}
 
 
 class Count(int):
@@ -192,53 +233,74 @@ class Count(int):
                         "t.size(), and t.shape[0] for t.size(0).")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        # NumPy takes a subclass of int for an int64, which would widen a float32 beside it.
-        return getattr(ufunc, method)(*(int(x) if type(x) is Count else x for x in inputs), **kwargs)
+        # NumPy takes a subclass of int for an int64, which would widen a float32. +x is an int.
+        return getattr(ufunc, method)(*[+x if type(x) is Count else x for x in inputs], **kwargs)
 
 
-def missing(owner: str, name: str, table: Mapping[str, str], known: Iterable[str] = (),
-            library: str = "PyTorch") -> str:
-    """The message of the AttributeError for a name that `owner` does not have."""
+class Counts(dict):
+    """The `Count` of each number: to make one takes longer than to look it up."""
+
+    def __missing__(self, number: int) -> Count:
+        if len(self) > 10_000:
+            self.clear()
+        count = self[number] = Count(number)
+        return count
+
+
+COUNTS = Counts()
+
+
+def missing(owner: str, name: str, table: Mapping[str, str],
+            known: Iterable[str] = ()) -> AttributeError:
+    """The error for a name that `owner` does not have."""
     if name in table:
-        return f"{owner} has no {name!r}, which is {library}'s name. Write {table[name]}"
-    return f"{owner} has no attribute {name!r}{did_you_mean(name, known)}"
+        library = next((library for library, names in LIBRARIES.items()
+                        if names.get(name) == table[name]), "PyTorch")
+        text = f"{owner} has no {name!r}, which is {library}'s name. Write {table[name]}"
+    elif is_numpys(name):
+        text = f"{owner} has no {name!r}. Write np.{name}(t)"
+    else:
+        text = f"{owner} has no attribute {name!r}{did_you_mean(name, known)}"
+    # Python would add the attribute that is spelled most alike, had it the object.
+    return AttributeError(text, name=name, obj=None)
 
 
-def not_in_tape(name: str, known: Iterable[str]) -> Exception:
-    """The error of the module ``tape`` for a name that it does not have."""
-    for library, table in LIBRARIES.items():
-        if name in table:
-            # Of an AttributeError, `from tape import name` drops the text and raises its own.
-            imported = sys._getframe(2).f_code.co_name == "_handle_fromlist"
-            return (ImportError if imported else AttributeError)(
-                missing("tape", name, table, library=library))
-    return AttributeError(missing("tape", name, {}, known))
+def is_numpys(name: str) -> bool:
+    """Whether NumPy has a function of this name."""
+    function = None if name.startswith("_") else getattr(np, name, None)
+    return callable(function) and not isinstance(function, type)
 
 
-def keyword_hint(name: str, known: Iterable[str]) -> str:
+def keyword_hint(name: str, known: Iterable[str], function: str = "") -> str:
     """What to write instead of an argument with this name."""
     if name in KEYWORDS:
-        return f". {name}= is PyTorch's; write {KEYWORDS[name]}"
+        return f". {name}= is PyTorch's; write {KEYWORDS[name]}{MEANINGS.get(function, '')}"
     return did_you_mean(name, known)
 
 
 def in_our_words(function: Callable) -> Callable:
-    """A function with an axis, which answers an unknown name of an argument with ours."""
+    """A function with an axis or the like, which answers an argument it does not know with ours."""
     if not inspect.isfunction(function):
         return function
-    signature = inspect.signature(function)
+    own, signature = function.__name__, inspect.signature(function)
     known = signature.parameters
-    if not {"axis", "axes", "axis1"} & set(known) or any(
+    if not {"axis", "axes", "axis1", "rng", "eps"} & set(known) or any(
             p.kind == p.VAR_KEYWORD for p in known.values()):
         return function
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for name, value in kwargs.items():
-            if name not in known:
-                raise TypeError(f"{function.__name__}: takes {function.__name__}{signature}; got "
-                                f"{name}={value!r}{keyword_hint(name, known)}")
-        return function(*args, **kwargs)
+        try:                    # which costs nothing until there is an error
+            return function(*args, **kwargs)
+        except TypeError:
+            for name, value in kwargs.items():
+                if name not in known:
+                    raise TypeError(f"{own}: takes {own}{signature}; got {name}={value!r}"
+                                    f"{keyword_hint(name, known, own)}") from None
+            if own in CALLS and len(args) > len(known):
+                raise TypeError(f"{own}: takes {own}{signature}; got {len(args)} "
+                                f"arguments{CALLS[own]}") from None
+            raise
     return call
 
 
@@ -248,3 +310,21 @@ class CallableModule(types.ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("tape.tensor: a module, which holds the class Tensor. Write tape.Tensor(data), "
                         "tape.Tensor(data, requires_grad=True), or np.array(ids) for integers.")
+
+
+class Imports(importlib.abc.MetaPathFinder):
+    """Answers ``from tape import cat`` and ``import nn.functional`` as ``tape.cat`` is answered.
+
+    Python asks it last, for a submodule that nobody has found. A package with such names keeps their
+    table as `_FOREIGN_NAMES`.
+    """
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        package, _, name = fullname.rpartition(".")
+        table = getattr(sys.modules.get(package), "_FOREIGN_NAMES", {})
+        if name in table:
+            # Without a name of the module: that one Python would take for its own, and say less.
+            raise ModuleNotFoundError(str(missing(package, name, table)))
+
+
+sys.meta_path.append(Imports())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,13 @@ def hollow(shape: Any, dtype: Any = np.float32) -> np.ndarray:
     memory.nominal = array.nbytes
     array.flags.writeable = False
     return array
+
+
+class Outline(NamedTuple):
+    """A hollow array as it is pickled, and so copied: without zeros."""
+
+    shape: tuple
+    dtype: Any
 
 
 def memory_of(array: Any) -> Any:

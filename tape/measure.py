@@ -13,6 +13,7 @@ from tape.engine import Record
 from tape.grad_mode import mode
 from tape.hollow import hollow, is_hollow
 from tape.ops.activations import log_softmax, softmax
+from tape.ops.contraction import contracted
 from tape.ops.fused import _attention, _causal_attention, _cross_entropy, _layer_norm, gelu
 from tape.ops.linalg import matmul, matmul_gradient_x, matmul_gradient_y
 from tape.primitive import Primitive
@@ -41,12 +42,20 @@ class Measurement:
     def run(self, operator: Primitive, *arrays: Any, **attributes: Any) -> Any:
         """What the forward of an operator returns; hollow where an operand is."""
         count = PRODUCTS.get(operator)
-        self._latest = count(*arrays[:3]) if count else 0
+        self._latest = count(*arrays[:3], **attributes) if count else 0
         self.flops += self._latest
         if not any(map(is_hollow, arrays)):
             return operator.on_numpy(*arrays, **attributes)
         with np.errstate(all="ignore"):        # of zeros that stand for other numbers
             return described(operator, arrays, attributes)
+
+    @contextmanager
+    def run_again(self) -> Iterator[None]:
+        """Count a block of which the tape keeps nothing, and which the walk back runs once more."""
+        flops, kept, counted = self.flops, self.bytes_kept, dict(self._counted)
+        yield
+        self.backward_flops += self.flops - flops
+        self.bytes_kept, self._counted = kept, counted
 
     def add(self, record: Record) -> None:
         """Count what the operation that ran last left on the tape."""
@@ -86,7 +95,21 @@ def _product(x: Any, y: Any) -> int:
     return 2 * math.prod((*batch, *rows, *columns, x.shape[-1]))
 
 
-def _two_products(q: Any, k: Any, v: Any) -> int:
+def _contraction(x: Any, y: Any, of_x: str, of_y: str, of_out: str) -> int:
+    """Of an einsum of two operands: each combination of places is one product and one sum."""
+    return 2 * math.prod(_lengths(x, y, of_x, of_y).values())
+
+
+def _lengths(x: Any, y: Any, of_x: str, of_y: str) -> dict[str, int]:
+    """The length of each axis of x and y by its letter; one of 1 gives way to that of the other."""
+    lengths: dict[str, int] = {}
+    for letter, n in (*zip(of_x, x.shape), *zip(of_y, y.shape)):
+        if lengths.get(letter, 1) == 1:
+            lengths[letter] = n
+    return lengths
+
+
+def _two_products(q: Any, k: Any, v: Any, **attributes: Any) -> int:
     """Of scores = q k^T and of scores v. The future is masked after the product, not left out."""
     keys = np.swapaxes(k, -1, -2)                                # (..., D, S)
     batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
@@ -98,6 +121,7 @@ PRODUCTS: dict[Primitive, Callable] = {
     matmul: _product,
     matmul_gradient_x: lambda g, like, y: _product(like, y),
     matmul_gradient_y: lambda g, x, like: _product(x, like),
+    contracted: _contraction,
     _causal_attention: _two_products,
     _attention: _two_products,
 }
@@ -119,6 +143,8 @@ def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
     """
     if operator is matmul:
         return _product_of(*arrays)
+    if operator is contracted:
+        return _contraction_of(*arrays, **attributes)
     if operator is _cross_entropy:
         return _loss_of(*arrays, **attributes)
     core = 0 if operator.elementwise else CORE.get(operator)
@@ -150,6 +176,13 @@ def _product_of(x: Any, y: Any) -> np.ndarray:
     rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
     one = matmul.on_numpy(x[..., :1, :] if x.ndim > 1 else x, y[..., :1] if y.ndim > 1 else y)
     return hollow((*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), *rows, *columns), one.dtype)
+
+
+def _contraction_of(x: Any, y: Any, of_x: str, of_y: str, of_out: str) -> np.ndarray:
+    """An einsum of two operands, computed with their axes cut to one."""
+    lengths = _lengths(x, y, of_x, of_y)
+    one = contracted.on_numpy(*(a[(slice(0, 1),) * a.ndim] for a in (x, y)), of_x, of_y, of_out)
+    return hollow(tuple(lengths[letter] for letter in of_out), one.dtype)
 
 
 def _loss_of(logits: Any, targets: Any, ignore_index: int, reduction: str) -> Any:

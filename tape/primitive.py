@@ -200,7 +200,7 @@ class Primitive:
         for name, value in kwargs.items():
             if name not in self.defaults:
                 raise TypeError(f"{self.name}: takes {self.describe()}; got {name}={value!r}"
-                                f"{keyword_hint(name, self.defaults)}")
+                                f"{keyword_hint(name, self.defaults, self.name)}")
             attributes[name] = value
         for name, value in attributes.items():
             if value is inspect.Parameter.empty:
@@ -390,10 +390,9 @@ def implements(*functions: Callable | None) -> Callable[[Callable], Callable]:
     >>> np.i0(tape.Tensor(0.2, requires_grad=True))
     Tensor(1.01, from=i0)
     """
-    for function in functions:
-        if not (function is None or callable(function)):
-            raise TypeError(f"implements: must be given functions, as in @tape.implements(np.i0); got "
-                            f"{function!r:.80}")
+    for f in functions:
+        if not (f is None or callable(f)):
+            raise TypeError(f"implements: must be given functions, such as np.i0; got {f!r:.80}")
 
     def register(function: Callable) -> Callable:
         NUMPY_FUNCTIONS.update({f: function for f in functions if f is not None})

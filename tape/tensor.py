@@ -16,12 +16,12 @@ import numpy as np
 
 from tape import foreign_names, numpy_protocol
 from tape.engine import Record, walk
-from tape.foreign_names import Count
+from tape.foreign_names import COUNTS
 from tape.methods import Methods
 from tape.numpy_hints import METHODS
 from tape.ops.arithmetic import stop_gradient
 from tape.grad_mode import modes
-from tape.hollow import copied
+from tape.hollow import Outline, copied, hollow, is_hollow
 from tape.promotion import as_new_array
 
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
@@ -160,7 +160,7 @@ class Tensor(Methods):
 
     @property
     def size(self) -> int:
-        return Count(self._data.size)
+        return COUNTS[self._data.size]
 
     @property
     def dtype(self) -> np.dtype:
@@ -303,14 +303,15 @@ class Tensor(Methods):
     def __reduce__(self) -> tuple:
         """Pickle and copy the values; a recorded result comes back without its tape."""
         leaf = self._record is None
-        return _rebuild, (type(self), self.data, self._requires_grad and leaf,
+        data = Outline(self.shape, self.dtype) if is_hollow(self._data) else self.data
+        return _rebuild, (type(self), data, self._requires_grad and leaf,
                           self._grad, getattr(self, "__dict__", {}))
 
     def __getattr__(self, name: str) -> Any:
         if name in METHODS:
             raise AttributeError(f"a Tensor has no {name!r}: {METHODS[name]}")
-        if name in foreign_names.TENSOR:
-            raise AttributeError(foreign_names.missing("a Tensor", name, foreign_names.TENSOR))
+        if name in foreign_names.TENSOR or foreign_names.is_numpys(name):
+            raise foreign_names.missing("a Tensor", name, foreign_names.TENSOR)
         return object.__getattribute__(self, name)      # Python's own error
 
     # --- NumPy's protocols ---
@@ -345,10 +346,10 @@ def as_tensor(array: Any, owner: Any) -> Tensor:
     return owner
 
 
-def _rebuild(cls: type, data: np.ndarray, requires_grad: bool, grad: np.ndarray | None,
+def _rebuild(cls: type, data: np.ndarray | Outline, requires_grad: bool, grad: np.ndarray | None,
              attributes: dict) -> Tensor:
     tensor: Tensor = object.__new__(cls)
-    Tensor.__init__(tensor, data, requires_grad)
+    Tensor.__init__(tensor, hollow(*data) if isinstance(data, Outline) else data, requires_grad)
     tensor._grad = None if grad is None else np.array(grad)
     for name, value in attributes.items():       # of a subclass
         setattr(tensor, name, value)

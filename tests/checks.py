@@ -290,7 +290,6 @@ def counted():
 @contextlib.contextmanager
 def reference_counting_alone():
     """Switch the cyclic garbage collector off: what is freed here is freed by reference counts."""
-    gc.collect()
     gc.disable()
     try:
         yield

@@ -8,8 +8,6 @@ import os
 
 import pytest
 
-from tape.primitive import NUMPY_FUNCTIONS
-
 # The matrices of the tests are small: more threads would cost more than they bring, and the tests
 # that start processes would have them fight for the processors.
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -49,6 +47,7 @@ def traced():
 @pytest.fixture
 def taught():
     """What `implements` and `primitive` register in a test is forgotten behind it."""
+    from tape.primitive import NUMPY_FUNCTIONS
     before = dict(NUMPY_FUNCTIONS)
     yield
     NUMPY_FUNCTIONS.clear()

@@ -11,7 +11,7 @@ import pytest
 import nn
 import tape
 import tape.lazy as ad
-from nn.layers.foreign_names import MODULE, NN, OPTIMIZER
+from nn.layers.foreign_names import ARGUMENTS, MODULE, NN, OPTIMIZER
 from tape import Tensor
 from tape.foreign_names import AUTOGRAD, JAX, KEYWORDS, TAPE, TENSOR
 from tests.checks import leaf
@@ -67,6 +67,7 @@ def test_the_tables_have_the_names_that_a_gpt_in_pytorch_uses():
 @pytest.mark.parametrize("statement, write", [
     ("from tape import make_vjp", "autograd's name. Write value, pull = tape.vjp"),
     ("from tape import grad, make_hvp as hvp", r"Write tape.hvp\(f, x, v\)"),
+    ("import tape.numpy as np", "autograd's name. Write import numpy as np"),
     ("from tape import cat", "PyTorch's name. Write tape.concatenate"),
     ("from tape import vmap", "JAX's name. Write tape.stack"),
     ("from nn import Linear, CrossEntropyLoss", "PyTorch's name. Write nn.cross_entropy")])
@@ -235,3 +236,128 @@ def test_places_of_the_extremes_are_numpys():
 def test_signatures_and_texts_of_methods_are_kept():
     assert str(inspect.signature(Tensor.sum)) == "(self, axis=None, keepdims=False)"
     assert Tensor.sum.__name__ == "sum"
+
+
+# --- imports, layers and optimisers ---
+
+
+@pytest.mark.parametrize("line, words", [
+    ("from tape import cat", "tape has no 'cat', .* Write tape.concatenate"),
+    ("from nn import functional as F", "nn has no 'functional', .* Write import tape as F"),
+    ("import nn.functional as F", "nn has no 'functional', .* Write import tape as F"),
+    ("import tape.nn as nn", "tape has no 'nn', .* Write import nn"),
+    ("from nn.utils import clip_grad_norm_", "Write nn.clip_grad_norm"),
+    ("from nn import CrossEntropyLoss", "Write nn.cross_entropy")])
+def test_an_import_is_answered_as_the_attribute_is(line, words):
+    with pytest.raises(ImportError, match=words):
+        exec(line)
+
+
+def test_an_import_of_a_name_that_nobody_has_is_pythons():
+    with pytest.raises(ImportError, match="cannot import name 'foo' from 'tape'"):
+        exec("from tape import foo")
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nn.foo'"):
+        exec("import nn.foo")
+
+
+@pytest.mark.parametrize("owner", ["Tensor", "tape", "nn", "Module", "optimizer"])
+def test_python_adds_no_name_of_its_own(owner):
+    """``numel`` is not ``numpy``, nor ``randint`` ``gradient``: the error keeps no object to search."""
+    thing, table = OWNERS[owner]
+    with pytest.raises(AttributeError) as caught:
+        getattr(thing, next(iter(table)))
+    assert caught.value.obj is None
+
+
+@pytest.mark.parametrize("thing, name", [
+    (tape, "argmax"), (tape, "isclose"), (T, "cosh"), (T, "log10")])
+def test_a_name_of_numpys_is_answered_with_numpys_function(thing, name):
+    assert not hasattr(thing, name)
+    with pytest.raises(AttributeError, match=f"has no '{name}'. Write np.{name}"):
+        getattr(thing, name)
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: nn.LSTM(3, 4, num_layers=2, batch_first=True),
+     "LSTM: takes n_in, .*num_layers= is PyTorch's; write n_layer=.*batch_first=.*first axis"),
+    (lambda: nn.Linear(in_features=3, out_features=2), "write n_in=.* write n_out="),
+    (lambda: nn.Embedding(3, 2, padding_idx=0), "Embedding: .*_idx= is PyTorch's; write nothing"),
+    (lambda: nn.ReLU(inplace=True), "no result is changed in place"),
+    (lambda: nn.Adam(MODEL.parameters(), fused=True), "Adam: .*fused= is PyTorch's; write nothing"),
+    (lambda: OWNERS["optimizer"][0].zero_grad(set_to_none=True), "set_to_none= .*set to None"),
+    (lambda: MODEL.zero_grad(set_to_none=True), "set_to_none= .*set to None"),
+    (lambda: nn.mse(T, T.data, reduction="sum"), "reduction= is PyTorch's; .* the mean")])
+def test_arguments_of_layers_and_optimisers_are_answered_with_ours(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def test_a_module_of_the_users_may_have_such_arguments():
+    class Wide(nn.Module):
+        def __init__(self, num_heads, **settings):
+            self.heads, self.settings = num_heads, settings
+    assert Wide(num_heads=3, dtype="float32").settings == {"dtype": "float32"}
+
+
+def test_a_layer_without_settings_takes_no_arguments():
+    for make in (lambda: nn.ReLU(3), lambda: nn.ReLU(size=3)):
+        with pytest.raises(TypeError, match=r"ReLU\(\) takes no arguments"):
+            make()
+
+
+def test_each_argument_is_one_that_a_layer_has():
+    made = [nn.Linear, nn.Embedding, nn.LSTM, nn.LayerNorm, nn.MultiHeadAttention, nn.TransformerBlock]
+    known = {name for layer in made for name in inspect.signature(layer).parameters}
+    assert {name for text in ARGUMENTS.values() for name in re.findall(r"(\w+)=", text)} <= known
+
+
+def test_an_output_is_not_tied_to_a_table_by_its_turned_weight():
+    table = nn.Embedding(5, 3)
+    with pytest.raises(ValueError, match=r"weight is \(n, d\), \(5, 3\), .* write x @ table.weight.T"):
+        table.weight = nn.Linear(3, 5).weight
+    table.weight = nn.Parameter(np.zeros((5, 3), np.float32))
+    table.weight = nn.Parameter(np.zeros((7, 3), np.float32))
+    assert table.weight.shape == (7, 3)
+
+
+# --- where the name of an argument is not all that differs ---
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: T.split(2, dim=2), r"is how many pieces.*length of a piece: t.split\(3, axis=-1\)"),
+    (lambda: tape.split(T, 2, dim=2), "sections= is how many pieces"),
+    (lambda: T.max(dim=1), r"values alone; their places are np.argmax\(t, axis=1\)"),
+    (lambda: tape.max(T, dim=1), "values alone"), (lambda: tape.sort(T, dim=1), "values alone"),
+    (lambda: T.std(dim=1), "ddof=1 for n - 1"), (lambda: tape.var(T, dim=1), "ddof=1 for n - 1")])
+def test_a_difference_behind_the_name_is_told_with_it(call, words):
+    with pytest.raises(TypeError, match=f"dim= is PyTorch's; write axis=.*{words}"):
+        call()
+
+
+@pytest.mark.parametrize("arguments, error, words", [
+    ((T, (4,), None, None, 1e-5), TypeError, r"got 5 arguments. .*layer_norm\(x, weight, bias\)"),
+    ((T, (4,)), ValueError, r"length of a row is no argument: layer_norm\(x, weight, bias\)")])
+def test_layer_norm_is_not_given_the_length_of_a_row(arguments, error, words):
+    with pytest.raises(error, match=words):
+        tape.layer_norm(*arguments)
+
+
+def test_the_words_for_the_largest_values_put_the_largest_first():
+    t, k = leaf([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]]), 2
+    written = TENSOR["topk"].split(" for ")[0]
+    np.testing.assert_array_equal(eval(written, {"np": np, "t": t, "k": k}), [[5, 2], [7, 3]])
+
+
+def test_the_words_for_multinomial_give_a_column_of_ids():
+    written = TENSOR["multinomial"].split(", which")[0]
+    logits = np.full((4, 5), -np.inf)
+    logits[:, 2] = 0
+    ids = eval(written, {"np": np, "logits": logits, "rng": np.random.default_rng(0)})
+    np.testing.assert_array_equal(ids, np.full((4, 1), 2))
+
+
+def test_the_length_of_the_gradients_is_a_number_with_item():
+    parameter = nn.Parameter([3.0, 4.0])
+    (parameter * parameter).sum().backward()
+    norm = nn.clip_grad_norm([parameter], 1.0)
+    assert isinstance(norm, float) and norm.item() == 10

@@ -69,3 +69,13 @@ def test_what_was_not_recorded_has_none():
     assert t.gradient(y, x) is None
     with pytest.raises(TypeError, match="watch: takes Tensors, got float"):
         t.watch(2.0)
+
+
+def test_what_is_no_tensor_is_refused_in_words():
+    x = Tensor([1.0])
+    with GradientTape() as recorded:
+        recorded.watch(x)
+        y = x * 2
+    for target, source in [(y, np.ones(1)), (2.0, x)]:
+        with pytest.raises(TypeError, match="gradient: takes Tensors, got"):
+            recorded.gradient(target, source)

@@ -1,5 +1,6 @@
 """Hollow arrays, and what a computation on them or on others costs."""
 
+import copy
 import pickle
 import tracemalloc
 
@@ -49,6 +50,13 @@ def test_outside_of_measure_it_is_an_array_of_zeros():
     out = tape.exp(t)
     assert out.data.tolist() == [[1, 1, 1], [1, 1, 1]] and out.data.strides == (12, 4)
     assert pickle.loads(pickle.dumps(t)).data.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_copies_of_a_hollow_tensor_are_hollow():
+    t = hollow_leaf((10 ** 5, 10 ** 6))
+    for other in (copy.copy(t), copy.deepcopy(t), pickle.loads(pickle.dumps(t))):
+        assert (other.shape, other.dtype, other.requires_grad) == (t.shape, t.dtype, True)
+        assert other.data.strides == (0, 0)
 
 
 def test_a_hollow_leaf_may_be_read_while_a_tape_needs_it():
@@ -149,6 +157,37 @@ def test_the_walk_back_takes_the_products_that_were_foretold(shapes):
     with measure() as walk:                  # its rules run as operators on Tensors
         tape.grad(out, [x, y], create_graph=True)
     assert walk.flops == cost.backward_flops > 0
+
+
+@pytest.mark.parametrize("subscripts, shapes, combinations", [
+    ("ij,jk->ik", ((4, 3), (3, 5)), 60), ("bij,bjk->bik", ((2, 4, 3), (2, 3, 5)), 120),
+    ("bij,bjk->ik", ((1, 4, 3), (2, 3, 5)), 120), ("i,j->ij", ((4,), (5,)), 20),
+    ("i,i->", ((3,), (3,)), 3)])
+def test_the_products_of_an_einsum_are_counted(subscripts, shapes, combinations):
+    for make in (lambda shape: leaf(RNG.random(shape)), hollow_leaf):
+        x, y = map(make, shapes)
+        with measure() as cost:
+            out = np.einsum(subscripts, x, y)
+        assert (cost.flops, cost.backward_flops) == (2 * combinations, 4 * combinations)
+        assert out.shape == np.einsum(subscripts, *map(np.zeros, shapes)).shape
+
+
+def test_a_large_einsum_of_hollow_arrays_is_not_run():
+    x, y = hollow_leaf((10 ** 5, 10 ** 6)), hollow_leaf((10 ** 6, 10 ** 5))
+    with measure() as cost:
+        out = np.tensordot(x, y, 1)
+    assert out.shape == (10 ** 5, 10 ** 5) and cost.flops == 2 * 10 ** 16
+
+
+def test_of_a_checkpoint_the_inputs_are_kept_and_the_forward_runs_twice():
+    x, w = leaf(RNG.random((4, 3))), leaf(RNG.random((3, 3)))
+    with measure() as plain:
+        tape.exp(tape.exp(x @ w)).sum()
+    with measure() as cost:
+        out = tape.checkpoint(lambda x: tape.exp(tape.exp(x @ w)), x).sum()
+    assert cost.flops == plain.flops and cost.backward_flops == plain.backward_flops + plain.flops
+    assert tape.show(out).endswith(f" records, {cost.bytes_kept:,} bytes kept")
+    assert cost.bytes_kept < plain.bytes_kept
 
 
 def test_bytes_kept_are_those_that_show_prints():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tape
+import tape.lazy as ad
 from tape import Tensor, grad, ops
 from tests.checks import leaf, peer
 
@@ -215,3 +216,64 @@ def test_a_tensor_as_fill_value_keeps_its_gradient():
     x, value = leaf(np.zeros((2, 3))), leaf(2.0)
     np.full_like(x, value).sum().backward()
     assert value.grad == 6 and type(np.full_like(x, 2)) is np.ndarray
+
+
+# --- awkward input ---
+
+
+@pytest.mark.parametrize("reduce", [np.sum, np.max, np.ptp])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_a_number_is_reduced_over_axis_0_as_in_numpy(reduce, axis):
+    x = leaf(np.array(3.0))
+    assert reduce(x, axis).item() == reduce(np.array(3.0), axis)
+    assert grad(reduce(x, axis), x).item() == (0 if reduce is np.ptp else 1)
+
+
+def test_weights_of_an_average_that_do_not_fit_are_refused():
+    x = leaf(np.arange(12.0).reshape(3, 4))
+    for shape, axis in [((4,), None), ((3, 1), 1), ((1,), 0), ((3,), (0, 1))]:
+        with pytest.raises(ValueError, match="weights must have the shape of a"):
+            np.average(x, axis, np.ones(shape))
+
+
+def test_slopes_of_too_few_places_are_refused():
+    x = leaf(np.ones((2, 4)))
+    with pytest.raises(ValueError, match="axis 0 must have 3 places at least"):
+        np.gradient(x, edge_order=2)
+    with pytest.raises(ValueError, match="axis 0 must have 2 places"):
+        np.gradient(x[0, :1])
+
+
+def test_interpolation_at_one_number():
+    fp = leaf(np.array([1.0, 3.0, 2.0]))
+    found = np.interp(0.25, [0.0, 1.0, 2.0], fp)
+    assert found.shape == () and found.item() == 1.5
+    np.testing.assert_allclose(grad(found, fp).data, [0.75, 0.25, 0])
+    with pytest.raises(ValueError, match="two points at least"):
+        np.interp(fp, [0.0], [1.0])
+
+
+def test_slopes_and_interpolation_of_nodes():
+    x, values = ad.Variable("x"), np.arange(12.0).reshape(3, 4) ** 2
+    for function in (lambda x: np.gradient(x, axis=0), lambda x: tape.interp(x, [0, 5, 99], [0, 1, 9])):
+        (found,) = ad.Evaluator([function(x)]).run({x: values})
+        np.testing.assert_allclose(found, function(values))
+
+
+def test_the_multiple_that_fmod_takes_away():
+    x, y = leaf(np.array([1.0, 1.0, -1.0, 0.9])), leaf(np.array([0.1, 0.3, 0.1, 0.3]))
+    taken = np.round((x.data - np.fmod(x.data, y.data)) / y.data)
+    np.testing.assert_array_equal(taken, [9, 3, -9, 3])
+    np.testing.assert_array_equal(grad(np.fmod(x, y), y, np.ones(4)).data, -taken)
+
+
+def test_medians_beside_infinities():
+    for values in ([1.0, np.inf, np.inf], [np.inf, 1.0, 2.0, np.inf], [-np.inf, 1.0, np.inf]):
+        assert np.median(leaf(np.array(values))).item() == np.median(values)
+    assert np.median(leaf(np.full(2, 6e4, np.float16))).item() == np.float16(6e4)
+
+
+def test_a_spread_of_nothing():
+    x = leaf(np.array([2.0, np.nan, 2.0]))
+    np.testing.assert_array_equal(grad(np.nanstd(x), x).data, 0)
+    assert np.isnan(np.nanvar(x, ddof=2).item()) and np.isnan(np.nanstd(x, ddof=3).item())

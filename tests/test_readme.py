@@ -2,6 +2,7 @@
 
 import re
 
+import tape
 from tests.checks import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,3 +82,18 @@ def test_the_map_is_read_by_its_folders():
 def test_the_table_of_the_eight_is_complete():
     from tape.gradcheck.cases import EIGHT
     assert re.findall(r"^\| `(\w+)`", README, re.MULTILINE) == list(EIGHT)
+
+
+def test_the_figures_of_the_engine_are_those_of_its_files():
+    def lines(*patterns):
+        return sum(len(path.read_text(encoding="utf-8").splitlines())
+                   for pattern in patterns for path in ROOT.glob(pattern))
+
+    def stated(pattern):
+        return int(re.search(pattern, README).group(1).replace(",", ""))
+    first = [f"tape/{name}.py" for name in ("primitive", "ops/arithmetic", "dispatch", "engine")]
+    engine = [f"tape/{folder}*.py" for folder in ("", "ops/", "transforms/", "kernels/")]
+    for said, counted in [(stated(r"These are ([\d,]+) lines"), lines(*first)),
+                          (stated(r"the engine has some ([\d,]+)"), lines(*engine)),
+                          (stated(r"`tape` has some ([\d,]+)"), len(tape.ops.__all__))]:
+        assert abs(said - counted) < 0.05 * counted

@@ -1,6 +1,7 @@
 """`tape.checkpoint`: the same numbers as without it, and less memory."""
 
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import nn
 import tape
 from tape import Tensor, checkpoint, grad, gradcheck, no_grad
-from tests.checks import leaf
+from tests.checks import leaf, reference_counting_alone
 
 RNG = np.random.default_rng(0)
 X, W = RNG.normal(size=(4, 5)), RNG.normal(size=(5, 5))
@@ -63,6 +64,18 @@ def test_memory_of_a_deep_stack_falls():
         return size
     checkpoint(blocks[0], idle)                     # what is allocated once
     assert peak(checkpoint) < 0.4 * peak(lambda f, x: f(x))
+
+
+def test_it_is_freed_by_reference_counting_alone():
+    for backward in (True, False):
+        x = leaf(X)
+        y = checkpoint(lambda x: np.exp(x @ W), x)
+        kept = weakref.ref(x)
+        if backward:
+            y.sum().backward()
+        with reference_counting_alone():
+            del x, y
+            assert kept() is None
 
 
 def test_under_no_grad_and_without_gradients_it_is_a_call():

@@ -15,7 +15,7 @@ from nn.data.text import python_help_text
 from nn.jobs import text
 from nn.jobs.sentences import SENTENCES
 from nn.training import engines
-from tests.checks import ROOT, Recorder, refused, run_python
+from tests.checks import ROOT, Recorder, refused
 
 
 def small_text(folder, length=2000):
@@ -89,17 +89,6 @@ def test_training_learns(folder, capsys):
                 "--warmup", "5"])
     loss = float(re.search(r"validation loss (\d\.\d+)", capsys.readouterr().out).group(1))
     assert 0.5 < loss < 2.0   # letter frequencies alone give 3.0
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
-def test_memory_is_kept_where_the_c_library_can_be_asked():
-    code = ("import resource, numpy as np\nfrom nn.cli.script import keep_freed_memory\n"
-            "asked = keep_freed_memory()\nfor _ in range(3): np.ones(1_000_000)\n"
-            "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-            "for _ in range(20): np.ones(1_000_000)\n"
-            "print(asked * (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))")
-    faults = run_python("-c", code)
-    assert int(faults.stdout) < 1000          # 20 arrays of 2,000 pages would be 40,000
 
 
 def test_validation_loss_is_the_mean_over_all_tokens():

@@ -94,7 +94,7 @@ def test_equal_neighbours_have_one_row_and_others_do_not():
                            nn.Linear(2, 3, rng=3), nn.Linear(3, 3, rng=4), nn.Linear(3, 3, rng=5))
     lines = str(nn.summary(layers, nn.Parameter(np.ones((1, 2))))).splitlines()
     assert [line.split("  Linear")[0].rstrip() for line in lines[2:5]] == [
-        "  layers.1 ... layers.3", "  layers.4", "  layers.5, layers.6"]
+        "  1 ... 3", "  4", "  5, 6"]
 
 
 def test_a_summary_leaves_the_model_as_it_was():

@@ -61,6 +61,19 @@ def test_of_two_nested_derivatives_each_knows_its_own_variable():
     assert grad(lambda x: grad(lambda y: x * x * y * y)(3.0))(5.0) == 60.0
 
 
+def test_what_is_given_arrays_returns_arrays_whatever_derivatives_it_takes_inside():
+    def product(x, w):
+        return np.sum(x * x * w)
+    mixed = [lambda w: grad(product)(X, w), lambda w: grad(lambda x: product(x, w))(X),
+             lambda w: vjp(lambda x: x * x * w, X)[1](np.ones(3))[0],
+             lambda w: jvp(lambda x: x * x * w, X, np.ones(3))[1],
+             lambda w: hvp(lambda x: product(x, w), X, X)]
+    for derivative in mixed:
+        found = jacobian(derivative)(np.ones(3))
+        assert type(found) is np.ndarray
+        np.testing.assert_allclose(found, np.diag(2 * X))
+
+
 def test_what_is_recorded_inside_ends_with_the_outermost():
     """A mixed derivative of arrays is an array: the inner variable is nobody's any more."""
     def f(x, y):
@@ -158,6 +171,35 @@ def test_products_with_several_arguments():
     assert by_x.tolist() == [6.0, 4.0] and by_y.tolist() == [2.0, 0.0]
 
 
+def test_products_are_differentiated_by_their_vectors_too():
+    """g . J^T g, v . J v and v . H v, by g and v, where the matrices are diagonal."""
+    a, v = np.array([1.0, 2.0, 3.0]), np.array([1.0, -1.0, 2.0])
+    square, cube = (lambda x: x ** 2), (lambda x: np.sum(x ** 3))
+    pull = vjp(square, a)[1]
+    for product, diagonal in [(lambda u: pull(u)[0], 2 * a), (lambda u: jvp(square, a, u)[1], 2 * a),
+                              (lambda u: hvp(cube, a, u), 6 * a)]:
+        np.testing.assert_allclose(grad(lambda u: np.sum(product(u) * u))(v), 2 * diagonal * v)
+        np.testing.assert_allclose(grad(lambda u: np.sum(product(u)))(v), diagonal)
+        assert isinstance(product(v), np.ndarray)
+        with tape.no_grad():
+            assert isinstance(product(leaf(v)), np.ndarray)
+
+
+def test_the_keys_of_a_tangent_may_stand_in_another_order():
+    primal, tangent = {"a": 3.0, "b": 2.0}, {"b": 0.0, "a": 1.0}
+    assert jvp(lambda p: p["a"] * p["b"] ** 2, primal, tangent)[1] == 4
+    assert hvp(lambda p: p["a"] ** 2 * p["b"], primal, tangent) == {"a": 4, "b": 6}
+    for other in ({"a": 1.0}, {"a": 1.0, "c": 0.0}, [1.0, 0.0], 1.0):
+        with pytest.raises(ValueError, match="built like the primals: a dict must have the keys"):
+            jvp(lambda p: p["a"] * p["b"], primal, other)
+    with pytest.raises(ValueError, match="a list must have 2 items"):
+        jvp(lambda p: p[0] * p[1], [1.0, 2.0], [1.0])
+
+
+def test_matrices_of_a_function_of_one_number():
+    assert jacobian(lambda x: x ** 3)(2.0) == 12 and hessian(lambda x: x ** 3)(2.0) == 12
+
+
 def test_what_is_constant_or_linear_has_derivatives_of_zero():
     assert grad(grad(lambda x: 3 * x))(2.0) == 0.0
     assert hvp(lambda x: np.sum(3 * x), X, X).tolist() == [0, 0, 0]
@@ -235,12 +277,24 @@ def test_mistakes_are_explained():
         hvp(vector, X, X)
 
 
+def test_an_argument_is_named_once():
+    with pytest.raises(TypeError, match="argnum must name each argument once"):
+        grad(lambda x, y: x * y, (0, -2))(1.0, 2.0)
+
+
 def test_a_lost_derivative_is_announced():
     with pytest.warns(UserWarning, match="plain float64, so its derivative is zero"):
         assert grad(lambda x: x.data.sum())(X).tolist() == [0, 0, 0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         grad(lambda x: np.sum(x))(X)
+
+
+@pytest.mark.parametrize("transform", [grad, value_and_grad, elementwise_grad, jacobian, hessian])
+def test_the_announcement_names_the_callers_line(transform):
+    with pytest.warns(UserWarning, match="derivative is zero") as found:
+        transform(lambda x: 1.0)(X)
+    assert found[0].filename == __file__
 
 
 # --- an independent engine ---

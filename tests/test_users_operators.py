@@ -1,7 +1,6 @@
 """Operators of users on Tensors and on nodes: names of inputs, booleans, memory, odd rules."""
 
 import functools
-import gc
 import weakref
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import tape
 import tape.lazy as ad
 from tape import Tensor
+from tests.checks import reference_counting_alone
 
 X, Y = np.array([1.0, 2.0]), np.array([3.0, 4.0])
 
@@ -60,16 +60,12 @@ def on_tensors(operator):
 
 @pytest.mark.parametrize("use", [lambda operator: operator(X), on_nodes, on_tensors])
 def test_it_is_freed_by_reference_counting_alone(use):
-    operator = made(np.ones(2))
-    use(operator)
-    gc.collect()
-    gc.disable()
-    try:
+    with reference_counting_alone():
+        operator = made(np.ones(2))
+        use(operator)
         gone = weakref.ref(operator)
         del operator
         assert gone() is None
-    finally:
-        gc.enable()
 
 
 def test_an_op_may_have_a_method_called_vjp():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import sys
@@ -50,21 +49,6 @@ def run(script: str, job: Callable[[], int | None]) -> int:
     except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-
-
-def keep_freed_memory() -> bool:
-    """Make the C library keep freed memory for the next step, rather than return it to the system.
-
-    Each training step allocates the arrays that the last one freed. To return the pages and to have
-    new ones cleared took a third of the time of a step (``tests/bench/LOG.md``). This works with
-    glibc; elsewhere it does nothing. Returns whether it worked.
-    """
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3               # malloc.h; 32 MiB is the most it takes
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        return bool(libc.mallopt(M_TRIM_THRESHOLD, 2 ** 30) & libc.mallopt(M_MMAP_THRESHOLD, 2 ** 25))
-    except (OSError, AttributeError):
-        return False
 
 
 def check_writable(path: Path, flag: str = "--out") -> None:

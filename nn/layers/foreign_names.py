@@ -7,7 +7,9 @@ up every name in it.
 from __future__ import annotations
 
 import difflib
-from typing import Iterable, Mapping
+import functools
+import inspect
+from typing import Any, Callable, Iterable, Mapping
 
 _FLOAT = "m.weight = nn.Parameter(m.weight.data.astype(np.float64)): a parameter keeps its dtype"
 _NOTHING = "nothing: arrays are in main memory and on no device"
@@ -16,6 +18,9 @@ _OPTIMISERS = "nn.SGD, nn.Adam or nn.AdamW, which are in nn itself"
 _SCHEDULE = ("optimizer.lr = nn.warmup_cosine(step, peak=1e-3, warmup=100, total=2000) before each "
              "step: a schedule is a function of the step")
 
+_BATCHES = ("for rows in np.array_split(rng.permutation(n), n // 32): x[rows], y[rows] with rng = "
+            "np.random.default_rng(0)")
+
 # Of the package.
 NN: dict[str, str] = {
     "CrossEntropyLoss": "nn.cross_entropy(logits, targets)", "MSELoss": "nn.mse(predictions, targets)",
@@ -23,8 +28,8 @@ NN: dict[str, str] = {
     "BCEWithLogitsLoss": "nn.binary_cross_entropy_with_logits(logits, targets)",
     "BCELoss": "nn.binary_cross_entropy_with_logits(logits, targets), without a sigmoid before it",
     "L1Loss": "tape.mean(tape.abs(predictions - targets))",
-    "functional": "tape.softmax, tape.relu, tape.dropout, nn.cross_entropy: functions are in tape or "
-    "in nn itself",
+    "functional": "import tape as F, for tape.softmax, tape.relu, tape.dropout; losses are in nn: "
+    "nn.cross_entropy, nn.mse",
     "softmax": "tape.softmax(x)", "relu": "tape.relu(x)", "gelu": "tape.gelu(x)",
     "log_softmax": "tape.log_softmax(x)", "dropout": "tape.dropout(x, p, rng)",
     "one_hot": "np.eye(n)[ids]", "mse_loss": "nn.mse(predictions, targets)",
@@ -32,7 +37,7 @@ NN: dict[str, str] = {
     "Softmax": "tape.softmax(x)", "LogSoftmax": "tape.log_softmax(x)",
     "Tanh": "tape.tanh, which may stand in nn.Sequential",
     "Sigmoid": "tape.sigmoid, which may stand in nn.Sequential",
-    "LeakyReLU": "tape.maximum(x, 0.01 * x)",
+    "LeakyReLU": "lambda x: tape.maximum(x, 0.01 * x), which may stand in nn.Sequential",
     "Identity": "lambda x: x, which may stand in nn.Sequential",
     "Flatten": "lambda x: x.reshape(len(x), -1), which may stand in nn.Sequential",
     "Unflatten": "lambda x: x.reshape(len(x), 3, -1), which may stand in nn.Sequential",
@@ -49,8 +54,25 @@ NN: dict[str, str] = {
     "ParameterDict": "a plain dict: self.weights = {'a': nn.Parameter(a)}",
     "Buffer": "self.register_buffer('name', array)",
     "init": "m.weight.data = rng.normal(0.0, 0.02, m.weight.shape) with rng = "
-    "np.random.default_rng(0); for zeros m.bias.data[...] = 0",
-    "utils": "nn.clip_grad_norm(model.parameters(), 1.0)",
+    "np.random.default_rng(0); for zeros m.bias.data[...] = 0; Xavier's is rng.uniform(-1, 1, shape) * "
+    "(6 / sum(shape)) ** 0.5, and He's rng.normal(0, (2 / shape[0]) ** 0.5, shape), as shape is "
+    "(n_in, n_out)",
+    "utils": "nn.clip_grad_norm(model.parameters(), 1.0)", "DataLoader": _BATCHES,
+    "TensorDataset": _BATCHES, "Dataset": _BATCHES,
+    "binary_cross_entropy": "nn.binary_cross_entropy_with_logits(logits, targets), the mean, without a "
+    "sigmoid before it",
+    "nll_loss": "nn.cross_entropy(logits, targets), which takes the log-softmax itself",
+    "l1_loss": "tape.mean(tape.abs(predictions - targets))", "silu": "x * tape.sigmoid(x)",
+    "sigmoid": "tape.sigmoid(x)", "tanh": "tape.tanh(x)", "linear": "x @ weight + bias",
+    "leaky_relu": "tape.maximum(x, 0.01 * x)", "softplus": "tape.logaddexp(x, 0)",
+    "layer_norm": "tape.layer_norm(x, weight, bias)", "pad": "tape.pad(x, ((0, 0), (1, 1)))",
+    "normalize": "x / tape.norm(x, axis=-1, keepdims=True)", "embedding": "tape.embedding(weight, ids)",
+    "Softplus": "lambda x: tape.logaddexp(x, 0), which may stand in nn.Sequential",
+    "ELU": "lambda x: tape.where(x > 0, x, tape.expm1(tape.minimum(x, 0)))",
+    "AvgPool2d": "x.reshape(B, C, H, 2, W, 2).mean(axis=(3, 5))",
+    "AdaptiveAvgPool2d": "x.mean(axis=(2, 3))", "TransformerDecoder": "nn.TransformerDecoderBlock",
+    "SmoothL1Loss": "tape.mean(tape.where(abs(d) < 1, d ** 2 / 2, abs(d) - 0.5))",
+    "parameter": "nn.Parameter(array)",
     "clip_grad_norm_": "nn.clip_grad_norm(model.parameters(), 1.0)",
     "DataParallel": "the model itself: there is one process", "optim": _OPTIMISERS,
     "Optimizer": _OPTIMISERS, "RMSprop": "nn.Adam", "Adagrad": "nn.Adam", "NAdam": "nn.Adam",
@@ -86,10 +108,64 @@ OPTIMIZER: dict[str, str] = {
     "register_step_pre_hook": "it before optimizer.step()",
 }
 
+# Arguments of layers and optimisers: what ours are called, or how to write what they ask for.
+ARGUMENTS: dict[str, str] = {
+    "in_features": "n_in=", "out_features": "n_out=", "input_size": "n_in=", "hidden_size": "n_hidden=",
+    "num_layers": "n_layer=", "num_embeddings": "n=", "embedding_dim": "d=", "normalized_shape": "d=",
+    "embed_dim": "d_model=", "num_heads": "n_head=", "nhead": "n_head=",
+    "dim_feedforward": "d_hidden=",
+    "batch_first": "nothing: the batch is always the first axis",
+    "bidirectional": "a second one over x[:, ::-1], and tape.concatenate of both",
+    "padding_idx": "nothing: its vector is learned as every other, unless no loss asks for it",
+    "inplace": "nothing: no result is changed in place", "device": _NOTHING,
+    "dtype": "nothing: parameters are float32 as they are made",
+    "elementwise_affine": "tape.layer_norm(x) for False",
+    "fused": "nothing: there is one way to compute it",
+    "foreach": "nothing: there is one way to compute it",
+    "reduction": "nothing: it is the mean; times predictions.size it is the sum",
+    "amsgrad": "nothing: it is without", "maximize": "the loss with a minus",
+    "set_to_none": "nothing: gradients are set to None",
+}
 
-def missing(owner: str, name: str, table: Mapping[str, str], known: Iterable[str] = ()) -> str:
-    """The message of the AttributeError for a name that `owner` does not have."""
+
+def missing(owner: str, name: str, table: Mapping[str, str],
+            known: Iterable[str] = ()) -> AttributeError:
+    """The error for a name that `owner` does not have."""
     if name in table:
-        return f"{owner} has no {name!r}, which is PyTorch's name. Write {table[name]}"
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"{owner} has no attribute {name!r}" + (f". Did you mean {near[0]!r}?" if near else "")
+        text = f"{owner} has no {name!r}, which is PyTorch's name. Write {table[name]}"
+    else:
+        near = difflib.get_close_matches(name, list(known), 1)
+        text = f"{owner} has no attribute {name!r}" + (f". Did you mean {near[0]!r}?" if near else "")
+    # Python would add the attribute that is spelled most alike, had it the object.
+    return AttributeError(text, name=name, obj=None)
+
+
+def refuse_arguments(function: Callable, kwargs: Mapping[str, Any], owner: str) -> None:
+    """Raise for arguments of PyTorch's that a function does not have, with ours."""
+    if not ARGUMENTS.keys() & kwargs:
+        return
+    known = {} if function is object.__init__ else inspect.signature(function).parameters
+    foreign = [name for name in kwargs if name in ARGUMENTS and name not in known]
+    if foreign and all(p.kind is not p.VAR_KEYWORD for p in known.values()):
+        takes = ", ".join(name for name in known if name != "self") or "no arguments"
+        words = ". ".join(f"{name}= is PyTorch's; write {ARGUMENTS[name]}" for name in foreign)
+        raise TypeError(f"{owner}: takes {takes}. {words}")
+
+
+def refuse_arguments_of(made: type, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    """The same before an object is made; and what Python refuses only where there is no `__new__`."""
+    refuse_arguments(made.__init__, kwargs, made.__name__)      # type: ignore[misc]
+    if made.__init__ is object.__init__ and (args or kwargs):   # type: ignore[misc]
+        raise TypeError(f"{made.__name__}() takes no arguments")
+
+
+def in_our_words(function: Callable) -> Callable:
+    """A function that answers arguments of PyTorch's with ours."""
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            refuse_arguments(function, kwargs, function.__name__)
+            raise
+    return call

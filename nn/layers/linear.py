@@ -46,5 +46,13 @@ class Embedding(Module):
         """Draw the vectors anew."""
         self.weight.data = initialiser(rng, self.weight.shape).data
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        shape = self.weight.shape if name == "weight" and "weight" in vars(self) else ()
+        if shape != shape[::-1] == getattr(value, "shape", None):
+            raise ValueError(f"Embedding: the weight is (n, d), {shape}, and that of a Linear is "
+                             f"turned, {value.shape}. To tie an output to the table leave out the "
+                             f"Linear, and write x @ table.weight.T")
+        super().__setattr__(name, value)
+
     def forward(self, ids: Any) -> Tensor:
         return tape.embedding(self.weight, ids)

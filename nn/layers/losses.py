@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import tape
+from nn.layers.foreign_names import in_our_words
 from tape import Tensor
 
 
@@ -61,6 +62,7 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoot
     return (1 - label_smoothing) * hard + label_smoothing * even
 
 
+@in_our_words
 def mse(predictions: Any, targets: Any) -> Tensor:
     """The mean of (prediction - target)^2 over all elements.
 
@@ -80,6 +82,7 @@ def mse(predictions: Any, targets: Any) -> Tensor:
     return (difference * difference).mean()
 
 
+@in_our_words
 def binary_cross_entropy_with_logits(logits: Any, targets: Any) -> Tensor:
     """The mean of -y log p - (1 - y) log(1 - p), where p = sigmoid(logit) and y is the target.
 

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from nn.layers.foreign_names import MODULE, missing
+from nn.layers.foreign_names import MODULE, in_our_words, missing, refuse_arguments_of
 from nn.layers.parameter import is_learned
 from nn.layers.state_dict import load_arrays
 from nn.layers.traversal import Path, Searched, name_of, place_of, walk
@@ -53,6 +53,10 @@ class Module(Searched):
                 raise TypeError(f"{cls.__name__}.{name_of(path)}: a parameter in the body of a class "
                                 f"would be shared by all instances and not be found. Assign it in "
                                 f"__init__.")
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Module:
+        refuse_arguments_of(cls, args, kwargs)
+        return super().__new__(cls)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; call the module itself."""
@@ -165,6 +169,7 @@ class Module(Searched):
                             f"module.{key}.data = array.")
         return value
 
+    @in_our_words
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
@@ -221,7 +226,7 @@ class Module(Searched):
 
     def __getattr__(self, name: str) -> Any:
         if name in MODULE:
-            raise AttributeError(missing(f"a {type(self).__name__}", name, MODULE))
+            raise missing(f"a {type(self).__name__}", name, MODULE)
         return object.__getattribute__(self, name)      # Python's own error
 
     def __repr__(self) -> str:

@@ -26,7 +26,7 @@ def clip_grad_norm(params: Any, max_norm: float) -> float:
     Returns
     -------
     float
-        The length before scaling.
+        The length before scaling, as NumPy's scalar: ``norm.item()`` is there too.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def clip_grad_norm(params: Any, max_norm: float) -> float:
         scale = float(max_norm) / norm
         for g in {id(g): g for _, g in named}.values():         # one that is shared, only once
             np.multiply(widened(g), scale, out=g, casting="same_kind")
-    return norm
+    return np.float64(norm)
 
 
 def _named_gradients(params: Any) -> list[tuple[Any, np.ndarray]]:

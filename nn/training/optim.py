@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nn.layers.foreign_names import OPTIMIZER, missing
+from nn.layers.foreign_names import OPTIMIZER, in_our_words, missing, refuse_arguments_of
 from nn.layers.module import Module
 from nn.layers.state_dict import load_arrays
 from nn.training.param_groups import check, groups, learned, own_settings, widened
@@ -55,6 +55,10 @@ class Optimizer:
     lr: float
     weight_decay: float
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Optimizer:
+        refuse_arguments_of(cls, args, kwargs)
+        return super().__new__(cls)
+
     def __init__(self, params: Any, lr: float, weight_decay: float = 0.0, **settings: Any):
         caller = type(self).__name__
         self._names = ["lr", *settings, "weight_decay"]
@@ -79,9 +83,10 @@ class Optimizer:
 
     def __getattr__(self, name: str) -> Any:
         if name in OPTIMIZER:
-            raise AttributeError(missing(f"{type(self).__name__}", name, OPTIMIZER))
+            raise missing(f"{type(self).__name__}", name, OPTIMIZER)
         return object.__getattribute__(self, name)      # Python's own error
 
+    @in_our_words
     def zero_grad(self) -> None:
         """Set the gradients to None."""
         for parameter in self.params:

@@ -119,6 +119,8 @@ def layer_norm(x, weight, bias, eps):
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and np.shape(value) != x.shape[-1:]:
             hint = "" if np.ndim(value) else f". Did you mean eps={value}?"
+            if np.shape(value) == (1,):
+                hint = ". The length of a row is no argument: layer_norm(x, weight, bias)"
             raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
                              f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
     x = _floating(x)

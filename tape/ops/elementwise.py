@@ -75,7 +75,7 @@ remainder = primitive(np.remainder,
 
 fmod = primitive(np.fmod,
                  lambda g: g,
-                 lambda g, x, y: -g * np.trunc(x / y),
+                 lambda g, out, x, y: -g * np.rint((x - out) / y),    # x / y may round up: 1 / 0.1
                  doc="x - trunc(x / y) y, which has the sign of x; derivatives between the jumps.")
 
 copysign = primitive(np.copysign,

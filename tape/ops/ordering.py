@@ -92,7 +92,10 @@ def quantile(x, q, axis=None, keepdims=False):
     low = take_along_axis(rows, ranks(rows, share, False))
     high = take_along_axis(rows, ranks(rows, share, True))
     last = getitem(rows, (Ellipsis, slice(-1, None)))              # where sorting puts NaN
-    found = low + (high - low) * rank_fraction(rows, share)
+    if share == (0.5,):                        # a mean, which infinities do not turn into NaN
+        found = low / 2 + high / 2
+    else:
+        found = low + (high - low) * rank_fraction(rows, share)
     found = where(np.isnan(last), last, found)                     # (..., K)
     found = moveaxis(found, -1, 0) if q.ndim else getitem(found, (Ellipsis, 0))
     if not keepdims:

@@ -18,7 +18,7 @@ def sum(x, /, axis=None, keepdims=False):
 @derivative(lambda g, axis, keepdims: sum(g, axis, keepdims), None)
 def broadcast_like(g, like, /, axis=None, keepdims=False):
     """Undo the shape of a reduction: put back the reduced axes, at the lengths that `like` has."""
-    if not keepdims and axis is not None:
+    if not keepdims and axis is not None and like.ndim:     # NumPy sums a number over axis 0, too
         axes = axis if isinstance(axis, tuple) else (axis,)
         g = np.expand_dims(g, tuple(a % like.ndim for a in axes))
     return np.broadcast_to(g, like.shape)

@@ -89,6 +89,10 @@ def gradient(f, *varargs, axis=None, edge_order=1):
     if len(varargs) not in (0, 1, len(axes)):
         raise TypeError(f"gradient: takes one spacing, or one for each of {len(axes)} axes; got "
                         f"{len(varargs)}")
+    for a in axes if hasattr(f, "shape") else ():            # a node has no shape yet
+        if f.shape[a] <= edge_order:
+            raise ValueError(f"gradient: axis {a} must have {edge_order + 1} places at least for "
+                             f"edge_order={edge_order}, got shape {f.shape}")
     found = [moveaxis(_slope(moveaxis(f, a, -1), diff(h) if np.ndim(h) else h, edge_order), -1, a)
              for a, h in zip(axes, spacings)]
     return tuple(found) if several and len(found) > 1 else found[0]
@@ -110,7 +114,9 @@ def trapezoid(y, x=None, dx=1.0, axis=-1):
 def bracket(x, xp, /, last):
     """For each x the place of the piece of the sorted `xp` that it lies on, or of its other end."""
     xp = np.asarray(xp)
-    return np.clip(np.searchsorted(xp, x, "right") - 1, 0, np.maximum(len(xp) - 2, 0)) + last
+    if len(xp) < 2:
+        raise ValueError(f"interp: xp must have two points at least, got {len(xp)}")
+    return np.clip(np.searchsorted(xp, x, "right") - 1, 0, len(xp) - 2) + last
 
 
 @implements(np.interp)
@@ -130,7 +136,7 @@ def interp(x, xp, fp, left=None, right=None, period=None):
     low, high = getitem(fp, 0), getitem(fp, -1)
     found = where(np.less(flat, getitem(xp, 0)), low if left is None else left, found)
     found = where(np.greater(flat, getitem(xp, -1)), high if right is None else right, found)
-    return reshape_like(found, x)
+    return reshape_like(found, np.asarray(x) if isinstance(x, (int, float, list, tuple)) else x)
 
 
 # --- convolution: bilinear, so each derivative is another convolution ---

@@ -6,7 +6,7 @@ import numpy as np
 
 from tape.ops.arithmetic import ones_like, sqrt, square, where
 from tape.ops.cumulative import cumprod, cumsum, prod
-from tape.ops.reductions import broadcast_like, max, mean, min, sum
+from tape.ops.reductions import broadcast_like, max, mean, min, norm, sum
 from tape.ops.stacking import atleast_2d
 from tape.ops.joining import concatenate
 from tape.primitive import implements
@@ -20,9 +20,11 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
     """
     if weights is None:
         weights = ones_like(a)
-    elif axis is not None and np.ndim(weights) == 1 < np.ndim(a):
-        if isinstance(axis, tuple):
-            raise TypeError("average: weights (N,) go with one axis; give weights of the shape of a")
+    elif np.shape(weights) != np.shape(a):
+        if axis is None or isinstance(axis, tuple) or np.shape(weights) != (np.shape(a)[axis],):
+            raise ValueError(f"average: weights must have the shape of a, {np.shape(a)}, or one axis, "
+                             f"as long as that which axis= names; got shape {np.shape(weights)} and "
+                             f"axis={axis}")
         shape = [1] * np.ndim(a)
         shape[axis] = -1
         weights = broadcast_like(np.reshape(weights, shape), a, ())
@@ -92,16 +94,26 @@ def nanmean(x, axis=None, keepdims=False):
     return nansum(x, axis, keepdims) / _counted(x, axis, keepdims)
 
 
+def _deviations(x, axis):
+    """x less the mean over `axis` of what is not NaN."""
+    return x - broadcast_like(nanmean(x, axis, True), x, axis, True)
+
+
+def _freedom(x, axis, ddof, keepdims):
+    """How many elements are not NaN, less `ddof`; NaN where that leaves none."""
+    n = _counted(x, axis, keepdims) - ddof
+    return where(np.greater(n, 0), n, np.nan)
+
+
 def nanvar(x, axis=None, ddof=0, keepdims=False):
     """Variance over `axis` of what is not NaN."""
-    middle = broadcast_like(nanmean(x, axis, True), x, axis, True)
-    squares = nansum(square(x - middle), axis, keepdims)
-    return squares / (_counted(x, axis, keepdims) - ddof)
+    return nansum(square(_deviations(x, axis)), axis, keepdims) / _freedom(x, axis, ddof, keepdims)
 
 
 def nanstd(x, axis=None, ddof=0, keepdims=False):
-    """Standard deviation over `axis` of what is not NaN: the root of `nanvar`."""
-    return sqrt(nanvar(x, axis, ddof, keepdims))
+    """Standard deviation over `axis` of what is not NaN: the root of `nanvar`; derivative 0 where 0."""
+    length = norm(_without_nan(_deviations(x, axis), 0), axis, keepdims)
+    return length / sqrt(_freedom(x, axis, ddof, keepdims))
 
 
 def _extreme(reduce, worst, x, axis, keepdims):

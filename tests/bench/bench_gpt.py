@@ -12,7 +12,6 @@ import time
 import numpy as np
 
 import nn
-from nn.cli.script import keep_freed_memory
 from tests.bench.timing import installed, report
 
 CONFIG = nn.GPTConfig(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
@@ -99,8 +98,6 @@ class Worker:
 
 
 def work(name):
-    if name == "tape":
-        keep_freed_memory()          # as train.py does
     step = {"tape": tape_step, "torch": torch_step}[name]()
     for _ in sys.stdin:
         start = time.perf_counter()

@@ -15,7 +15,6 @@ import sys
 import numpy as np
 
 import nn
-from nn.cli.script import keep_freed_memory
 from tests.bench.timing import in_turn, report
 from tests.hand_written import gelu_decoder
 
@@ -72,7 +71,6 @@ class OnTape(Step):
 
 
 def main(rounds: int = ROUNDS, config: nn.GPTConfig = CONFIG) -> None:
-    keep_freed_memory()          # as train.py does, for both
     shape = 2, BATCH, config.block_size
     ids, targets = np.random.default_rng(0).integers(0, config.vocab_size, shape)
     for title, update in (("forward and backward", False), ("training step", True)):

@@ -11,7 +11,6 @@ import numpy as np
 
 import nn
 import tape.lazy as ad
-from nn.cli.script import keep_freed_memory
 from tests.bench.timing import in_turn, report
 
 CONFIG = nn.GPTConfig(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
@@ -52,7 +51,6 @@ def static_step(losses):
 
 
 def main():
-    keep_freed_memory()          # as train.py does
     eager, static = [], []
     seconds = in_turn({"eager": eager_step(eager), "frozen, by Evaluator": static_step(static)}, 60)
     report("GPT training step", seconds, 1e3, "ms")

@@ -10,7 +10,6 @@ import numpy as np
 
 import nn
 import tape
-from nn.cli.script import keep_freed_memory
 from tests.bench.timing import in_turn, report
 
 CONFIG = nn.GPTConfig(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
@@ -56,7 +55,6 @@ def stepping(stored=None):
 
 
 def main():
-    keep_freed_memory()
     steps = {"three products": stepping(), "one, concatenated": stepping(False),
              "one, stored": stepping(True)}
     report("GPT training step", in_turn(steps, 60), 1e3, "ms")

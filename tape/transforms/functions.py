@@ -9,60 +9,24 @@ The functions are written with NumPy. An argument is an array, a number, or a li
 them, at any depth; a derivative is built like the argument, of its dtype (a Python number counts as
 float64, as in NumPy). What is given arrays returns arrays. Where the value depends on Tensors that
 want a gradient (inside another of these functions, or on a model's parameters), the result is
-recorded and can be differentiated in its turn. ``f`` may be called only once to find the derivative at
-one point, so it must not change its arguments.
+recorded and can be differentiated in its turn. ``f`` is called once and must not change its arguments:
+inside it they are results of the tape, of which ``x += y`` makes a new one, as ``x = x + y`` does.
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
-from tape.engine import Record, records_behind
-from tape.grad_mode import enable_grad, modes
-from tape.ops.arithmetic import identity
+from tape.grad_mode import modes
+from tape.transforms.gradients import gradients
 from tape.ops.joining import stack
 from tape.ops.shapes import reshape
 from tape.promotion import plain
-from tape.tensor import Tensor, as_tensor
-from tape.gradients import gradients
-from tape.trees import leaves, like_tree, map_leaves
-
-Argnum = int | tuple[int, ...]
-
-
-class _Variable(Tensor):
-    """A leaf in the place of an argument, of which only the call that made it asks for the gradient."""
-    __slots__ = ("returned",)
-    returned: bool                  # True once the function has returned: nobody else can mean it
-
-
-class _Run(NamedTuple):
-    """A call of a function on variables that stand in for some of its arguments."""
-
-    value: Any                  # what it returned
-    variables: list             # Tensors, one for each leaf of `tree`
-    tree: Any                   # the arguments that they stand in for
-    recorded: bool              # whether derivatives of this call are differentiated again
-
-    def like_arguments(self, derivatives: Sequence) -> Any:
-        """One derivative for each variable, built like the arguments."""
-        return like_tree(self.tree, [self.result(d) for d in derivatives])
-
-    def result(self, value: Any) -> Any:
-        """What the caller is given: a Tensor if it is recorded, else an array or a NumPy scalar."""
-        return value if self.recorded else np.asarray(plain(value))[()]
-
-    def pull(self, cotangent: Any = None) -> list:
-        """The gradient of each variable, for a cotangent of the value; zeros where it plays no part."""
-        found: Sequence = [None] * len(self.variables)
-        if isinstance(self.value, Tensor) and self.value.requires_grad:
-            found = gradients(self.value, self.variables, cotangent, create_graph=self.recorded,
-                              retain_graph=True, allow_unused=True)
-        return [as_tensor(np.zeros(x.shape, x.dtype), None) if g is None else g
-                for g, x in zip(found, self.variables)]
+from tape.tensor import Tensor
+from tape.transforms.trees import leaves, matching_leaves
+from tape.transforms.variables import Argnum, Run, run_on_variables
 
 
 def grad(outputs: Any, inputs: Any = None, grad_outputs: Any = None, *, argnum: Argnum = 0,
@@ -112,6 +76,8 @@ def grad(outputs: Any, inputs: Any = None, grad_outputs: Any = None, *, argnum: 
     >>> cube = lambda x: np.sum(x ** 3)
     >>> grad(cube)(np.array([1.0, 2.0]))
     array([ 3., 12.])
+    >>> float(grad(grad(cube))(3.0))
+    18.0
     """
     if not callable(outputs):
         return gradients(outputs, inputs, grad_outputs, create_graph=create_graph,
@@ -134,13 +100,14 @@ def value_and_grad(function: Callable, argnum: Argnum = 0) -> Callable:
     (5.0, array([2., 4.]))
     """
     def derivative(*args, **kwargs):
-        run = _run(function, argnum, args, kwargs, "grad")
+        run = run_on_variables(function, argnum, args, kwargs, "grad")
         if np.size(plain(run.value)) != 1:
             raise ValueError(
                 f"grad: the function must return one number, got shape {np.shape(plain(run.value))}. "
                 f"For all derivatives of all elements use jacobian; if each depends on the argument "
                 f"in its own place alone, elementwise_grad.")
-        return run.result(run.value), run.like_arguments(run.pull(_ones(run.value)))
+        seed = np.ones(run.value.shape, run.value.dtype) if isinstance(run.value, Tensor) else None
+        return run.result(run.value), run.like_arguments(run.pull(seed))
     return _named(derivative, "value_and_grad", function)
 
 
@@ -157,7 +124,7 @@ def elementwise_grad(function: Callable, argnum: Argnum = 0) -> Callable:
     array([ 1., -1.])
     """
     def derivative(*args, **kwargs):
-        run = _run(function, argnum, args, kwargs, "elementwise_grad")
+        run = run_on_variables(function, argnum, args, kwargs, "elementwise_grad")
         return run.like_arguments(run.pull(_ones(run.value)))
     return _named(derivative, "elementwise_grad", function)
 
@@ -175,16 +142,16 @@ def jacobian(function: Callable, argnum: Argnum = 0) -> Callable:
            [3., 4.]])
     """
     def derivative(*args, **kwargs):
-        run = _run(function, argnum, args, kwargs, "jacobian")
+        run = run_on_variables(function, argnum, args, kwargs, "jacobian")
         shape, dtype = np.shape(plain(run.value)), getattr(run.value, "dtype", None)
         rows = [run.pull(_one_hot(i, shape, dtype)) for i in range(int(np.prod(shape)))]
         blocks = []
         for j, x in enumerate(run.variables):
             if run.recorded and rows:
-                blocks.append(reshape(stack([row[j] for row in rows]), (*shape, *x.shape)))
+                block = reshape(stack([row[j] for row in rows]), (*shape, *x.shape))
             else:
-                block = np.array([plain(row[j]) for row in rows], x.dtype)
-                blocks.append(block.reshape(*shape, *x.shape))
+                block = np.array([plain(row[j]) for row in rows], x.dtype).reshape((*shape, *x.shape))
+            blocks.append(block)
         return run.like_arguments(blocks)
     return _named(derivative, "jacobian", function)
 
@@ -226,8 +193,12 @@ def vjp(function: Callable, *primals: Any) -> tuple[Any, Callable]:
     >>> pull(np.array([1.0, 10.0]))
     (array([ 3., 40.]), array([ 1., 20.]))
     """
-    run = _run(function, tuple(range(len(primals))), primals, {}, "vjp")
-    return run.result(run.value), lambda cotangent: run.like_arguments(run.pull(cotangent))
+    run = run_on_variables(function, tuple(range(len(primals))), primals, {}, "vjp")
+
+    def pull(cotangent: Any) -> Any:
+        along = _along(run, [cotangent])
+        return along.like_arguments(along.pull(cotangent))
+    return run.result(run.value), pull
 
 
 def jvp(function: Callable, primals: Any, tangents: Any) -> tuple[Any, Any]:
@@ -251,15 +222,16 @@ def jvp(function: Callable, primals: Any, tangents: Any) -> tuple[Any, Any]:
     >>> float(value), float(slope)
     (0.0, 2.0)
     """
-    primals, tangents = _direction(primals, tangents, "jvp")
-    run = _run(function, tuple(range(len(primals))), primals, {}, "jvp")
+    primals, vectors = _direction(primals, tangents, "jvp")
+    run = run_on_variables(function, tuple(range(len(primals))), primals, {}, "jvp")
     zero = np.zeros(np.shape(plain(run.value)), getattr(run.value, "dtype", None))
     if not (isinstance(run.value, Tensor) and run.value.requires_grad):
         return run.result(run.value), run.result(zero)
     u = Tensor(np.ones(run.value.shape, run.value.dtype), requires_grad=True)
     back = gradients(run.value, run.variables, u, create_graph=True, allow_unused=True)
-    slope = _directional(back, list(leaves(tangents)), [u], run.recorded)[0]
-    return run.result(run.value), run.result(zero if slope is None else slope)
+    along = _along(run, vectors)
+    slope = _directional(back, vectors, [u], along.recorded)[0]
+    return run.result(run.value), along.result(zero if slope is None else slope)
 
 
 def hvp(function: Callable, primals: Any, tangents: Any) -> Any:
@@ -280,8 +252,8 @@ def hvp(function: Callable, primals: Any, tangents: Any) -> Any:
     array([6., 4.])
     """
     single = not isinstance(primals, tuple) or len(primals) == 1
-    primals, tangents = _direction(primals, tangents, "hvp")
-    run = _run(function, tuple(range(len(primals))), primals, {}, "hvp")
+    primals, vectors = _direction(primals, tangents, "hvp")
+    run = run_on_variables(function, tuple(range(len(primals))), primals, {}, "hvp")
     if np.size(plain(run.value)) != 1:
         raise ValueError(f"hvp: the function must return one number, got shape "
                          f"{np.shape(plain(run.value))}")
@@ -289,78 +261,26 @@ def hvp(function: Callable, primals: Any, tangents: Any) -> Any:
     if isinstance(run.value, Tensor) and run.value.requires_grad:
         first = gradients(run.value, run.variables, _ones(run.value), create_graph=True,
                           allow_unused=True)
-    found = _directional(first, list(leaves(tangents)), run.variables, run.recorded)
-    product = run.like_arguments([np.zeros(x.shape, x.dtype) if p is None else p
-                                  for p, x in zip(found, run.variables)])
+    along = _along(run, vectors)
+    found = _directional(first, vectors, run.variables, along.recorded)
+    product = along.like_arguments([np.zeros(x.shape, x.dtype) if p is None else p
+                                    for p, x in zip(found, run.variables)])
     return product[0] if single else product
 
 
-# --- a call of the function ---
+# --- vectors ---
 
 
-def _run(function: Callable, argnum: Argnum, args: tuple, kwargs: dict, caller: str) -> _Run:
-    chosen = (argnum,) if isinstance(argnum, int) else tuple(argnum)
-    for i in chosen:
-        if not -len(args) <= i < len(args):
-            raise TypeError(f"{caller}: argnum {i} counts the positional arguments, of which the call "
-                            f"has {len(args)}")
-    outside = modes.get().recording
-    new_args = list(args)
-    with enable_grad():
-        variables: list[Tensor] = []
-        for i in chosen:
-            new_args[i] = map_leaves(lambda leaf: _variable(leaf, variables, caller), args[i])
-        value = function(*new_args, **kwargs)
-    if not isinstance(value, Tensor):
-        _check_plain(value, caller)
-    for variable in variables:
-        if isinstance(variable, _Variable):
-            variable.returned = True
-    tree = args[argnum] if isinstance(argnum, int) else tuple(args[i] for i in chosen)
-    return _Run(value, variables, tree, outside and _depends_on_others(value, variables))
-
-
-def _variable(leaf: Any, variables: list[Tensor], caller: str) -> Tensor:
-    """A Tensor to differentiate by, in the place of an argument."""
-    if isinstance(leaf, Tensor) and leaf.requires_grad:
-        variable = identity(leaf)                  # its own place on the tape: the walk stops here
-    else:
-        array = np.asarray(plain(leaf))
-        if array.dtype.kind in "biu":
-            array = array.astype(np.float64)
-        if array.dtype.kind != "f":
-            raise TypeError(f"{caller}: derivatives are by real numbers, got "
-                            f"{type(leaf).__name__} of dtype {array.dtype}. Choose the argument with "
-                            f"argnum=, or leave out of it what is no number.")
-        variable = _Variable(array, requires_grad=True)
-    variables.append(variable)
-    return variable
-
-
-def _check_plain(value: Any, caller: str) -> None:
-    """A result that is no Tensor: constant, or a mistake."""
-    if isinstance(value, (list, tuple, dict, type(None), str)):
-        raise TypeError(f"{caller}: the function must return one array or number, got "
-                        f"{type(value).__name__}. Several are joined by np.stack or np.concatenate.")
-    warnings.warn(f"{caller}: the function returned a plain {type(value).__name__}, so its derivative "
-                  f"is zero. Does it take .data, or numbers out of its argument?", stacklevel=4)
-
-
-def _depends_on_others(value: Any, variables: list[Tensor]) -> bool:
-    """Whether a value depends on Tensors that want a gradient, apart from variables of ended calls."""
-    if any(x._record is not None for x in variables):         # they stand for such Tensors
-        return True
-    if not getattr(value, "requires_grad", False):
-        return False
-    parents = [value] if value._record is None else [
-        parent for record in records_behind([value._record]) for parent in record.parents]
-    return any(not getattr(parent, "returned", False) for parent in parents
-               if parent is not None and type(parent) is not Record)
+def _along(run: Run, vectors: Sequence) -> Run:
+    """The run as it is multiplied by vectors: recorded too where one of them wants a gradient."""
+    wanted = any(isinstance(v, Tensor) and v.requires_grad for v in vectors)
+    return run._replace(recorded=run.recorded or wanted and modes.get().recording)
 
 
 def _directional(outputs: Sequence, tangents: Sequence, by: list, recorded: bool) -> Sequence:
     """The gradient of sum(output * tangent); None where nothing is left to differentiate."""
-    pairs = [(out, _fitting(v, out)) for out, v in zip(outputs, tangents)
+    pairs = [(out, v if isinstance(v, Tensor) else np.asarray(v, out.dtype))
+             for out, v in zip(outputs, tangents)
              if out is not None and out.requires_grad]
     if not pairs:
         return [None] * len(by)
@@ -368,20 +288,19 @@ def _directional(outputs: Sequence, tangents: Sequence, by: list, recorded: bool
                      allow_unused=True)
 
 
-def _fitting(tangent: Any, x: Tensor) -> Any:
-    return tangent if isinstance(tangent, Tensor) else np.broadcast_to(
-        np.asarray(tangent, x.dtype), np.shape(tangent))
-
-
-def _direction(primals: Any, tangents: Any, caller: str) -> tuple[tuple, tuple]:
-    """Primals and tangents as tuples that belong to each other."""
+def _direction(primals: Any, tangents: Any, caller: str) -> tuple[tuple, list]:
+    """The primals as a tuple, and of the tangents, which are built like them, the leaves in order."""
     if not isinstance(primals, tuple):
         primals, tangents = (primals,), (tangents,)
-    shapes = [[np.shape(plain(leaf)) for leaf in leaves(tree)] for tree in (primals, tangents)]
+    try:
+        vectors = list(matching_leaves(tangents, primals))
+    except ValueError as error:
+        raise ValueError(f"{caller}: the tangents must be built like the primals: {error}") from None
+    shapes = [[np.shape(plain(leaf)) for leaf in found] for found in (leaves(primals), vectors)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"{caller}: each tangent must have the shape of its primal, {shapes[0]}; got "
                          f"{shapes[1]}")
-    return primals, tuple(tangents)
+    return primals, vectors
 
 
 def _ones(value: Any) -> Any:

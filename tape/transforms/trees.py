@@ -17,6 +17,22 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
+def matching_leaves(tree: Any, like: Any) -> Iterator[Any]:
+    """The leaves of `tree` in the order of those of `like`, which must be built alike."""
+    if isinstance(like, dict):
+        if not isinstance(tree, dict) or tree.keys() != like.keys():
+            raise ValueError(f"a dict must have the keys {[*like]}, got {tree!r:.80}")
+        for key, item in like.items():
+            yield from matching_leaves(tree[key], item)
+    elif isinstance(like, (list, tuple)):
+        if not isinstance(tree, (list, tuple)) or len(tree) != len(like):
+            raise ValueError(f"a {type(like).__name__} must have {len(like)} items, got {tree!r:.80}")
+        for part, item in zip(tree, like):
+            yield from matching_leaves(part, item)
+    else:
+        yield tree
+
+
 def map_leaves(function: Callable, tree: Any) -> Any:
     """A container built like `tree`, with ``function(leaf)`` in the place of each leaf."""
     if isinstance(tree, dict):

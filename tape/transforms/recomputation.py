@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+from contextlib import nullcontext
 from typing import Any, Callable
 
 import numpy as np
 
 from tape.engine import Record, parents_of, records_behind
 from tape.grad_mode import enable_grad, modes
-from tape.gradients import gradients
+from tape.transforms.gradients import gradients
 from tape.mutation import checksum
 from tape.ops.arithmetic import identity
 from tape.primitive import Primitive
@@ -66,9 +68,11 @@ def checkpoint(function: Callable, *args: Any) -> Any:
                             f"{type(out).__name__}")
         return out
 
+    measurement = modes.get().measurement
     start = identity(Tensor(0.0, requires_grad=True))._record    # what is older comes from outside
-    stand_ins = [identity(x) for x in own]
-    out = run(stand_ins)
+    with measurement.run_again() if measurement else nullcontext():
+        stand_ins = [identity(x) for x in own]
+        out = run(stand_ins)
     leaves = _leaves_behind(out, stand_ins, start)
     if not own and not leaves:
         return out
@@ -92,7 +96,9 @@ def _operator(run: Callable, result: Any, count: int, leaves: list[Tensor]) -> P
                                "on what changes between its calls.")
         found = gradients(out, again + leaves, g, create_graph=recorded, allow_unused=True)
         return [x if recorded or x is None else x.numpy() for x in found]
-    return Primitive(forward, (rule,), name="checkpoint")
+    operator = Primitive(forward, (rule,), name="checkpoint")
+    operator.vjps = weakref.WeakValueDictionary()      # else a cycle would keep the arrays alive
+    return operator
 
 
 def _leaves_behind(out: Tensor, stand_ins: list[Tensor], start: Record) -> list[Tensor]:

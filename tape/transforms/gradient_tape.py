@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tape.grad_mode import enable_grad
-from tape.gradients import gradients
+from tape.transforms.gradients import gradients
 from tape.tensor import Tensor
-from tape.trees import leaves, like_tree
+from tape.transforms.trees import leaves, like_tree
 
 _open: ContextVar[int] = ContextVar("open", default=0)      # blocks entered and not left
 
@@ -54,10 +54,7 @@ class GradientTape:
 
     def watch(self, tensors: Any) -> None:
         """Have gradients by these Tensors: sets their ``requires_grad``, which stays set."""
-        for tensor in leaves(tensors):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"watch: takes Tensors, got {type(tensor).__name__}. Make one: "
-                                f"x = Tensor(array)")
+        for tensor in _tensors(tensors, "watch"):
             if not tensor.requires_grad:
                 tensor.requires_grad = True
 
@@ -72,12 +69,27 @@ class GradientTape:
         output_gradients : array_like, or a list of them, optional
             Of the shape of each target; default: ones.
         """
-        targets, by = list(leaves(target)), list(leaves(sources))
-        seeds = [np.ones(t.shape, t.dtype) for t in targets] if output_gradients is None else (
-            list(output_gradients) if isinstance(target, (list, tuple)) else [output_gradients])
+        targets, by = _tensors(target, "gradient"), _tensors(sources, "gradient")
+        if output_gradients is None:
+            seeds = [np.ones(t.shape, t.dtype) for t in targets]
+        else:
+            seeds = list(output_gradients) if isinstance(target, (list, tuple)) else [output_gradients]
         reached = [(t, seed) for t, seed in zip(targets, seeds, strict=True) if t.requires_grad]
         wanted = [source for source in by if source.requires_grad]
-        found = {} if not reached or not wanted else dict(zip(map(id, wanted), gradients(
-            [t for t, _ in reached], wanted, [seed for _, seed in reached], allow_unused=True,
-            create_graph=_open.get() > 0, retain_graph=self.persistent or _open.get() > 0)))
+        found: dict = {}
+        if reached and wanted:
+            recorded = _open.get() > 0
+            found = dict(zip(map(id, wanted), gradients(
+                [t for t, _ in reached], wanted, [seed for _, seed in reached], allow_unused=True,
+                create_graph=recorded, retain_graph=self.persistent or recorded)))
         return like_tree(sources, [found.get(id(source)) for source in by])
+
+
+def _tensors(tree: Any, caller: str) -> list[Tensor]:
+    """The leaves of a container, which must be Tensors."""
+    found = list(leaves(tree))
+    for tensor in found:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{caller}: takes Tensors, got {type(tensor).__name__}. Make one before it "
+                            f"is used: x = Tensor(array)")
+    return found

@@ -67,6 +67,7 @@ def test_the_tables_have_the_names_that_a_gpt_in_pytorch_uses():
 @pytest.mark.parametrize("statement, write", [
     ("from tape import make_vjp", "autograd's name. Write value, pull = tape.vjp"),
     ("from tape import grad, make_hvp as hvp", r"Write tape.hvp\(f, x, v\)"),
+    ("import tape.numpy as np", "autograd's name. Write import numpy as np"),
     ("from tape import cat", "PyTorch's name. Write tape.concatenate"),
     ("from tape import vmap", "JAX's name. Write tape.stack"),
     ("from nn import Linear, CrossEntropyLoss", "PyTorch's name. Write nn.cross_entropy")])

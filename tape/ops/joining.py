@@ -9,7 +9,6 @@ from tape.ops.indexing import getitem
 from tape.ops.shapes import moveaxis, reshape
 from tape.primitive import derivative, implements
 from tape.saved import stand_in
-from tape.trees import leaves
 
 
 # --- pieces along an axis, between bounds that a static graph knows only when it runs ---
@@ -86,9 +85,13 @@ def stack(arrays, axis=0):
 
 def _joined(x):
     """A list that holds tensors, or lists of them, as one tensor; anything else as it is."""
-    if isinstance(x, (list, tuple)) and any(hasattr(type(y), "__tape_apply__") for y in leaves(x)):
-        return stack(x)
-    return x
+    return stack(x) if isinstance(x, (list, tuple)) and _holds_tensors(x) else x
+
+
+def _holds_tensors(x):
+    if isinstance(x, (list, tuple)):
+        return any(map(_holds_tensors, x))
+    return hasattr(type(x), "__tape_apply__")
 
 
 @derivative(None)

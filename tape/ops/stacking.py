@@ -13,7 +13,6 @@ from tape.ops.shapes import atleast, reshape
 from tape.primitive import derivative, implements
 from tape.promotion import float_dtype, is_number
 from tape.saved import stand_in
-from tape.trees import leaves, like_tree
 
 
 def _alike(arrays):
@@ -100,7 +99,14 @@ def block(arrays):
 
     def ranks(value):
         return max(map(ranks, value)) if isinstance(value, list) else np.ndim(value)
-    arrays = like_tree(arrays, _alike(list(leaves(arrays))))
+
+    def blocks(value):
+        return sum(map(blocks, value), []) if isinstance(value, list) else [value]
+
+    def filled(value):
+        return list(map(filled, value)) if isinstance(value, list) else next(alike)
+    alike = iter(_alike(blocks(arrays)))
+    arrays = filled(arrays)
     levels = depth(arrays)
     return joined(arrays, levels, max(levels, ranks(arrays)))
 

@@ -76,6 +76,8 @@ def grad(outputs: Any, inputs: Any = None, grad_outputs: Any = None, *, argnum: 
     >>> cube = lambda x: np.sum(x ** 3)
     >>> grad(cube)(np.array([1.0, 2.0]))
     array([ 3., 12.])
+    >>> float(grad(grad(cube))(3.0))
+    18.0
     """
     if not callable(outputs):
         return gradients(outputs, inputs, grad_outputs, create_graph=create_graph,
@@ -104,7 +106,8 @@ def value_and_grad(function: Callable, argnum: Argnum = 0) -> Callable:
                 f"grad: the function must return one number, got shape {np.shape(plain(run.value))}. "
                 f"For all derivatives of all elements use jacobian; if each depends on the argument "
                 f"in its own place alone, elementwise_grad.")
-        return run.result(run.value), run.like_arguments(run.pull(_ones(run.value)))
+        seed = np.ones(run.value.shape, run.value.dtype) if isinstance(run.value, Tensor) else None
+        return run.result(run.value), run.like_arguments(run.pull(seed))
     return _named(derivative, "value_and_grad", function)
 
 

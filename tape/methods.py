@@ -50,7 +50,11 @@ class Methods:
     def __imul__(self, y): return self * y if self._record else updated(self, "*=", np.multiply, y)
     def __itruediv__(self, y): return self / y if self._record else updated(self, "/=", np.divide, y)
     def __ipow__(self, y): return self ** y if self._record else updated(self, "**=", np.power, y)
+    def __imod__(self, y): return self % y if self._record else updated(self, "%=", np.remainder, y)
     def __imatmul__(self, y): return self @ y if self._record else updated(self, "@=", np.matmul, y)
+
+    def __ifloordiv__(self, y):
+        return self // y if self._record else updated(self, "//=", np.floor_divide, y)
 
     # Comparisons have no derivative: they give boolean arrays, as NumPy's do; beside a node, a node.
     def __lt__(self, other): return np.less(self._data, plain(other))

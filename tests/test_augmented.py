@@ -14,7 +14,7 @@ from tests.checks import leaf
 
 CHANGES = {"+=": (operator.iadd, operator.add), "-=": (operator.isub, operator.sub),
            "*=": (operator.imul, operator.mul), "/=": (operator.itruediv, operator.truediv),
-           "**=": (operator.ipow, operator.pow)}
+           "**=": (operator.ipow, operator.pow), "%=": (operator.imod, operator.mod)}
 SYMBOLS = pytest.mark.parametrize("symbol", CHANGES)
 KINDS = pytest.mark.parametrize("make", [
     lambda values: Tensor(values, requires_grad=True), nn.Parameter], ids=["Tensor", "Parameter"])
@@ -45,6 +45,18 @@ def test_while_recording_a_leaf_refuses_and_names_the_remedy(symbol, make):
     assert p.tolist() == [1, 4]
     with no_grad(), tape.enable_grad(), pytest.raises(RuntimeError, match="y = p"):
         CHANGES[symbol][0](p, 2.0)
+
+
+def test_the_quotient_without_its_rest_is_as_the_others():
+    p = same = leaf([1.0, 5.0])
+    with pytest.raises(RuntimeError, match=r"//=: a leaf .* y = p // change"):
+        p //= 2
+    with no_grad():
+        p //= 2
+    assert p is same and p.tolist() == [0, 2]
+    result = before = leaf([5.0]) * 1
+    result //= 2
+    assert result is not before and result.tolist() == [2]
 
 
 @SYMBOLS

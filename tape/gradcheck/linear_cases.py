@@ -169,6 +169,8 @@ HELPERS = [
     case("divided", lambda x, y: degenerate.divided(x, y, "eigh", "they are equal"), (2, 3), (3,),
          draw=positive),
     case("zero_over_zero", lambda x: degenerate.zero_over_zero(x, np.ones((3, 1)), 1.0), (3, 2)),
+    case("of_whole_groups", lambda gv: degenerate.of_whole_groups(
+        gv, np.array([1.0, 2.0]), "eigh", "they are equal"), (3, 2)),
     case("same_where_equal", lambda g: degenerate.same_where_equal(
         g, np.arange(3.0), np.zeros((2, 2)), "eigh", "they are equal"), (2, 3)),
     case("zero_where_free", lambda g: degenerate.zero_where_free(

@@ -1,8 +1,9 @@
 """Settings that must be made before NumPy is imported, and fixtures of several files.
 
-What the fixtures need is imported within them, after the settings.
+What the fixtures need is imported within them, after the settings; test_structure.py asks for that.
 """
 
+import gc
 import gzip
 import os
 
@@ -12,6 +13,11 @@ import pytest
 # that start processes would have them fight for the processors.
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+
+def pytest_collection_finish():
+    """The collector leaves out what is there to stay: the tests and the libraries they compare with."""
+    gc.freeze()
 
 
 @pytest.fixture

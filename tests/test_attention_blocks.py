@@ -227,10 +227,10 @@ def peak_of(length, function):
 @pytest.mark.parametrize("settings", [{"causal": True}, {"mask": np.zeros((1, 1), np.float32)}],
                          ids=["causal", "mask"])
 def test_memory_grows_with_the_length_and_not_with_its_square(settings):
-    lengths = [1024, 2048, 4096, 8192]
+    lengths = [512, 1024, 2048, 4096]
     peaks = [peak_of(n, lambda *x: tape.attention(*x, **settings)) for n in lengths]
     assert all(after < 2.1 * before for before, after in zip(peaks, peaks[1:]))
-    assert peaks[-1] < 2 * 8192 ** 2 * 4 / 100        # a hundredth of one matrix of weights
+    assert peaks[-1] < 2 * 4096 ** 2 * 4 / 50         # a fiftieth of one matrix of weights
 
 
 def test_what_is_kept_is_the_operands_the_result_and_a_number_for_each_row():

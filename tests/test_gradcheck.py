@@ -162,15 +162,18 @@ def test_a_seeded_dropout_can_be_checked():
 
 
 def test_the_command_prints_the_table_and_passes():
-    run = run_python("-W", "error", "-m", "tape.gradcheck")
+    """Of the eight of the README; test_operators.py checks all, and .ci/run prints the whole table."""
+    operators = {name.split("/")[0] for name in cases.EIGHT}
+    chosen = [case for case in cases.CASES if case.operator in operators]
+    run = run_python("-W", "error", "-m", "tape.gradcheck", *sorted(operators))
     assert run.returncode == 0
     assert run.stderr == ""
     lines = run.stdout.splitlines()
     for name in cases.EIGHT:
         (line,) = [line for line in lines if line.startswith(f"* {name} ")]
         assert line.endswith("pass")
-    assert sum(line.endswith("pass") for line in lines) == len(cases.CASES)
-    assert lines[-1].startswith(f"{len(cases.CASES)} passed, 0 failed")
+    assert sum(line.endswith("pass") for line in lines) == len(chosen) >= 8
+    assert lines[-1].startswith(f"{len(chosen)} passed, 0 failed")
 
 
 def test_main_returns_one_and_names_what_failed(monkeypatch, capsys):

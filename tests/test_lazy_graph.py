@@ -231,14 +231,14 @@ def test_topological_sort_puts_inputs_before_users():
         ad.Evaluator([d])
 
 
-def test_a_chain_of_100_000_nodes():
+def test_a_chain_of_20_000_nodes():
     x = y = ad.Variable("x")
-    for _ in range(50_000):
+    for _ in range(10_000):              # twenty times as deep as Python recurses
         y = (y + 0.001) * 1.0
-    assert len(ad.topological_sort(y)) == 100_001
+    assert len(ad.topological_sort(y)) == 20_001
     (slope,) = ad.gradients(y, [x])
     value, found = ad.Evaluator([y, slope]).run({x: np.array([2.0])})
-    assert abs(value - 52) < 1e-6 and found == 1
+    assert abs(value - 12) < 1e-6 and found == 1
     with reference_counting_alone():
         del y, slope          # freeing it does not recurse either
 

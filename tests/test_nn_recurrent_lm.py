@@ -20,8 +20,8 @@ IDX, TARGETS = np.random.default_rng(0).integers(0, 7, (2, 2, 5))
 TARGETS[1, 3:] = -1
 
 
-def example(cell):
-    return in_float64(nn.RecurrentLM(nn.RecurrentConfig(**SIZES, cell=cell), rng=0))
+def example(cell, **changes):
+    return in_float64(nn.RecurrentLM(nn.RecurrentConfig(**{**SIZES, **changes}, cell=cell), rng=0))
 
 
 @CELLS
@@ -40,7 +40,7 @@ def test_logits_and_loss_equal_loops(cell):
 
 @CELLS
 def test_gradients_of_first_and_second_order_by_differences(cell):
-    model = example(cell)
+    model = example(cell, n_layer=1)               # of layers on layers see test_nn_recurrent.py
     replace = replaced_parameters(model)
     assert gradcheck(lambda *arrays: replace(arrays)(IDX, TARGETS)[1],
                      [parameter.data for parameter in model.parameters()], order=2, tolerance=1e-6)

@@ -5,7 +5,7 @@ import graphlib
 
 import pytest
 
-from tests.checks import ROOT
+from tests.checks import ROOT, run_python
 
 FILES = sorted(path for pattern in ("tape/**/*.py", "nn/**/*.py", "train.py", "generate.py")
                for path in ROOT.glob(pattern))
@@ -63,6 +63,12 @@ def test_a_file_has_at_most_400_lines_and_a_function_50(path):
             docstring = ast.get_docstring(node, clean=False) or ""
             lines = node.end_lineno - node.lineno + 1 - len(docstring.splitlines())
             assert lines <= 50, node.name
+
+
+def test_the_tests_set_the_number_of_threads_before_numpy_is_imported():
+    """Where another program keeps the processors busy, BLAS on two threads takes several times as long."""
+    done = run_python("-c", "import sys, tests.conftest; print('numpy' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_the_static_graph_has_at_most_eight_files():

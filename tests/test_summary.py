@@ -1,6 +1,5 @@
 """The summary of a model: against the tape of a run, by hand, and without memory."""
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -123,8 +122,8 @@ def test_gpt2_has_its_size():
     assert nn.summary(model, np.zeros((1, 8), int)).parameters == 124_439_808
 
 
-def test_gpt2_of_1500_million_is_described_in_little_memory_and_time():
-    start = time.perf_counter()
+def test_gpt2_of_1500_million_is_described_in_little_memory():
+    """Less than the hidden layer of one block would take: none is computed."""
     tracemalloc.start()
     with nn.without_memory():
         model = nn.GPT(nn.GPTConfig(50257, 1024, n_layer=48, n_head=25, n_embd=1600))
@@ -135,7 +134,7 @@ def test_gpt2_of_1500_million_is_described_in_little_memory_and_time():
     assert found.parameters == 1_557_611_200 and found.activation_bytes > 5e9
     T, C, V, L = 1024, 1600, 50257, 48
     assert found.flops == T * (L * (24 * C * C + 4 * T * C) + 2 * C * V)
-    assert peak < 100e6 and time.perf_counter() - start < 20
+    assert peak < 20e6 < T * 4 * C * 4
 
 
 def test_the_whole_process_stays_small():

@@ -67,12 +67,17 @@ def test_the_logits_are_those_of_the_papers_equations(pool):
     np.testing.assert_array_equal(nn.predict(model, IMAGES), np.argmax(wanted, axis=1))
 
 
-@pytest.mark.parametrize("pool", ["class", "mean"])
-def test_gradients_by_differences(pool):
+@pytest.mark.parametrize("pool, names", [("class", ()), ("mean", ("positions.weight", "norm.weight"))])
+def test_gradients_by_differences(pool, names):
+    """Of all parameters for one pool, and for the other of those before and behind the blocks."""
     model = model_of(pool)
     replace_in = replaced_parameters(model)
-    arrays = [p.data for p in model.parameters()]
-    assert gradcheck(lambda *ps: replace_in(ps)(IMAGES, LABELS)[1], arrays, order=2)
+    whole = {name: p.data for name, p in model.named_parameters()}
+    names = names or tuple(whole)
+
+    def loss(*parameters):
+        return replace_in({**whole, **dict(zip(names, parameters))}.values())(IMAGES, LABELS)[1]
+    assert gradcheck(loss, [whole[name] for name in names], order=2)
 
 
 def test_parameters_and_their_first_values():

@@ -1,4 +1,4 @@
-"""The differential tester of ``tests/differential``: a little of it, and what it finds.
+"""The differential tester of ``tests/differential``: half a minute of it, and what it finds.
 
 ``python -m tests.differential --seconds 600 --seed 0`` runs it for as long as wanted.
 """
@@ -13,7 +13,7 @@ from tests.differential.answers import by_reference
 from tests.differential.draw import draw_program
 from tests.differential.engine import engine
 
-PROGRAMS = 400           # a quarter of a minute on one core
+PROGRAMS = 700           # half a minute on one core
 
 
 def test_random_programs_agree_by_every_route():

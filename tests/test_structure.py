@@ -66,7 +66,7 @@ def test_a_file_has_at_most_400_lines_and_a_function_50(path):
 
 
 def test_the_tests_set_the_number_of_threads_before_numpy_is_imported():
-    """Where another program keeps the processors busy, BLAS on two threads takes several times as long."""
+    """Where another program keeps the processors busy, BLAS on two threads takes far longer."""
     done = run_python("-c", "import sys, tests.conftest; print('numpy' in sys.modules)")
     assert done.stdout == "False\n", done.stderr
 

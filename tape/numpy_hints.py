@@ -90,7 +90,7 @@ METHODS: dict[str, str] = {
     "flat": "t.ravel() for the elements in order",
     "dump": "np.save(file, t) or pickle.dump(t, file)",
     "dumps": "pickle.dumps(t)",
-    "tobytes": "of the array: t.numpy().tobytes()",
+    "tobytes": "of the array: t.numpy().tobytes()", "tostring": "of the array: t.numpy().tobytes()",
     "tofile": "of the array: t.numpy().tofile(file)",
     "nonzero": "indices are no tensors: np.nonzero(t)",
     "searchsorted": "indices are no tensors: np.searchsorted(t, values)",

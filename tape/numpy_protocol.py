@@ -26,6 +26,7 @@ _OF_THE_VALUES_ALONE: tuple[Any, ...] = (
     np.common_type, np.array_repr, np.array_str, np.array2string, np.shares_memory,
     np.may_share_memory, np.diag_indices_from, np.tril_indices_from, np.triu_indices_from, np.ix_,
     np.save, np.savez, np.savez_compressed, np.savetxt, np.linalg.matrix_rank, np.einsum_path,
+    *([np.in1d] if hasattr(np, "in1d") else []),       # the older name of isin
     # of integers
     np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert, np.left_shift, np.right_shift,
     np.bitwise_count, np.gcd, np.lcm, np.packbits, np.unpackbits, np.ravel_multi_index,

@@ -66,7 +66,8 @@ def test_fft_is_refused_as_a_whole():
 # --- methods ---
 
 
-@pytest.mark.parametrize("name", [n for n in dir(np.ndarray) if not n.startswith("_")])
+@pytest.mark.parametrize("name", [
+    n for n in dir(np.ndarray) if not n.startswith("_") and hasattr(np.ones((1, 1)), n)])
 def test_a_method_of_an_array_is_one_of_a_tensor_or_has_a_hint(name):
     assert hasattr(Tensor, name) + (name in METHODS) + (name in foreign_names.TENSOR) == 1
 

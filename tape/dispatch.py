@@ -29,7 +29,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     mixed = False         # whether there is an operand whose dtype may yield to that of the others
     for value, bit in zip(inputs, operator.gradient_bits):
         if type(value) in PYTHON_NUMBERS:
-            arrays.append(+value if type(value) is Count else value)   # weak: in the others' dtype
+            arrays.append(+value if type(value) is Count else value)   # weak; x.size as a plain int
         elif isinstance(value, Tensor):
             arrays.append(value._data)
             if type(arrays[-1]) is _ndarray and not arrays[-1].ndim:

@@ -45,7 +45,7 @@ class Record:
     shape, dtype : of the result; the gradient that arrives here has both.
     kind : the result's type: np.ndarray, or a NumPy scalar type, which implies shape and dtype.
     position : grows with every operation, so a record's parents always have smaller ones.
-    guards : what kept arrays were, where something else can write to them; see ``tape/mutation.py``.
+    versions : what saved arrays were, where something else can write to them; see ``tape/mutation.py``.
     call : while tracing, the operands that no parent makes and the attributes (axis, ...), which
         with `parents` are the whole call; see `tape.lazy.from_tape`. Otherwise None.
     line : "file:line" where it was recorded, where `record_lines` was on.

@@ -85,8 +85,9 @@ def summary(model: Module, *inputs: Any) -> Summary:
     """Describe a model and what a run of it costs, module by module.
 
     The model is called once, ``model(*inputs)``, in the mode that it is in, and what its operators do
-    is counted (`tape.measure`); generators in its modules, as of dropout, are put back. A model that
-    was made `without_memory` is not computed: shapes alone go through it, with the same figures.
+    is counted (`tape.measure`); generators in its modules, as of dropout, are put back. Of a model
+    that was made `without_memory` one head of each attention is computed; through the rest go shapes
+    alone, with the same figures.
 
     Parameters
     ----------

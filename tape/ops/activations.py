@@ -10,7 +10,7 @@ from tape.ops.arithmetic import mul
 from tape.primitive import derivative, primitive
 
 tanh = primitive(np.tanh, lambda g, out: g * (1 - out * out),
-                 doc="Hyperbolic tangent: derivative 1 - tanh(x)^2.")
+                 doc="Hyperbolic tangent; derivative 1 - tanh(x)^2.")
 
 
 @derivative(lambda g, out: g * (out * (1 - out)), elementwise=True)

@@ -83,7 +83,7 @@ def power(x, exponent):
     return power_elementwise(x, exponent)
 
 
-sqrt = primitive(np.sqrt, lambda g, out: g / (2 * out), doc="Square root: 1 / (2 sqrt(x)).")
+sqrt = primitive(np.sqrt, lambda g, out: g / (2 * out), doc="Square root; derivative 1 / (2 sqrt(x)).")
 
 
 @implements(np.square)

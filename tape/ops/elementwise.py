@@ -13,11 +13,15 @@ from tape.primitive import NUMPY_FUNCTIONS, Comparison, derivative, implements, 
 
 LOG_2, LOG_10 = math.log(2), math.log(10)
 
-log2 = primitive(np.log2, lambda g, x: g / (x * LOG_2), doc="Logarithm to base 2: 1 / (x log 2).")
-log10 = primitive(np.log10, lambda g, x: g / (x * LOG_10), doc="Logarithm to base 10: 1 / (x log 10).")
-exp2 = primitive(np.exp2, lambda g, out: g * (out * LOG_2), doc="2 to the x: 2^x log 2.")
-cbrt = primitive(np.cbrt, lambda g, out: g / (3 * out * out), doc="Cube root: 1 / (3 cbrt(x)^2).")
-reciprocal = primitive(np.reciprocal, lambda g, out: -g * (out * out), doc="1 / x: -1 / x^2.")
+log2 = primitive(np.log2, lambda g, x: g / (x * LOG_2),
+                 doc="Logarithm to base 2; derivative 1 / (x log 2).")
+log10 = primitive(np.log10, lambda g, x: g / (x * LOG_10),
+                  doc="Logarithm to base 10; derivative 1 / (x log 10).")
+exp2 = primitive(np.exp2, lambda g, out: g * (out * LOG_2), doc="2 to the x; derivative 2^x log 2.")
+cbrt = primitive(np.cbrt, lambda g, out: g / (3 * out * out),
+                 doc="Cube root; derivative 1 / (3 cbrt(x)^2).")
+reciprocal = primitive(np.reciprocal, lambda g, out: -g * (out * out),
+                       doc="1 / x; derivative -1 / x^2.")
 positive = primitive(np.positive, lambda g: g, doc="+x, a copy.")
 fabs = primitive(np.fabs, lambda g, x: g * np.sign(x), doc="|x| of floats; derivative 0 at 0.")
 conjugate = primitive(np.conjugate, lambda g: g, doc="x, which is real.")
@@ -31,12 +35,12 @@ def _finite(out):
 logaddexp = primitive(np.logaddexp,
                       lambda g, out, x: g * np.exp(x - _finite(out)),
                       lambda g, out, y: g * np.exp(y - _finite(out)),
-                      doc="log(exp(x) + exp(y)) without overflow: exp(x - out), exp(y - out).")
+                      doc="log(exp(x) + exp(y)) without overflow; d/dx = exp(x - out).")
 
 logaddexp2 = primitive(np.logaddexp2,
                        lambda g, out, x: g * np.exp2(x - _finite(out)),
                        lambda g, out, y: g * np.exp2(y - _finite(out)),
-                       doc="log2(2^x + 2^y) without overflow: 2^(x - out), 2^(y - out).")
+                       doc="log2(2^x + 2^y) without overflow; d/dx = 2^(x - out).")
 
 
 # --- steps: constants to the tape ---

@@ -9,21 +9,22 @@ import numpy as np
 from tape.ops.reductions import _over
 from tape.primitive import derivative, implements, primitive
 
-tan = primitive(np.tan, lambda g, out: g * (1 + out * out), doc="Tangent: 1 + tan(x)^2.")
+tan = primitive(np.tan, lambda g, out: g * (1 + out * out), doc="Tangent; derivative 1 + tan(x)^2.")
 arcsin = primitive(np.arcsin, lambda g, x: g / np.sqrt((1 - x) * (1 + x)),
-                   doc="Inverse sine: 1 / sqrt(1 - x^2).")
+                   doc="Inverse sine; derivative 1 / sqrt(1 - x^2).")
 arccos = primitive(np.arccos, lambda g, x: -g / np.sqrt((1 - x) * (1 + x)),
-                   doc="Inverse cosine: -1 / sqrt(1 - x^2).")
-arctan = primitive(np.arctan, lambda g, x: g / (1 + x * x), doc="Inverse tangent: 1 / (1 + x^2).")
+                   doc="Inverse cosine; derivative -1 / sqrt(1 - x^2).")
+arctan = primitive(np.arctan, lambda g, x: g / (1 + x * x),
+                   doc="Inverse tangent; derivative 1 / (1 + x^2).")
 
-sinh = primitive(np.sinh, lambda g, x: g * np.cosh(x), doc="Hyperbolic sine: cosh(x).")
-cosh = primitive(np.cosh, lambda g, x: g * np.sinh(x), doc="Hyperbolic cosine: sinh(x).")
+sinh = primitive(np.sinh, lambda g, x: g * np.cosh(x), doc="Hyperbolic sine; derivative cosh(x).")
+cosh = primitive(np.cosh, lambda g, x: g * np.sinh(x), doc="Hyperbolic cosine; derivative sinh(x).")
 arcsinh = primitive(np.arcsinh, lambda g, x: g / np.sqrt(x * x + 1),
-                    doc="Inverse hyperbolic sine: 1 / sqrt(x^2 + 1).")
+                    doc="Inverse hyperbolic sine; derivative 1 / sqrt(x^2 + 1).")
 arccosh = primitive(np.arccosh, lambda g, x: g / np.sqrt((x - 1) * (x + 1)),
-                    doc="Inverse hyperbolic cosine: 1 / sqrt(x^2 - 1).")
+                    doc="Inverse hyperbolic cosine; derivative 1 / sqrt(x^2 - 1).")
 arctanh = primitive(np.arctanh, lambda g, x: g / ((1 - x) * (1 + x)),
-                    doc="Inverse hyperbolic tangent: 1 / (1 - x^2).")
+                    doc="Inverse hyperbolic tangent; derivative 1 / (1 - x^2).")
 
 # Linear: the gradient is converted as the angle was.
 deg2rad = primitive(np.deg2rad, lambda g: np.deg2rad(g), doc="Degrees to radians: times pi / 180.")
@@ -46,7 +47,7 @@ arctan2 = primitive(
 hypot = primitive(np.hypot,
                   lambda g, out, x: _over(g, out) * x,
                   lambda g, out, y: _over(g, out) * y,
-                  doc="sqrt(x^2 + y^2): x / out and y / out, and 0 at the origin, as for `norm`.")
+                  doc="sqrt(x^2 + y^2); derivatives x / out, y / out, 0 at the origin (as of `norm`).")
 
 
 @derivative(lambda g: g, name="unwrap")

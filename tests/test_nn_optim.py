@@ -2,13 +2,15 @@
 
 import copy
 import math
+import warnings
 
 import numpy as np
 import pytest
 
 import nn
 from nn import (
-    SGD, AdamW, Parameter, clip_grad_norm, decay_groups, warmup_constant, warmup_cosine, warmup_linear)
+    SGD, Adam, AdamW, Parameter, clip_grad_norm, decay_groups, warmup_constant, warmup_cosine,
+    warmup_linear)
 from tests.checks import parameter as one
 
 
@@ -43,6 +45,35 @@ def test_adamw_against_the_algorithm_as_printed(shape):
         m_hat, v_hat = m / (1 - 0.8 ** t), v / (1 - 0.9 ** t)
         x = x - 0.01 * (m_hat / (np.sqrt(v_hat) + 1e-3) + 0.1 * x)
     np.testing.assert_allclose(p.data, x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [lambda p: Adam(p, lr=0.1, weight_decay=0.2),
+                                  lambda p: AdamW(p, lr=0.1, weight_decay=0.2)])
+def test_small_parameters_are_updated_together_as_each_alone(make):
+    """Also where some have had no gradient, or are of another dtype or too large for the others."""
+    rng = np.random.default_rng(0)
+    shapes = [(3,), (), (2, 3), (0, 2), (200, 100), (5, 4), (7,), (2,)]
+    dtypes = [np.float32] * 6 + [np.float64, np.float16]
+    together = [Parameter(rng.standard_normal(s), dtype=d) for s, d in zip(shapes, dtypes)]
+    alone = [Parameter(p.data) for p in together]
+    optimizer, others = make(together), [make([p]) for p in alone]
+    for step in range(4):
+        for i, (p, q, other) in enumerate(zip(together, alone, others)):
+            if i == 2 and step < 2:                 # its first updates are the third and fourth
+                continue
+            g = rng.standard_normal(p.shape[::-1]).T                    # columns in a row
+            p.grad = q.grad = g.astype(p.dtype)
+            other.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer.step()
+        if step == 1:
+            together, optimizer = copy.deepcopy((together, optimizer))
+        for i, (p, q, other) in enumerate(zip(together, alone, others)):
+            np.testing.assert_array_equal(p.data, q.data)
+            for name in ("t", "m", "v"):
+                np.testing.assert_array_equal(optimizer.state_dict()[f"{name}.{i}"],
+                                              other.state_dict()[f"{name}.0"])
 
 
 @pytest.mark.parametrize("make", [lambda p: SGD(p, lr=0.1, momentum=0.5),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import UserString
 from collections.abc import ItemsView, KeysView, Mapping, Sequence, Set, ValuesView
 from dataclasses import fields, is_dataclass
-from typing import Any, Iterable, Iterator, Optional
+from typing import Any, Callable, Iterable, Iterator, Optional
 
 import numpy as np
 
@@ -69,23 +70,33 @@ def _contents(value: Any) -> tuple[str, Iterable[tuple[Any, Any]]]:
 
     Copies, because the caller may assign to attributes meanwhile.
     """
-    if isinstance(value, Searched):
-        attributes = value._attributes()
-        return ".", attributes + (list(enumerate(value)) if isinstance(value, Sequence) else
-                                  list(value.items()) if isinstance(value, Mapping) else [])
-    if isinstance(value, _CLOSED):
-        return "", ()
-    if isinstance(value, Mapping):
-        return "[", list(value.items())
-    if isinstance(value, (Sequence, KeysView, ValuesView, ItemsView)):
-        return "[", enumerate(list(value))
-    if isinstance(value, Set):
-        return "{", enumerate(list(value))
-    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        return "[", enumerate(np.atleast_1d(value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return ".", [(field.name, getattr(value, field.name, None)) for field in fields(value)]
-    return "", ()
+    form, pairs_of = _opener(value.__class__)        # what isinstance asks, also of a proxy
+    return form, pairs_of(value)
+
+
+@functools.lru_cache(maxsize=1024)      # to ask the abstract classes takes as long as an operation
+def _opener(kind: type) -> tuple[str, Callable[[Any], Iterable[tuple[Any, Any]]]]:
+    """The same for all objects of a class: how it is written, and what gives keys and values."""
+    if issubclass(kind, Searched):
+        if issubclass(kind, Sequence):
+            return ".", lambda value: value._attributes() + list(enumerate(value))
+        if issubclass(kind, Mapping):
+            return ".", lambda value: value._attributes() + list(value.items())
+        return ".", lambda value: value._attributes()
+    if issubclass(kind, _CLOSED):
+        return "", lambda value: ()
+    if issubclass(kind, Mapping):
+        return "[", lambda value: list(value.items())
+    if issubclass(kind, (Sequence, KeysView, ValuesView, ItemsView)):
+        return "[", lambda value: enumerate(list(value))
+    if issubclass(kind, Set):
+        return "{", lambda value: enumerate(list(value))
+    if issubclass(kind, np.ndarray):
+        return "[", lambda value: enumerate(np.atleast_1d(value) if value.dtype.kind == "O" else ())
+    if is_dataclass(kind):
+        names = [field.name for field in fields(kind)]
+        return ".", lambda value: [(name, getattr(value, name, None)) for name in names]
+    return "", lambda value: ()
 
 
 def _steps(path: Path) -> list[tuple[Any, str]]:

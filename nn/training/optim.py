@@ -5,6 +5,7 @@ The learning rate is a plain attribute: set ``optimiser.lr = schedule(step)`` be
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,10 @@ from nn.layers.module import Module
 from nn.layers.state_dict import load_arrays
 from nn.training.param_groups import check, groups, learned, own_settings, widened
 from tape import Tensor
+
+
+# Parameters of so many elements together are updated as one; larger arrays leave the cache.
+_TOGETHER = 16_384
 
 
 class Optimizer:
@@ -106,9 +111,7 @@ class Optimizer:
             shapes = ", ".join(f"number {i} {self.params[i].shape}" for i in missing[:5])
             warnings.warn(f"{type(self).__name__}: {len(missing)} parameters have no gradient and are "
                           f"left alone: {shapes}. They play no part in the loss.", stacklevel=2)
-        for i, g in gradients.items():
-            if g is not None:
-                self._update(i, self.params[i], widened(g), **settings[self._group_of[i]])
+        self._update_all({i: g for i, g in gradients.items() if g is not None}, settings)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of what is remembered of each parameter, by its number: ``m.0``, ``t.0``, ``m.1`` ...
@@ -153,6 +156,11 @@ class Optimizer:
         factor = self.lr / self._initial_lr
         return [{**shared, **own, "lr": own["lr"] * factor} if "lr" in own else {**shared, **own}
                 for own in self._own]
+
+    def _update_all(self, gradients: dict[int, np.ndarray], settings: list[dict[str, Any]]) -> None:
+        """Change the parameters that have a gradient, given by number, and the settings by group."""
+        for i, g in gradients.items():
+            self._update(i, self.params[i], widened(g), **settings[self._group_of[i]])
 
     def _update(self, *args: Any, **settings: Any) -> None:
         """Change a parameter, given its number, itself, its gradient and the settings."""
@@ -227,20 +235,81 @@ class Adam(Optimizer):
                  eps: float = 1e-8, weight_decay: float = 0.0):
         super().__init__(params, lr, weight_decay, betas=betas, eps=eps)
         self.t = [0 for _ in self.params]
-        self.m = [_zeros_like(p) for p in self.params]
-        self.v = [_zeros_like(p) for p in self.params]
+        # An update is some ten NumPy calls. Small parameters are therefore updated together, as parts
+        # of one array: their means lie side by side, and gradients are copied to do so.
+        self._runs = self._runs_of_small()
+        self._ends = [list(itertools.accumulate(self.params[i].size for i in run))
+                      for run in self._runs]
+        self._m, self._v = ([np.zeros(ends[-1], _wide_dtype(self.params[run[0]]))
+                             for run, ends in zip(self._runs, self._ends)] for _ in range(2))
 
-    def _update(self, i: int, parameter: Tensor, g: np.ndarray, *, weight_decay: float,
-                **settings: Any) -> None:
+    @property
+    def m(self) -> tuple[np.ndarray, ...]:
+        """The running mean of each gradient."""
+        return self._parts(self._m)
+
+    @m.setter
+    def m(self, arrays: list[np.ndarray]) -> None:
+        for part, array in zip(self.m, arrays):
+            part[...] = array
+
+    @property
+    def v(self) -> tuple[np.ndarray, ...]:
+        """The running mean of the square of each gradient."""
+        return self._parts(self._v)
+
+    @v.setter
+    def v(self, arrays: list[np.ndarray]) -> None:
+        for part, array in zip(self.v, arrays):
+            part[...] = array
+
+    def _runs_of_small(self) -> list[list[int]]:
+        """The numbers of all parameters, in order; in one list those to be updated together."""
+        runs: list[list[int]] = []
+        previous, total = None, 0
+        for i, p in enumerate(self.params):
+            kind = self._group_of[i], p.dtype
+            total += p.size
+            if kind != previous or total > _TOGETHER:
+                runs.append([])
+                previous, total = kind, p.size
+            runs[-1].append(i)
+        return runs
+
+    def _parts(self, flats: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Views of arrays as long as the runs, in the shapes of the parameters."""
+        return tuple(flat[start:end].reshape(self.params[i].shape)
+                     for run, ends, flat in zip(self._runs, self._ends, flats)
+                     for i, start, end in zip(run, [0, *ends], ends))
+
+    def _update_all(self, gradients: dict[int, np.ndarray], settings: list[dict[str, Any]]) -> None:
+        for run, ends, m, v in zip(self._runs, self._ends, self._m, self._v):
+            own = settings[self._group_of[run[0]]]
+            if len({self.t[i] if i in gradients else None for i in run}) == 1:
+                if run[0] in gradients:
+                    self._update_run(run, ends, gradients, m, v, **own)
+                continue
+            for i, start, end in zip(run, [0, *ends], ends):
+                if i in gradients:
+                    self._update_run([i], [end - start], gradients, m[start:end], v[start:end], **own)
+
+    def _update_run(self, run: list[int], ends: list[int], gradients: dict[int, np.ndarray],
+                    m: np.ndarray, v: np.ndarray, **settings: Any) -> None:
+        """Change parameters that have been updated equally often; m and v are their means, (N,)."""
+        t = self.t[run[0]] + 1
+        arrays = [self.params[i].data for i in run]
+        step = self._step_of(_flat([gradients[i] for i in run]), arrays, m, v, t, **settings)    # (N,)
+        for i, array, start, end in zip(run, arrays, [0, *ends], ends):
+            array -= step[start:end].reshape(array.shape)
+            self.t[i] = t
+
+    def _step_of(self, g: np.ndarray, arrays: list[np.ndarray], m: np.ndarray, v: np.ndarray, t: int,
+                 *, lr: float, betas: tuple[float, float], eps: float,
+                 weight_decay: float) -> np.ndarray:
+        """What is subtracted from some arrays at update number t; the means are a step further."""
         if weight_decay:
-            g = g + weight_decay * widened(parameter.data)
-        parameter.data -= self._step_of(i, g, **settings)
-
-    def _step_of(self, i: int, g: np.ndarray, *, lr: float, betas: tuple[float, float],
-                 eps: float) -> np.ndarray:
-        """What is subtracted from parameter i, and a step further in its means."""
-        self.t[i] += 1
-        (beta1, beta2), t, m, v = betas, self.t[i], self.m[i], self.v[i]
+            g = g + weight_decay * _flat(arrays)
+        beta1, beta2 = betas
         m += (1 - beta1) * (g - m)
         v *= beta2
         square = g * g
@@ -248,7 +317,7 @@ class Adam(Optimizer):
         v += square
         # sqrt(v / c) + eps = (sqrt(v) + eps sqrt(c)) / sqrt(c), with c = 1 - beta2^t
         root = math.sqrt(1 - beta2 ** t)
-        denominator = np.sqrt(v, out=square) if square.ndim else np.sqrt(v)
+        denominator = np.sqrt(v, out=square)
         denominator += eps * root
         step = m / denominator
         step *= lr * root / (1 - beta1 ** t)
@@ -267,12 +336,12 @@ class AdamW(Adam):
                  eps: float = 1e-8, weight_decay: float = 0.01):
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def _update(self, i: int, parameter: Tensor, g: np.ndarray, *, weight_decay: float,
-                **settings: Any) -> None:
-        step = self._step_of(i, g, **settings)
+    def _step_of(self, g: np.ndarray, arrays: list[np.ndarray], m: np.ndarray, v: np.ndarray, t: int,
+                 *, lr: float, weight_decay: float, **settings: Any) -> np.ndarray:
+        step = super()._step_of(g, arrays, m, v, t, lr=lr, weight_decay=0.0, **settings)
         if weight_decay:
-            step += settings["lr"] * weight_decay * widened(parameter.data)
-        parameter.data -= step
+            step += lr * weight_decay * _flat(arrays)
+        return step
 
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict]:
@@ -292,4 +361,13 @@ def _is_count(value: Any) -> bool:
 
 def _zeros_like(parameter: Tensor) -> np.ndarray:
     # Not np.zeros_like, which writes to the memory: what is never used need not be there.
-    return np.zeros(parameter.shape, np.result_type(parameter.dtype, np.float32))
+    return np.zeros(parameter.shape, _wide_dtype(parameter))
+
+
+def _wide_dtype(parameter: Tensor) -> np.dtype:
+    return np.result_type(parameter.dtype, np.float32)
+
+
+def _flat(arrays: list[np.ndarray]) -> np.ndarray:
+    """The elements of arrays side by side, (N,), in float32 at least."""
+    return widened(np.concatenate(arrays, axis=None) if len(arrays) > 1 else arrays[0].reshape(-1))

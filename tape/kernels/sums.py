@@ -27,7 +27,7 @@ def in_float32(kernel, rounded=True):
     """
     @functools.wraps(kernel)
     def wrapper(x, *others, **attributes):
-        if getattr(x, "dtype", None) != HALF:
+        if getattr(x, "dtype", None) is not HALF:
             return kernel(x, *others, **attributes)
         operands = [x, *others]
         floats = {a.dtype for a in operands if hasattr(a, "dtype") and a.dtype.kind == "f"}
@@ -57,7 +57,7 @@ def reduce_sum(x, axis=None, keepdims=False):
     if x.dtype.kind != "f":
         return np.sum(x, axis=axis, keepdims=keepdims)
     out = x
-    if x.size > FOLD and max(x.shape) > FOLD:
+    if x.size > FOLD and max(x.shape if type(axis) is not int else (x.shape[axis],)) > FOLD:
         for i in _rows_to_add(x, axis):
             out = _added_rows(out, i)
     out = np.add.reduce(out, axis=axis, keepdims=keepdims, dtype=sum_dtype(x.dtype))
@@ -153,6 +153,8 @@ def unbroadcast(g, shape):
     dL/dx = sum_i dL/dy_i. NumPy broadcasts by adding axes on the left and stretching axes of 1.
     Written with methods, so that it serves Tensors too.
     """
+    if g.shape == shape:
+        return g
     extra = len(g.shape) - len(shape)
     axes = tuple(range(extra)) + tuple(
         i + extra for i, size in enumerate(shape) if size == 1 and g.shape[i + extra] != 1)

@@ -101,3 +101,17 @@ def test_a_case_that_is_none_and_a_peer_that_fails(monkeypatch, capsys):
     assert rounds.measure(["step-seed"], ["tape", "torch"], 2, 1) == {
         "step, ms": {"tape": [(1.0, 1.0)] * 2}}
     assert capsys.readouterr().err.count("torch left out: ImportError: no compiler") == 1
+
+
+def test_ctrl_c_leaves_what_was_measured(monkeypatch, capsys):
+    turns = iter([{"step, ms": (1.0, 1.0)}, {"step, ms": (2.0, 2.0)}])
+
+    def run(*turn):
+        for figures in turns:
+            return figures
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "run", run)
+    found = rounds.measure(["step-seed"], ["tape", "torch"], 2, 1)
+    assert found == {"step, ms": {"tape": [(1.0, 1.0)], "torch": [(2.0, 2.0)]}}
+    assert "interrupted" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -37,31 +38,45 @@ def run(case: str, library: str, seconds: float) -> dict[str, Timing]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+class Progress:
+    """Says after each turn how long it took and about how long all the others will."""
+
+    def __init__(self, turns: list[tuple[str, str]], rounds: int):
+        self.turns, self.rounds = turns, rounds
+        self.took: dict[tuple[str, str], float] = {}
+
+    def done(self, number: int, turn: tuple[str, str], seconds: float) -> None:
+        self.took[turn] = seconds
+        usual = sum(self.took.values()) / len(self.took)
+        place = self.turns.index(turn)
+        left = sum(self.took.get(other, usual) * (self.rounds - number - (i <= place))
+                   for i, other in enumerate(self.turns))
+        print(f"round {number + 1} of {self.rounds}, {', '.join(turn)}: {seconds:.1f} s; "
+              f"about {left / 60:.1f} min left", file=sys.stderr, flush=True)
+
+
 def measure(cases: list[str], libraries: list[str], rounds: int, seconds: float) -> Figures:
-    """All rounds. In each, the libraries take turns case by case; one that fails is left out."""
+    """All rounds, or those before Ctrl-C. In each, the libraries take turns case by case.
+
+    A peer that fails is left out; where ours fails, the error is raised.
+    """
     found: Figures = {}
     turns = [(case, name) for case in cases for name in libraries if name in CASES[case][2]]
-    took: dict[tuple[str, str], float] = {}
-    failed: set[tuple[str, str]] = set()
-    for number in range(rounds):
-        for i, turn in enumerate(turns):
-            if turn in failed:
-                continue
+    progress, failed = Progress(turns, rounds), set()
+    try:
+        for number, turn in itertools.product(range(rounds), turns):
             start = time.perf_counter()
             try:
-                figures = run(*turn, seconds)
+                figures = {} if turn in failed else run(*turn, seconds)
             except RuntimeError as error:
                 if turn[1] == "tape":
                     raise
+                figures = {}
                 failed.add(turn)
                 print(f"{turn[0]}: {turn[1]} left out: {error}", file=sys.stderr, flush=True)
-                continue
-            took[turn] = time.perf_counter() - start
             for figure, value in figures.items():
                 found.setdefault(figure, {}).setdefault(turn[1], []).append(value)
-            usual = sum(took.values()) / len(took)
-            left = sum(took.get(t, usual) * (rounds - number - (j <= i))
-                       for j, t in enumerate(turns) if t not in failed)
-            print(f"round {number + 1} of {rounds}, {turn[0]}, {turn[1]}: {took[turn]:.1f} s; "
-                  f"about {left / 60:.1f} min left", file=sys.stderr, flush=True)
+            progress.done(number, turn, time.perf_counter() - start)
+    except KeyboardInterrupt:
+        print("interrupted: the table is of what was measured before", file=sys.stderr)
     return found

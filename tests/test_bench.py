@@ -91,6 +91,9 @@ def test_a_case_that_is_none_and_a_peer_that_fails(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["--only", "sleep"])
     assert "'sleep'; they are step-smallest, " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--libraries", "abacus"])
+    assert "installed, got abacus; installed are tape, " in capsys.readouterr().err
 
     def run(case, library, seconds):
         if library == "torch":

@@ -44,6 +44,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         runner.chosen(given.only)
     except ValueError as error:
         parser.error(str(error))
+    missing = sorted(set(given.libraries or ()) - set(runner.installed()))
+    if missing:
+        parser.error(f"--libraries names libraries that are installed, got {', '.join(missing)}; "
+                     f"installed are {', '.join(runner.installed())}")
     return given
 
 

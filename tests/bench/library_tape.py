@@ -1,0 +1,58 @@
+"""This project, as a program uses it that imports `nn` and makes no settings."""
+
+import nn
+import tape
+from tests.bench import sizes as at
+from tests.bench.bench_fused import KERNELS, both_ways
+
+tanh, look_up = tape.tanh, tape.embedding
+
+
+def model_of(sizes):
+    return nn.GPT(nn.GPTConfig(sizes.vocabulary, sizes.block, sizes.layers, sizes.heads, sizes.width,
+                               bias=False), rng=0)
+
+
+def training_step(sizes):
+    model, (idx, targets) = model_of(sizes), at.batch(sizes)
+    model.load_state_dict(at.weights(sizes))
+    optimizer = nn.AdamW(nn.decay_groups(model, at.DECAY), lr=at.LR, betas=at.BETAS, eps=at.EPS)
+
+    def step():
+        _, loss = model(idx, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.clip_grad_norm(model.named_parameters(), at.CLIP)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def writing(sizes, tokens):
+    """A call that writes so many tokens after one."""
+    model = model_of(sizes)
+    return lambda: list(nn.generate(model, [0], tokens, rng=0))
+
+
+def differentiating(f, arrays):
+    """A call that finds f and its gradients."""
+    def differentiate():
+        leaves = [tape.Tensor(array, requires_grad=True) for array in arrays]
+        f(*leaves).backward()
+        return [leaf.grad for leaf in leaves]
+
+    return differentiate
+
+
+def kernels(composed=False):
+    """name -> a call that runs a fused operator, or its definition, forward and backward."""
+    return {name: lambda name=name: both_ways(name, composed) for name in KERNELS}
+
+
+class Composed:
+    """The operators by their definitions alone."""
+
+    @staticmethod
+    def kernels():
+        return kernels(composed=True)

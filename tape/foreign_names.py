@@ -93,22 +93,23 @@ TENSOR: dict[str, str] = {
     "index_add_": "np.add.at(t.data, ids, u)", "index_copy_": "t.data[ids] = u",
 }
 
+# Functions of the module that are attributes of a Tensor too.
+_BOTH = (
+    "addmm allclose baddbmm bmm cat cuda device eq equal gather index_select isfinite isnan lerp "
+    "masked_fill masked_select mm movedim multinomial mv numel pow repeat_interleave t topk "
+    "unbind").split()
+
 # Functions and constants of the module.
 TAPE: dict[str, str] = {
+    **{name: TENSOR[name] for name in _BOTH},
     "as_tensor": "tape.Tensor(array)",
     "from_numpy": "tape.Tensor(array); ids and targets stay arrays", "is_tensor":
     "isinstance(t, tape.Tensor)", "FloatTensor": "tape.Tensor(data)", "LongTensor": "np.array(ids)",
-    "cat": "tape.concatenate([t, u], axis=1)", "unsqueeze": "tape.expand_dims(t, 1)",
+    "unsqueeze": "tape.expand_dims(t, 1)",
     "permute": "tape.transpose(t, (0, 2, 1))", "chunk": "tape.split(t, 3, axis=-1)",
-    "unbind": "tuple(t)", "movedim": "tape.moveaxis(t, 0, -1)", "masked_select": "t[mask]",
-    "masked_fill": "tape.where(mask, value, t)", "index_select": "t[:, ids]", "numel": "t.size",
-    "gather": "np.take_along_axis(t, ids, axis=1)", "repeat_interleave": "np.repeat(t, 2, axis=0)",
-    "flatten": "t.flatten()", "clone": "t * 1", "t": "t.T",
-    "mm": "t @ u", "bmm": "t @ u", "mv": "t @ u", "addmm": "bias + t @ u", "baddbmm": "bias + t @ u",
-    "pow": "t ** 2", "clamp": "tape.clip(t, 0, 1)", "rsqrt": "1 / tape.sqrt(t)", "eq": "t == u",
-    "lerp": "t + weight * (u - t)", "amax": "tape.max(t, axis=-1)", "amin": "tape.min(t, axis=-1)",
-    "isnan": "np.isnan(t.data)", "isfinite": "np.isfinite(t.data)", "allclose": "np.allclose(t, u)",
-    "equal": "np.array_equal(t, u)", "topk": TENSOR["topk"], "multinomial": TENSOR["multinomial"],
+    "flatten": "t.flatten()", "clone": "t * 1",
+    "clamp": "tape.clip(t, 0, 1)", "rsqrt": "1 / tape.sqrt(t)",
+    "amax": "tape.max(t, axis=-1)", "amin": "tape.min(t, axis=-1)",
     # arrays stand beside Tensors as they are
     "zeros": "np.zeros((2, 3), np.float32)", "ones": "np.ones((2, 3), np.float32)",
     "full": "np.full((2, 3), 0.5, np.float32)", "empty": "np.empty((2, 3), np.float32)",
@@ -154,7 +155,6 @@ TAPE: dict[str, str] = {
     "autograd": "tape.grad(loss, inputs)",
     "compile": "ad.trace(function, inputs) with import tape.lazy as ad",
     "jit": "ad.trace(function, inputs) with import tape.lazy as ad",
-    "device": _NOTHING, "cuda": _NOTHING,
     "backends": _NOTHING, "amp": _NOTHING, "autocast": _NOTHING,
     "nn": "import nn: a package beside this one", "optim": "import nn: the optimisers are in nn itself",
     "set_default_dtype": "tape.Tensor(data, dtype=np.float64) where float32 will not do",

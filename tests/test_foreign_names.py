@@ -44,7 +44,8 @@ def test_what_to_write_exists(owner, name):
         first, *rest = path.split(".")
         found = NAMES_OF[first]
         for part in rest:
-            found = getattr(found, part)            # raises where there is no such thing
+            assert hasattr(found, part), path
+            found = getattr(found, part)
 
 
 @pytest.mark.parametrize("text", [

@@ -200,7 +200,7 @@ def test_another_graph_with_the_same_names_is_another():
     models = [Model() for _ in range(3)]
     for i, model in enumerate(models):             # all live: none is the one before, made anew
         model.weights[0] = models[0].weights[0] + np.float32(i) * np.arange(M, dtype=np.float32)
-        model.run()
+        assert np.isfinite(model.run()[0])
 
 
 def test_a_model_that_is_made_again_is_told_again():
@@ -257,7 +257,9 @@ def test_steps_too_small_to_be_seen_run():
     """W moves at the rate of U, but its gradient is 1,000 times smaller."""
     model, lr = BehindNorm(np.float32), np.float32(1e-3)
     model.arrays[3] *= np.float32(1e-3)
+    before = list(model.arrays)
     model.train(lambda W, U, gW, gU: (W - lr * gW, U - lr * gU), steps=8)
+    assert any(np.any(a != b) for a, b in zip(before, model.arrays))
 
 
 @pytest.mark.parametrize("shape", [(D, D), (10,)])
@@ -267,11 +269,12 @@ def test_weights_that_all_go_to_one_number_run(shape):
     error = (ad.matmul(x, w) if len(shape) == 2 else x + w) - 2
     axes = tuple(range(len(shape) + 1))
     evaluator = ad.Evaluator(ad.gradients(ad.mean(error * error, dim=axes), [w]))
-    array = RNG.standard_normal(shape)
+    array = start = RNG.standard_normal(shape)
     for _ in range(10):
         data = np.stack([np.eye(D)] * B) if len(shape) == 2 else np.zeros((B, 10))
         (slope,) = evaluator.run({x: data, w: array})
         array = array - slope
+    assert np.abs(array - 2).max() < np.abs(start - 2).max()
 
 
 @pytest.mark.parametrize("step", [np.sign, lambda g: np.clip(g, -1, 1)])
@@ -283,13 +286,16 @@ def test_steps_of_one_size_that_go_downhill_run(step):
     for i in range(8):
         (slope,) = evaluator.run({x: RNG.standard_normal((B, 2)), b: array})
         array = array - 0.1 / (1 + i) * step(slope)
+    np.testing.assert_allclose(array, sum(0.1 / (1 + i) for i in range(8)))       # downhill: up to 50
 
 
 def test_what_has_no_batch_is_not_watched():
     x, w = ad.Variable("x"), ad.Variable("w")
     evaluator = ad.Evaluator(ad.gradients(ad.sum_op(x * w * w, dim=0), [w]))
     for shift in range(5):
-        evaluator.run({x: np.arange(3.0), w: np.arange(3.0) - shift})
+        w_now = np.arange(3.0) - shift
+        (slope,) = evaluator.run({x: np.arange(3.0), w: w_now})
+        np.testing.assert_allclose(slope, 2 * np.arange(3.0) * w_now)
 
 
 def test_infinite_gradients_give_no_warning():

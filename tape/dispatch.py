@@ -11,7 +11,7 @@ from tape.errors import with_operator
 from tape.foreign_names import Count
 from tape.grad_mode import DEFAULT, Modes, modes
 from tape.hollow import copied
-from tape.mutation import copied_if_shared, version_of, versions_of
+from tape.mutation import Version, copied_if_shared, version_of, versions_of
 from tape.primitive import Primitive
 from tape.promotion import PYTHON_NUMBERS, as_constant, as_result, counted, promote
 from tape.tensor import Tensor, from_array
@@ -28,23 +28,26 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     wanted = 0            # the bits of the inputs whose gradient is wanted
     mixed = False         # whether there is an operand whose dtype may yield to that of the others
     for value, bit in zip(inputs, operator.gradient_bits):
-        if type(value) in PYTHON_NUMBERS:
-            arrays.append(+value if type(value) is Count else value)   # weak; x.size as a plain int
-        elif isinstance(value, Tensor):
-            arrays.append(value._data)
-            if type(arrays[-1]) is _ndarray and not arrays[-1].ndim:
-                arrays[-1] = arrays[-1][()]       # a scalar, as every other value without axes
+        if isinstance(value, Tensor):
+            array = value._data
+            if type(array) is _ndarray and not array.ndim:
+                array = array[()]                 # a scalar, as every other value without axes
+            arrays.append(array)
             if value._requires_grad and bit:
                 wanted |= bit
                 parents.append(value._record or value)
                 continue
-            mixed = mixed or bit and value.dtype.kind != "f"
+            mixed = mixed or bit and array.dtype.kind != "f"
+        elif type(value) in PYTHON_NUMBERS:
+            arrays.append(+value if type(value) is Count else value)   # weak; x.size as a plain int
         elif type(value) is _ndarray and value.dtype.kind == "f":
             arrays.append(value)
         else:
             arrays.append(as_constant(operator, value, bit))
-            mixed = mixed or bit                  # a condition or an index stays what it is
+            # A condition or an index stays what it is; a NumPy scalar has become a weak number.
+            mixed = mixed or bit and type(arrays[-1]) not in PYTHON_NUMBERS
         parents.append(None)
+    array = None          # the references to a leaf's array are counted, and this would be one more
     if mixed and operator.promotes:
         _promote(operator, inputs, arrays)
     mode = modes.get()
@@ -56,17 +59,19 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     residuals = None
     if operator.residuals:
         out, residuals = out
-    if type(out) not in _SCALARS:
+    if type(out) not in _SCALARS and not (operator.fresh and type(out) is _ndarray and out.ndim):
         out = _own_result(operator, out, inputs, arrays)
     if not wanted or not mode.recording:
         if mode.tracing and any(map(_on_tape, inputs)):
             return _traced_constant(operator, inputs, arrays, attributes, out)
         return from_array(out)
     vjp = operator.vjps.get(wanted) or operator.vjp(wanted)
-    versions = None
+    versions: tuple | None = None
     for i in range(len(arrays)) if vjp.kept is None else vjp.kept:
         if type(arrays[i]) is _ndarray:          # a scalar cannot be changed in place
-            versions = _protect(inputs, arrays, i, versions)
+            version = _protect(inputs[i], arrays, i)
+            if version is not None:
+                versions = ((i, version),) if versions is None else (*versions, (i, version))
     saved = vjp.pick([*arrays, out]) if vjp.short else vjp.bind(arrays, out, attributes, residuals)
     record = Record(vjp, parents, saved, out, versions)
     if mode is not DEFAULT:
@@ -93,34 +98,23 @@ def _own_result(operator: Primitive, out: Any, inputs: Sequence, arrays: list) -
     if not out.ndim:
         return out[()]
     if operator.fresh or operator.trusted and out.base is None and not any(
-            array is out for array in arrays):
+            [array is out for array in arrays]):
         return out
     return copied_if_shared(out, [
         array for value, array in zip(inputs, arrays)
         if type(array) is _ndarray and getattr(value, "_writable", True)])
 
 
-def _protect(inputs: Sequence, arrays: list, i: int, versions: tuple | None) -> tuple | None:
+def _protect(value: Any, arrays: list, i: int) -> Version | None:
     """See to it that an input array that is saved stays what it is, or that a change is noticed.
 
-    One of the caller's is copied, in `arrays`. That of a leaf gets a version, added to `versions`.
+    One of the caller's is copied, in `arrays`. That of a leaf gets a version, which is returned.
     """
-    value = inputs[i]
     if not isinstance(value, Tensor):
         arrays[i] = copied(arrays[i])
     elif value._writable and value._data is arrays[i]:
-        version = i, version_of(value, _count(arrays, arrays[i]))
-        return (version,) if versions is None else (*versions, version)
-    return versions
-
-
-def _count(arrays: list, array: Any) -> int:
-    """How often an array stands in a list. Not above 5: too low a count costs a checksum, no more."""
-    count = 0
-    for other in arrays[:5]:
-        if other is array:
-            count += 1
-    return count
+        return version_of(value, arrays)
+    return None
 
 
 def _annotate(record: Record, mode: Modes, inputs: Sequence, arrays: list, attributes: dict) -> None:

@@ -27,25 +27,27 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     parents: list = []
     wanted = 0            # the bits of the inputs whose gradient is wanted
     mixed = False         # whether there is an operand whose dtype may yield to that of the others
-    for value, bit in zip(inputs, operator.gradient_bits):
+    bit, ruled, joint = 0, operator.ruled, operator.joint
+    for value in inputs:
+        bit = bit + bit or 1 if not joint else 1
         if isinstance(value, Tensor):
             array = value._data
             if type(array) is _ndarray and not array.ndim:
                 array = array[()]                 # a scalar, as every other value without axes
             arrays.append(array)
-            if value._requires_grad and bit:
+            if value._requires_grad and ruled & bit:
                 wanted |= bit
                 parents.append(value._record or value)
                 continue
-            mixed = mixed or bit and array.dtype.kind != "f"
+            mixed = mixed or ruled & bit and array.dtype.kind != "f"
         elif type(value) in PYTHON_NUMBERS:
             arrays.append(+value if type(value) is Count else value)   # weak; x.size as a plain int
         elif type(value) is _ndarray and value.dtype.kind == "f":
             arrays.append(value)
         else:
-            arrays.append(as_constant(operator, value, bit))
+            arrays.append(as_constant(operator, value, ruled & bit))
             # A condition or an index stays what it is; a NumPy scalar has become a weak number.
-            mixed = mixed or bit and type(arrays[-1]) not in PYTHON_NUMBERS
+            mixed = mixed or ruled & bit and type(arrays[-1]) not in PYTHON_NUMBERS
         parents.append(None)
     array = None          # the references to a leaf's array are counted, and this would be one more
     if mixed and operator.promotes:

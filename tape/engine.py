@@ -27,7 +27,7 @@ from tape.topological import topological_order
 _next_position = itertools.count().__next__
 _parents, _position = attrgetter("parents"), attrgetter("position")
 _DTYPES = {kind: np.dtype(kind) for kind in set(np.sctypeDict.values())}
-_ndarray = np.ndarray          # looked up once, not at every operation
+_ndarray, _half = np.ndarray, np.float16          # looked up once, not at every operation
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -223,13 +223,16 @@ def _contribute(record: Record, g: Any, as_tensor: Callable | None, useful: set 
         if vjp.scatters:
             cotangents.scatter(parent, vjp.operator, g, saved[where])
             continue
-        contribution = rule(g, *saved[where]) if only is None else rule(g, saved[only])
+        if only is not None:
+            contribution = rule(g, saved[only])
+        else:
+            contribution = rule(g, *saved[where]) if saved else rule(g)
         if type(parent) is Record:
             like, kind = parent, parent.kind
         else:
             like, kind = parent._data, type(parent._data)
         # What is of the right type, dtype and shape fits, and takes the short way: what `fit` does.
-        if type(contribution) is not kind or kind is np.float16:
+        if type(contribution) is not kind or kind is _half:
             contribution = _fitted(contribution, g, record, index, as_tensor)
         elif kind is not _ndarray:                 # a scalar, of which the type says all
             if contribution != contribution and vjp.elementwise and g == 0:
@@ -242,6 +245,8 @@ def _contribute(record: Record, g: Any, as_tensor: Callable | None, useful: set 
         previous = sums.get(parent)
         if previous is None:
             sums[parent] = contribution
+        elif kind is not _ndarray and type(previous) is type(contribution) is kind:
+            sums[parent] = previous + contribution         # scalars, which nobody can write to
         else:
             cotangents.add(parent, contribution)
 

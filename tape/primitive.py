@@ -106,6 +106,7 @@ class Primitive:
         self.gradient_bits: Any = (
             itertools.repeat(1 if self.rules[0] else 0) if self.joint
             else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
+        self.ruled = int(bool(self.rules[0])) if self.joint else sum(self.gradient_bits)
         self.vjps: Any = {}
         self.trusted = all(
             isinstance(f, np.ufunc) or (getattr(f, "__module__", "") or "").startswith("tape.")

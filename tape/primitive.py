@@ -191,9 +191,9 @@ class Primitive:
     def bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Split a call's arguments into inputs and a complete dict of attributes."""
         count = len(args) if self.variadic else len(self.inputs)
+        if len(args) == count and not kwargs and not self.defaults:
+            return args, self.defaults
         inputs, positional = args[:count], args[count:]
-        if not kwargs and not positional and len(inputs) == count and not self.defaults:
-            return inputs, self.defaults
         if len(inputs) < count or len(positional) > len(self.defaults):
             raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "
                             f"arguments{CALLS.get(self.name, '')}")
@@ -231,6 +231,8 @@ class Primitive:
         lists = False
         for value in inputs:
             kind = type(value)
+            if kind is np.ndarray:
+                continue
             apply = getattr(kind, "__tape_apply__", None)
             if apply is not None:
                 return apply(self, inputs, attributes)

@@ -67,7 +67,10 @@ class Vjp:
         self.scatters = operator.scatter is not None
         count = len(operator.inputs)
         indices = [0] if operator.joint else [i for i in range(count) if wanted >> i & 1]
-        needs = [operator.needs[i] for i in indices]
+        asked = {name for i in indices for name in operator.needs[i]}
+        # An input that is kept anyway is its own stand-in.
+        needs = [[name[len("like_"):] if name not in operator.layout and name[len("like_"):] in asked
+                  else name for name in operator.needs[i]] for i in indices]
         likes = sorted({name for names in needs for name in names} - {*operator.layout})
         layout = [*operator.layout, *likes]
         self.likes = [layout.index(name[len("like_"):]) for name in likes]

@@ -369,14 +369,18 @@ def _as_rows(x):
 
 def matmul(x, y):
     """x @ y; a batch of rows against one matrix is a single large product rather than many."""
+    if type(x) is type(y) is np.ndarray and x.ndim == y.ndim == 2:
+        return x.dot(y)             # the same product as np.matmul's, which takes 0.4 us more to begin
     if np.ndim(y) == 2 and np.ndim(x) > 2 and x.flags.c_contiguous:
-        return (_as_rows(x) @ y).reshape(*x.shape[:-1], y.shape[-1])
+        return _as_rows(x).dot(y).reshape(*x.shape[:-1], y.shape[-1])
     return np.matmul(x, y)
 
 
 @gradient_in_float32
 def matmul_gradient_x(g, x, y):
     """dL/dx of x @ y, in x's shape; derived in `tape.matmul`."""
+    if x.ndim == y.ndim == 2:
+        return g.dot(y.T)
     if y.ndim == 1:
         return np.multiply.outer(g, y)                 # (..., k): also for x of rank 1
     if x.ndim == 1:
@@ -387,10 +391,12 @@ def matmul_gradient_x(g, x, y):
 @gradient_in_float32
 def matmul_gradient_y(g, x, y):
     """dL/dy of x @ y, in y's shape; derived in `tape.matmul`."""
+    if x.ndim == y.ndim == 2:
+        return x.T.dot(g)
     if x.ndim == 1:
         return x * g if y.ndim == 1 else x[:, None] * g[..., None, :]
     if y.ndim <= 2 and (x.ndim > 2 or y.ndim == 1):    # rows of all batches in one product
         columns = y.shape[1] if y.ndim == 2 else 1
         rows = _as_rows(x)
-        return (rows.T @ g.reshape(len(rows), columns)).reshape(y.shape)
+        return rows.T.dot(g.reshape(len(rows), columns)).reshape(y.shape)
     return unbroadcast(x.swapaxes(-1, -2) @ g, y.shape)

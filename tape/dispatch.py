@@ -11,7 +11,7 @@ from tape.errors import with_operator
 from tape.foreign_names import Count
 from tape.grad_mode import DEFAULT, Modes, modes
 from tape.hollow import copied
-from tape.mutation import Version, copied_if_shared, version_of, versions_of
+from tape.mutation import copied_if_shared, version_of, versions_of
 from tape.primitive import Primitive
 from tape.promotion import PYTHON_NUMBERS, as_constant, as_result, counted, promote
 from tape.tensor import Tensor, from_array
@@ -26,10 +26,10 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     arrays: list = []
     parents: list = []
     wanted = 0            # the bits of the inputs whose gradient is wanted
-    mixed = False         # whether there is an operand whose dtype may yield to that of the others
-    bit, ruled, joint = 0, operator.ruled, operator.joint
+    mixed: Any = False    # whether there is an operand whose dtype may yield to that of the others
+    bit, ruled = 0, operator.ruled
     for value in inputs:
-        bit = bit + bit or 1 if not joint else 1
+        bit = 1 if operator.joint else bit + bit or 1       # 1 << i
         if isinstance(value, Tensor):
             array = value._data
             if type(array) is _ndarray and not array.ndim:
@@ -49,7 +49,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
             # A condition or an index stays what it is; a NumPy scalar has become a weak number.
             mixed = mixed or ruled & bit and type(arrays[-1]) not in PYTHON_NUMBERS
         parents.append(None)
-    array = None          # the references to a leaf's array are counted, and this would be one more
+    array = None                # or there would be one more reference to it, and they are counted
     if mixed and operator.promotes:
         _promote(operator, inputs, arrays)
     mode = modes.get()
@@ -58,22 +58,14 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
         out = forward(*arrays, **attributes) if attributes else forward(*arrays)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise with_operator(error, operator, arrays) from error
-    residuals = None
-    if operator.residuals:
-        out, residuals = out
+    out, residuals = out if operator.residuals else (out, None)
     if type(out) not in _SCALARS and not (operator.fresh and type(out) is _ndarray and out.ndim):
         out = _own_result(operator, out, inputs, arrays)
     if not wanted or not mode.recording:
-        if mode.tracing and any(map(_on_tape, inputs)):
-            return _traced_constant(operator, inputs, arrays, attributes, out)
-        return from_array(out)
+        return from_array(out) if not mode.tracing else (
+            _traced_constant(operator, inputs, arrays, attributes, out))
     vjp = operator.vjps.get(wanted) or operator.vjp(wanted)
-    versions: tuple | None = None
-    for i in range(len(arrays)) if vjp.kept is None else vjp.kept:
-        if type(arrays[i]) is _ndarray:          # a scalar cannot be changed in place
-            version = _protect(inputs[i], arrays, i)
-            if version is not None:
-                versions = ((i, version),) if versions is None else (*versions, (i, version))
+    versions = None if vjp.kept == [] else _protect(inputs, arrays, vjp.kept)
     saved = vjp.pick([*arrays, out]) if vjp.short else vjp.bind(arrays, out, attributes, residuals)
     record = Record(vjp, parents, saved, out, versions)
     if mode is not DEFAULT:
@@ -107,16 +99,24 @@ def _own_result(operator: Primitive, out: Any, inputs: Sequence, arrays: list) -
         if type(array) is _ndarray and getattr(value, "_writable", True)])
 
 
-def _protect(value: Any, arrays: list, i: int) -> Version | None:
-    """See to it that an input array that is saved stays what it is, or that a change is noticed.
+def _protect(inputs: Sequence, arrays: list, kept: list | None) -> tuple | None:
+    """See to it that input arrays that are saved stay what they are, or that a change is noticed.
 
-    One of the caller's is copied, in `arrays`. That of a leaf gets a version, which is returned.
+    Those of the caller's are copied, in `arrays`. Those of leaves get versions, which are returned.
+    `kept` has the numbers of the inputs that are saved, or is None for all.
     """
-    if not isinstance(value, Tensor):
-        arrays[i] = copied(arrays[i])
-    elif value._writable and value._data is arrays[i]:
-        return version_of(value, arrays)
-    return None
+    versions: tuple | None = None
+    for i in range(len(arrays)) if kept is None else kept:
+        value, array = inputs[i], arrays[i]
+        if type(array) is not _ndarray:          # a scalar cannot be changed in place
+            continue
+        if not isinstance(value, Tensor):
+            arrays[i] = copied(array)
+        elif value._writable and value._data is array:
+            array = None                         # as in `apply`
+            version = i, version_of(value, arrays)
+            versions = (version,) if versions is None else (*versions, version)
+    return versions
 
 
 def _annotate(record: Record, mode: Modes, inputs: Sequence, arrays: list, attributes: dict) -> None:
@@ -141,6 +141,8 @@ def _on_tape(value: Any) -> bool:
 def _traced_constant(operator: Primitive, inputs: Sequence, arrays: list, attributes: dict,
                      out: Any) -> Tensor:
     """A result through which no gradient passes, as of sign(x) or under no_grad, to be traced too."""
+    if not any(map(_on_tape, inputs)):
+        return from_array(out)
     record = Record(operator.vjp(0), [None] * len(inputs), (), out)
     record.call = _operands(inputs, arrays, record.parents), attributes
     tensor = from_array(out, record)

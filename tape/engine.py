@@ -231,14 +231,14 @@ def _contribute(record: Record, g: Any, as_tensor: Callable | None, useful: set 
             like, kind = parent, parent.kind
         else:
             like, kind = parent._data, type(parent._data)
-        # What is of the right type, dtype and shape fits, and takes the short way: what `fit` does.
+        # What is of the right type, dtype and shape takes the short way, where only NaN is looked for.
         if type(contribution) is not kind or kind is _half:
             contribution = _fitted(contribution, g, record, index, as_tensor)
         elif kind is not _ndarray:                 # a scalar, of which the type says all
             if contribution != contribution and vjp.elementwise and g == 0:
                 contribution = kind(0)
-        elif not contribution.dtype is like.dtype is not HALF or contribution.shape != like.shape or (
-                as_tensor is not None):
+        elif as_tensor is not None or contribution.shape != like.shape or not (
+                contribution.dtype is like.dtype is not HALF):
             contribution = _fitted(contribution, g, record, index, as_tensor)
         elif vjp.elementwise and contribution is not g and has_nan(contribution):
             contribution = zero_where_undefined(contribution, g)

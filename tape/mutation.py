@@ -72,7 +72,7 @@ def _state(array: np.ndarray) -> tuple:
 
 
 def version_of(tensor: Any, held: Sequence = ()) -> Version:
-    """The version of a leaf's array, to which the tape refers besides the Tensor as often as `held` does.
+    """The version of a leaf's array, to which the caller refers as often as it stands in `held`.
 
     It is one for all records until the caller gets the array.
     """

@@ -43,9 +43,9 @@ class Vjp:
         saved    (y, out, y)
         rules    [(0, rule of x, slice(0, 1), 0), (1, rule of y, slice(1, 3), None)]
 
-    so that the gradient of input 1 is ``rule(g, *saved[1:3])``, and that of input 0 ``rule(g, saved[0])``. An operator with ``*arrays`` has the
-    tuple of them in the place of x and y. A joint operator has one rule, which returns the gradients of
-    all inputs.
+    so that the gradient of input 0 is ``rule(g, saved[0])``, and that of input 1
+    ``rule(g, *saved[1:3])``. An operator with ``*arrays`` has the tuple of them in the place of x and
+    y. A joint operator has one rule, which returns the gradients of all inputs.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ from typing import Callable
 import numpy as np
 
 from tape.kernels.sums import (
-    FOLD, gradient_in_float32, in_float32, reduce_sum, sum_dtype, unbroadcast, variance)
+    FOLD, gradient_in_float32, in_float32, reduce_sum, unbroadcast, variance)
 
 SQRT_2_OVER_PI = 0.7978845608028654     # sqrt(2 / pi)
 GELU_CUBIC = 0.044715                   # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
@@ -337,29 +337,6 @@ def causal_attention_backward(g, q, k, v, scale, weights):
     g_scores *= weights
     g_scores *= attention_scale(q) if scale is None else scale
     return g_scores @ k, g_scores.swapaxes(-1, -2) @ q, g_v
-
-
-def scatter_rows(g, ids, rows):
-    """(rows, D) whose row r is the sum of the g[n] with ids[n] == r: the transpose of a look-up."""
-    out = np.zeros((rows, g.shape[-1]), sum_dtype(g.dtype))
-    add_rows(out, g, ids)
-    return out
-
-
-def add_rows(out, g, ids):
-    """out[ids[n]] += g[n] for all n: out (V, ...), ids (...), g of the shape (*ids.shape, ...).
-
-    Sorting the ids and summing runs of equal ones takes less than half of ``np.add.at``'s time on a
-    small vocabulary, and about the same on a large one (``tests/bench/bench_scatter.py``).
-    """
-    ids = ids.reshape(-1)
-    if len(ids):
-        width = math.prod(out.shape[1:])
-        rows, out = g.reshape(len(ids), width), out.reshape(len(out), width)
-        order = np.argsort(ids, kind="stable")
-        ids = ids[order]
-        starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
-        out[ids[starts]] += np.add.reduceat(rows[order], starts, axis=0, dtype=out.dtype)
 
 
 def _as_rows(x):

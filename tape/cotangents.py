@@ -46,6 +46,9 @@ def fit(contribution: Any, cotangent: Any, like: Any, elementwise: bool,
     return fit_to(contribution, like.shape, like.dtype)
 
 
+_add = np.add          # looked up once, not at every contribution
+
+
 class Cotangents:
     """The gradient of each value so far, by what stands for the value: a Record, a leaf, a Node.
 
@@ -76,7 +79,7 @@ class Cotangents:
             if not self.in_place or type(total) is np.ndarray:
                 self.owned.add(key)
         elif self.in_place:
-            np.add(previous, contribution, out=previous)
+            _add(previous, contribution, previous)
         else:
             self.sums[key] = accumulate(previous, contribution)
 

@@ -26,25 +26,30 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     arrays: list = []
     parents: list = []
     wanted = 0            # the bits of the inputs whose gradient is wanted
-    mixed = False         # whether there is an operand whose dtype may yield to that of the others
-    for value, bit in zip(inputs, operator.gradient_bits):
-        if type(value) in PYTHON_NUMBERS:
-            arrays.append(+value if type(value) is Count else value)   # weak; x.size as a plain int
-        elif isinstance(value, Tensor):
-            arrays.append(value._data)
-            if type(arrays[-1]) is _ndarray and not arrays[-1].ndim:
-                arrays[-1] = arrays[-1][()]       # a scalar, as every other value without axes
-            if value._requires_grad and bit:
+    mixed: Any = False    # whether there is an operand whose dtype may yield to that of the others
+    bit, ruled = 0, operator.ruled
+    for value in inputs:
+        bit = 1 if operator.joint else bit + bit or 1       # 1 << i
+        if isinstance(value, Tensor):
+            array = value._data
+            if type(array) is _ndarray and not array.ndim:
+                array = array[()]                 # a scalar, as every other value without axes
+            arrays.append(array)
+            if value._requires_grad and ruled & bit:
                 wanted |= bit
                 parents.append(value._record or value)
                 continue
-            mixed = mixed or bit and value.dtype.kind != "f"
+            mixed = mixed or ruled & bit and array.dtype.kind != "f"
+        elif type(value) in PYTHON_NUMBERS:
+            arrays.append(+value if type(value) is Count else value)   # weak; x.size as a plain int
         elif type(value) is _ndarray and value.dtype.kind == "f":
             arrays.append(value)
         else:
-            arrays.append(as_constant(operator, value, bit))
-            mixed = mixed or bit                  # a condition or an index stays what it is
+            arrays.append(as_constant(operator, value, ruled & bit))
+            # A condition or an index stays what it is; a NumPy scalar has become a weak number.
+            mixed = mixed or ruled & bit and type(arrays[-1]) not in PYTHON_NUMBERS
         parents.append(None)
+    array = None                # or there would be one more reference to it, and they are counted
     if mixed and operator.promotes:
         _promote(operator, inputs, arrays)
     mode = modes.get()
@@ -53,20 +58,14 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
         out = forward(*arrays, **attributes) if attributes else forward(*arrays)
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise with_operator(error, operator, arrays) from error
-    residuals = None
-    if operator.residuals:
-        out, residuals = out
-    if type(out) not in _SCALARS:
+    out, residuals = out if operator.residuals else (out, None)
+    if type(out) not in _SCALARS and not (operator.fresh and type(out) is _ndarray and out.ndim):
         out = _own_result(operator, out, inputs, arrays)
     if not wanted or not mode.recording:
-        if mode.tracing and any(map(_on_tape, inputs)):
-            return _traced_constant(operator, inputs, arrays, attributes, out)
-        return from_array(out)
+        return from_array(out) if not mode.tracing else (
+            _traced_constant(operator, inputs, arrays, attributes, out))
     vjp = operator.vjps.get(wanted) or operator.vjp(wanted)
-    versions = None
-    for i in range(len(arrays)) if vjp.kept is None else vjp.kept:
-        if type(arrays[i]) is _ndarray:          # a scalar cannot be changed in place
-            versions = _protect(inputs, arrays, i, versions)
+    versions = None if vjp.kept == [] else _protect(inputs, arrays, vjp.kept)
     saved = vjp.pick([*arrays, out]) if vjp.short else vjp.bind(arrays, out, attributes, residuals)
     record = Record(vjp, parents, saved, out, versions)
     if mode is not DEFAULT:
@@ -93,34 +92,31 @@ def _own_result(operator: Primitive, out: Any, inputs: Sequence, arrays: list) -
     if not out.ndim:
         return out[()]
     if operator.fresh or operator.trusted and out.base is None and not any(
-            array is out for array in arrays):
+            [array is out for array in arrays]):
         return out
     return copied_if_shared(out, [
         array for value, array in zip(inputs, arrays)
         if type(array) is _ndarray and getattr(value, "_writable", True)])
 
 
-def _protect(inputs: Sequence, arrays: list, i: int, versions: tuple | None) -> tuple | None:
-    """See to it that an input array that is saved stays what it is, or that a change is noticed.
+def _protect(inputs: Sequence, arrays: list, kept: list | None) -> tuple | None:
+    """See to it that input arrays that are saved stay what they are, or that a change is noticed.
 
-    One of the caller's is copied, in `arrays`. That of a leaf gets a version, added to `versions`.
+    Those of the caller's are copied, in `arrays`. Those of leaves get versions, which are returned.
+    `kept` has the numbers of the inputs that are saved, or is None for all.
     """
-    value = inputs[i]
-    if not isinstance(value, Tensor):
-        arrays[i] = copied(arrays[i])
-    elif value._writable and value._data is arrays[i]:
-        version = i, version_of(value, _count(arrays, arrays[i]))
-        return (version,) if versions is None else (*versions, version)
+    versions: tuple | None = None
+    for i in range(len(arrays)) if kept is None else kept:
+        value, array = inputs[i], arrays[i]
+        if type(array) is not _ndarray:          # a scalar cannot be changed in place
+            continue
+        if not isinstance(value, Tensor):
+            arrays[i] = copied(array)
+        elif value._writable and value._data is array:
+            array = None                         # as in `apply`
+            version = i, version_of(value, arrays)
+            versions = (version,) if versions is None else (*versions, version)
     return versions
-
-
-def _count(arrays: list, array: Any) -> int:
-    """How often an array stands in a list. Not above 5: too low a count costs a checksum, no more."""
-    count = 0
-    for other in arrays[:5]:
-        if other is array:
-            count += 1
-    return count
 
 
 def _annotate(record: Record, mode: Modes, inputs: Sequence, arrays: list, attributes: dict) -> None:
@@ -145,6 +141,8 @@ def _on_tape(value: Any) -> bool:
 def _traced_constant(operator: Primitive, inputs: Sequence, arrays: list, attributes: dict,
                      out: Any) -> Tensor:
     """A result through which no gradient passes, as of sign(x) or under no_grad, to be traced too."""
+    if not any(map(_on_tape, inputs)):
+        return from_array(out)
     record = Record(operator.vjp(0), [None] * len(inputs), (), out)
     record.call = _operands(inputs, arrays, record.parents), attributes
     tensor = from_array(out, record)

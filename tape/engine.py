@@ -13,20 +13,21 @@ import itertools
 import os
 import sys
 from operator import attrgetter
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
 from tape import mutation
 from tape.cotangents import Cotangents, fit
-from tape.kernels import HALF, broadcasts_to
-from tape.ops.arithmetic import identity, widened
+from tape.kernels import HALF, broadcasts_to, has_nan
+from tape.ops.arithmetic import identity, widened, zero_where_undefined
 from tape.ops.fused import recompute
 from tape.topological import topological_order
 
 _next_position = itertools.count().__next__
+_parents, _position = attrgetter("parents"), attrgetter("position")
 _DTYPES = {kind: np.dtype(kind) for kind in set(np.sctypeDict.values())}
-_ndarray = np.ndarray          # looked up once, not at every operation
+_ndarray, _half = np.ndarray, np.float16          # looked up once, not at every operation
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -165,7 +166,7 @@ def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None 
 
 def records_behind(last: Any, inputs_of: Callable[[Record], Any] | None = None) -> list[Record]:
     """Some records and those that they depend on, in the order in which they ran."""
-    return topological_order(last, inputs_of or parents_of, attrgetter("position"))
+    return topological_order(last, inputs_of or _parents, _position, Record)
 
 
 def parents_of(record: Record) -> list[Record]:
@@ -179,13 +180,14 @@ def _reversed_order(roots: dict, targets: set | None) -> tuple[list[Record], set
     floor = -1 if targets is None else min(
         key.position if type(key) is Record else -1 for key in targets)
 
-    def inputs_of(record: Record) -> list[Record]:
-        if record.position <= floor:
-            return []
-        if record.saved is None and not (targets and record in targets):
+    def inputs_of(record: Record) -> Sequence:
+        return record.parents if record.position > floor else ()
+
+    order = records_behind([key for key in roots if type(key) is Record],
+                           None if targets is None else inputs_of)
+    for record in order:
+        if record.saved is None and record.position > floor and not (targets and record in targets):
             raise RuntimeError(_released(record))
-        return [parent for parent in record.parents if type(parent) is Record]
-    order = records_behind([key for key in roots if type(key) is Record], inputs_of)
     useful = None
     if targets is not None:
         useful, everything, order = set(targets), order, []
@@ -214,23 +216,37 @@ def _contribute(record: Record, g: Any, as_tensor: Callable | None, useful: set 
     if vjp.joint:
         return _contribute_jointly(record, g, as_tensor, cotangents)
     saved = record.saved if as_tensor is None else vjp.unpack(record, as_tensor)
-    for index, rule, where in vjp.rules:
+    for index, rule, where, only in vjp.rules:
         parent = parents[index]
         if useful and parent not in useful:
             continue
         if vjp.scatters:
             cotangents.scatter(parent, vjp.operator, g, saved[where])
             continue
-        contribution = rule(g, *saved[where])
-        kind = parent.kind if type(parent) is Record else type(parent._data)
-        # A scalar of the right type fits by its type alone, and takes the short way below.
-        if type(contribution) is not kind or kind is _ndarray or kind is np.float16:
+        if only is not None:
+            contribution = rule(g, saved[only])
+        else:
+            contribution = rule(g, *saved[where]) if saved else rule(g)
+        if type(parent) is Record:
+            like, kind = parent, parent.kind
+        else:
+            like, kind = parent._data, type(parent._data)
+        # What is of the right type, dtype and shape takes the short way, where only NaN is looked for.
+        if type(contribution) is not kind or kind is _half:
             contribution = _fitted(contribution, g, record, index, as_tensor)
-        elif contribution != contribution and vjp.elementwise and g == 0:
-            contribution = kind(0)     # what `fit` does
+        elif kind is not _ndarray:                 # a scalar, of which the type says all
+            if contribution != contribution and vjp.elementwise and g == 0:
+                contribution = kind(0)
+        elif as_tensor is not None or contribution.shape != like.shape or not (
+                contribution.dtype is like.dtype is not HALF):
+            contribution = _fitted(contribution, g, record, index, as_tensor)
+        elif vjp.elementwise and contribution is not g and has_nan(contribution):
+            contribution = zero_where_undefined(contribution, g)
         previous = sums.get(parent)
         if previous is None:
             sums[parent] = contribution
+        elif kind is not _ndarray and type(previous) is type(contribution) is kind:
+            sums[parent] = previous + contribution         # scalars, which nobody can write to
         else:
             cotangents.add(parent, contribution)
 

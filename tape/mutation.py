@@ -26,7 +26,7 @@ import functools
 import sys
 import weakref
 import zlib
-from typing import TYPE_CHECKING, Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -71,17 +71,27 @@ def _state(array: np.ndarray) -> tuple:
     return array.shape, array.strides, array.dtype, checksum(array)     # the first three are settable
 
 
-def version_of(tensor: Any, here: int) -> Version:
-    """The version of a leaf's array, to which the caller holds `here` references besides the Tensor's.
+def version_of(tensor: Any, held: Sequence = ()) -> Version:
+    """The version of a leaf's array, to which the caller refers as often as it stands in `held`.
 
     It is one for all records until the caller gets the array.
     """
     version = None if tensor._version is None else tensor._version()
     if version is None or version.state is not None:
+        here = _count(held, tensor._data)
         known_elsewhere = _references(tensor) > _ALONE + here      # before there is one more
         version = Version(tensor._data, known_elsewhere)
         tensor._version = weakref.ref(version)
     return version
+
+
+def _count(arrays: Sequence, array: Any) -> int:
+    """How often an array stands in a list. Not above 5: too low a count costs a checksum, no more."""
+    count = 0
+    for other in arrays[:5]:
+        if other is array:
+            count += 1
+    return count
 
 
 def _references(holder: Any) -> int:
@@ -118,7 +128,7 @@ def check(record: Record) -> None:
     RuntimeError
     """
     for name, version in record.versions or ():
-        if version.changed():
+        if version.state is not None and version.changed():
             place = f" (recorded at {record.line})" if record.line else ""
             raise RuntimeError(
                 f"{record.name}{place}: its {record.vjp.operator.input_name(name)}, of shape "

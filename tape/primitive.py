@@ -74,8 +74,8 @@ class Primitive:
     scatter, gather : for an operator that picks elements of its input x. ``scatter(total, g, *args)``
         adds to `total`, in place, what the rule of x returns for the same arguments, and
         ``gather(g, *args)`` picks the same elements of g.
-    gradient_bits : for each input 1 << i if it has a rule, else 0. The sum of those that want a
-        gradient is the key of a `Vjp`.
+    gradient_bits, ruled : for each input 1 << i if it has a rule, else 0; and all of them together. The
+        sum of those that want a gradient is the key of a `Vjp`.
     """
 
     composed: Callable | None = None           # these three for `Fused` alone
@@ -103,9 +103,9 @@ class Primitive:
         self.needs = [self._names_in(rule) for rule in rules]
         self.layout = (*self.inputs, "out", *self.defaults, *self._residual_names())
         self._check_rules()
-        self.gradient_bits: Any = (
-            itertools.repeat(1 if self.rules[0] else 0) if self.joint
-            else tuple(1 << i if rule else 0 for i, rule in enumerate(self.rules)))
+        bits = [1 << i if rule else 0 for i, rule in enumerate(self.rules)]
+        self.ruled = sum(bits)
+        self.gradient_bits: Any = itertools.repeat(bits[0]) if self.joint else tuple(bits)
         self.vjps: Any = {}
         self.trusted = all(
             isinstance(f, np.ufunc) or (getattr(f, "__module__", "") or "").startswith("tape.")
@@ -190,9 +190,9 @@ class Primitive:
     def bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Split a call's arguments into inputs and a complete dict of attributes."""
         count = len(args) if self.variadic else len(self.inputs)
+        if len(args) == count and not kwargs and not self.defaults:
+            return args, self.defaults
         inputs, positional = args[:count], args[count:]
-        if not kwargs and not positional and len(inputs) == count and not self.defaults:
-            return inputs, self.defaults
         if len(inputs) < count or len(positional) > len(self.defaults):
             raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "
                             f"arguments{CALLS.get(self.name, '')}")
@@ -230,7 +230,7 @@ class Primitive:
         lists = False
         for value in inputs:
             kind = type(value)
-            apply = getattr(kind, "__tape_apply__", None)
+            apply = None if kind is np.ndarray else getattr(kind, "__tape_apply__", None)
             if apply is not None:
                 return apply(self, inputs, attributes)
             lists = lists or kind is list or kind is tuple

@@ -41,15 +41,16 @@ class Vjp:
         row      [x, y, out]
         sources  [1, 2, 1]            where the saved values stand in it
         saved    (y, out, y)
-        rules    [(0, rule of x, slice(0, 1)), (1, rule of y, slice(1, 3))]
+        rules    [(0, rule of x, slice(0, 1), 0), (1, rule of y, slice(1, 3), None)]
 
-    so that the gradient of input 1 is ``rule(g, *saved[1:3])``. An operator with ``*arrays`` has the
-    tuple of them in the place of x and y. A joint operator has one rule, which returns the gradients of
-    all inputs.
+    so that the gradient of input 0 is ``rule(g, saved[0])``, and that of input 1
+    ``rule(g, *saved[1:3])``. An operator with ``*arrays`` has the tuple of them in the place of x and
+    y. A joint operator has one rule, which returns the gradients of all inputs.
 
     Attributes
     ----------
-    rules : (input, rule, slice of the saved values) for each input that wants a gradient.
+    rules : for each input that wants a gradient (input, rule, slice of the saved values, and the place
+        of a single one, which is faster to pick, else None).
     scatters : whether the operator picks elements, and its rule gives way to its `scatter`.
     kept : the inputs that are saved, by number; None where all are, as by a fused operator.
     short : whether the rules ask for inputs and the result alone.
@@ -66,15 +67,19 @@ class Vjp:
         self.scatters = operator.scatter is not None
         count = len(operator.inputs)
         indices = [0] if operator.joint else [i for i in range(count) if wanted >> i & 1]
-        needs = [operator.needs[i] for i in indices]
+        asked = {name for i in indices for name in operator.needs[i]}
+        # An input that is kept anyway is its own stand-in.
+        needs = [[name[len("like_"):] if name not in operator.layout and name[len("like_"):] in asked
+                  else name for name in operator.needs[i]] for i in indices]
         likes = sorted({name for names in needs for name in names} - {*operator.layout})
         layout = [*operator.layout, *likes]
         self.likes = [layout.index(name[len("like_"):]) for name in likes]
-        self.rules: list[tuple[int, Any, slice]] = []
+        self.rules: list[tuple[int, Any, slice, int | None]] = []
         self.names: list[str] = []
         for i, names in zip(indices, needs):
-            where = slice(len(self.names), len(self.names) + len(names))
-            self.rules.append((i, operator.rules[i], where))
+            first, end = len(self.names), len(self.names) + len(names)
+            self.rules.append((i, operator.rules[i], slice(first, end),
+                               first if len(names) == 1 else None))
             self.names += names
         self.sources = [layout.index(name) for name in self.names]
         recomputes = operator.composed is not None
@@ -106,7 +111,7 @@ class Vjp:
 
     def joint_gradients(self, g: Any, saved: Sequence, count: int) -> Sequence:
         """What a joint rule returns: a gradient (or None) for each of `count` inputs."""
-        ((_, rule, where),) = self.rules
+        ((_, rule, where, _),) = self.rules
         gradients = rule(g, *saved[where])
         if not isinstance(gradients, (list, tuple)) or len(gradients) != count:
             length = f" of {len(gradients)}" if isinstance(gradients, (list, tuple)) else ""
@@ -142,7 +147,7 @@ class Vjp:
 
     def place(self, index: int) -> str:
         """Where the rule for one input stands in the source."""
-        rules = {i: rule for i, rule, _ in self.rules}
+        rules = {i: rule for i, rule, *_ in self.rules}
         return place_of(rules.get(index, self.rules[0][1]), self.operator.name)
 
 

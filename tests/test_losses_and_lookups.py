@@ -151,6 +151,19 @@ def test_embedding_of_one_id(ids):
     assert weight.grad.sum(axis=1).tolist() == [0, 0, 4, 0]
 
 
+@pytest.mark.parametrize("rows", [3, 40, 4_000])       # each id often; some twice; nearly all once
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_embedding_adds_up_rows_whatever_the_runs(rows, dtype):
+    rng = np.random.default_rng(0)
+    ids, g = rng.integers(0, rows, 60), rng.integers(-9, 9, (60, 5)).astype(dtype)
+    weight = leaf(np.zeros((rows, 5)), dtype)
+    ops.embedding(weight, ids).backward(g)
+    expected = np.zeros((rows, 5))
+    np.add.at(expected, ids, g)
+    assert weight.grad.dtype == dtype
+    np.testing.assert_array_equal(weight.grad, expected)          # integers: nothing is rounded
+
+
 def test_embedding_of_no_ids():
     weight = leaf(np.ones((4, 2)))
     out = ops.embedding(weight, np.zeros((0, 3), int))

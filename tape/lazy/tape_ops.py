@@ -249,7 +249,7 @@ class TapeOp(BuiltIn):
         asked = [self._as_operand(x, operands) if i in kept and bits[i] else x
                  for i, x in enumerate(operands)]
         saved = vjp.bind(asked, out, node.attrs, like=_itself)
-        return {i: rule(g, *saved[where]) for i, rule, where in vjp.rules}
+        return {i: rule(g, *saved[where]) for i, rule, where, _ in vjp.rules}
 
     def _as_operand(self, operand: Any, operands: list) -> Any:
         """An operand as the forward takes it: integers are floats beside floats."""

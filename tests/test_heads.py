@@ -7,7 +7,8 @@ import tape
 from tape import Tensor
 
 
-@pytest.mark.parametrize("shape, n_head", [((2, 3, 8), 4), ((5, 6), 1), ((2, 2, 1, 6), 6), ((0, 3, 4), 2)])
+@pytest.mark.parametrize("shape, n_head", [
+    ((2, 3, 8), 4), ((5, 6), 1), ((2, 2, 1, 6), 6), ((0, 3, 4), 2)])
 def test_heads_are_parts_of_rows_and_gradients_go_back_to_them(shape, n_head):
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     t = Tensor(x, requires_grad=True)

@@ -77,8 +77,8 @@ def split_heads(x, /, n_head):
 def merge_heads(x, /, n_head):
     """(..., H, T, D) -> (..., T, H D): the heads side by side again; the inverse of `split_heads`."""
     if x.ndim < 3 or x.shape[-3] != n_head:
-        raise ValueError(f"merge_heads: x must have shape (..., {n_head}, T, D), with the {n_head} heads "
-                         f"third from the end, got {x.shape}")
+        raise ValueError(f"merge_heads: x must have shape (..., {n_head}, T, D), with the {n_head} "
+                         f"heads third from the end, got {x.shape}")
     rows = x.swapaxes(-2, -3)                                            # (..., T, H, D)
     return rows.reshape(*rows.shape[:-2], n_head * x.shape[-1])
 

@@ -35,8 +35,8 @@ from tape.transforms import (
 
 __all__ = [
     "GradientTape", "Tensor", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",
-    "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "linalg", "measure", "no_grad",
-    "primitive", "record_lines", "show", "strict", "value_and_grad", "vjp",
+    "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "linalg", "measure",
+    "no_grad", "primitive", "record_lines", "show", "strict", "value_and_grad", "vjp",
 ]
 __all__ += ops.__all__
 

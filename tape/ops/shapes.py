@@ -76,7 +76,7 @@ def split_heads(x, /, n_head):
 @derivative(lambda g, n_head: split_heads(g, n_head))
 def merge_heads(x, /, n_head):
     """(..., H, T, D) -> (..., T, H D): the heads side by side again; the inverse of `split_heads`."""
-    if x.ndim < 3 or x.shape[-3] != n_head:
+    if x.ndim < 3 or n_head < 1 or x.shape[-3] != n_head:
         raise ValueError(f"merge_heads: x must have shape (..., {n_head}, T, D), with the {n_head} "
                          f"heads third from the end, got {x.shape}")
     rows = x.swapaxes(-2, -3)                                            # (..., T, H, D)

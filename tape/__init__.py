@@ -11,6 +11,7 @@
     gradcheck                           derivatives against differences
     strict                              check all that the tape keeps for changes
     show, record_lines                  the tape as a table
+    adam_update                         the update of an optimiser, on arrays
     measure, hollow                     what a computation costs, also of one that is not run
     tape.lazy                           the static graph over the same operators
 """
@@ -22,6 +23,7 @@ from tape import gradcheck, linalg, ops
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.hollow import hollow
+from tape.kernels import adam_update
 from tape.measure import measure
 from tape.memory import keep_freed_memory as _keep_freed_memory    # noqa: F401: as it is imported
 from tape.ops import *    # noqa: F401,F403: the operators, listed in tape/ops/__init__.py
@@ -32,9 +34,9 @@ from tape.transforms import (
     GradientTape, checkpoint, elementwise_grad, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp)
 
 __all__ = [
-    "GradientTape", "Tensor", "checkpoint", "elementwise_grad", "enable_grad", "grad", "gradcheck",
-    "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "linalg", "measure", "no_grad",
-    "primitive", "record_lines", "show", "strict", "value_and_grad", "vjp",
+    "GradientTape", "Tensor", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",
+    "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "linalg", "measure",
+    "no_grad", "primitive", "record_lines", "show", "strict", "value_and_grad", "vjp",
 ]
 __all__ += ops.__all__
 

@@ -84,7 +84,8 @@ def test_masks():
 def test_a_query_that_may_see_nothing_gets_zeros_and_no_nan():
     module = nn.MultiHeadAttention(4, 2, rng=0)
     x = Tensor(np.ones((1, 2, 4)), requires_grad=True)
-    weights = module.weights(*(module._heads(layer(x)) for layer in (module.query, module.key)),
+    weights = module.weights(*(tape.split_heads(layer(x), module.n_head)
+                               for layer in (module.query, module.key)),
                              nn.padding_mask([[False, False]]))
     weights.sum().backward()
     assert (weights.data == 0).all() and (x.grad == 0).all()

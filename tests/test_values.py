@@ -163,6 +163,8 @@ OTHERS = {
     "transpose": (lambda x: ops.transpose(x, (2, 0, 1)), [[X]], lambda: [[c] for c in COLUMNS]),
     "transpose/reverse": (ops.transpose, [X], lambda: COLUMNS),
     "swapaxes": (lambda x: ops.swapaxes(x, 0, 1), [X], lambda: COLUMNS),
+    "split_heads": (lambda x: ops.split_heads(x, 3), [X], lambda: [[[a], [b]] for a, b in zip(*X)]),
+    "merge_heads": (lambda x: ops.merge_heads(x, 2), [[X, [Y, Y]]], lambda: [[*row, *Y] for row in X]),
     "moveaxis": (lambda x: ops.moveaxis(x, -1, 0), [[X]], lambda: [[c] for c in COLUMNS]),
     "reshape": (lambda x: ops.reshape(x, (3, 2)), [X],
                 lambda: [[0.5, 1.5], [-0.75, -1.25], [0.25, 2.0]]),

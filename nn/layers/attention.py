@@ -136,10 +136,10 @@ class MultiHeadAttention(Module):
         if context.ndim != 3 or x.ndim != 3 or context.shape[0] != x.shape[0]:
             raise ValueError(f"MultiHeadAttention: x and context must have shapes (B, T, C) and (B, S, "
                              f"C), got {x.shape} and {context.shape}")
-        B, T, C = x.shape
+        B, T, _ = x.shape
         # Causal queries are the last T.
         start = past + (context.shape[1] - T if self.causal else 0)
-        q = self._rotated(self._heads(self.query(x)), start)     # (B, H, T, D)
+        q = self._rotated(tape.split_heads(self.query(x), self.n_head), start)   # (B, H, T, D)
         k, v = map(self._shared, self._keys_and_values(context, cache))      # (B, H, S, D) each
         fused = self.alibi is None and not return_weights and not (
             self.training and self.dropout.p > 0)
@@ -151,7 +151,7 @@ class MultiHeadAttention(Module):
         else:
             weights = self.weights(q, k, mask)                   # (B, H, T, S)
             out = self.dropout(weights) @ v                      # (B, H, T, D)
-        out = self.output(out.swapaxes(1, 2).reshape(B, T, C))
+        out = self.output(tape.merge_heads(out, self.n_head))    # (B, T, C)
         return (out, weights) if return_weights else out
 
     def weights(self, q: Tensor, k: Tensor, mask: Any = None) -> Tensor:
@@ -174,14 +174,10 @@ class MultiHeadAttention(Module):
                                  f"(B, S) = {(len(keys), keys.shape[2])} and a context of shape "
                                  f"{context.shape}. Begin a new cache for another context.")
             return keys, values
-        k = self._rotated(self._heads(self.key(context)), 0 if cache is None else cache.length)
-        v = self._heads(self.value(context))
+        k = self._rotated(tape.split_heads(self.key(context), self.n_kv_head),
+                          0 if cache is None else cache.length)
+        v = tape.split_heads(self.value(context), self.n_kv_head)
         return (k, v) if cache is None else cache.extend(k, v)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, T, heads D) -> (B, heads, T, D)."""
-        B, T, _ = x.shape
-        return x.reshape(B, T, -1, self.query.weight.shape[1] // self.n_head).swapaxes(1, 2)
 
     def _rotated(self, x: Tensor, start: int = 0) -> Tensor:
         return x if self.rotary is None else self.rotary(x, start)

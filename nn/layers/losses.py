@@ -120,8 +120,10 @@ def _tensor(x: Any) -> Any:
 def _warn_if_none_counts(targets: Any, ignore_index: int) -> None:
     """Warn where all targets are ignored, at the line outside of this package that led here."""
     values = targets.numpy() if isinstance(targets, Tensor) else targets
-    if not isinstance(values, (int, list, tuple, np.ndarray)) or not np.size(values) or np.any(
-            np.not_equal(values, ignore_index)):
+    if not isinstance(values, (int, list, tuple, np.ndarray)) or not np.size(values):
+        return
+    first_counts = isinstance(values, np.ndarray) and values.item(0) != ignore_index
+    if first_counts or np.any(np.not_equal(values, ignore_index)):
         return
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "nn":

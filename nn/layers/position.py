@@ -47,7 +47,9 @@ class LearnedPositionalEncoding(Module):
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """Add to x (..., T, d), whose positions are start, start + 1, ..."""
-        return x + self.weight[_span(x, start, len(self.weight))]
+        span = _span(x, start, len(self.weight))
+        whole = span == slice(0, len(self.weight))              # then there is nothing to pick
+        return x + (self.weight if whole else self.weight[span])        # (..., T, d) + (T, d)
 
 
 ADDED = ("learned", "sinusoidal")

@@ -19,7 +19,8 @@ def clip_grad_norm(params: Any, max_norm: float) -> float:
     ----------
     params : Tensor, or iterable of Tensor or of (name, Tensor), or mapping from names
         With names, as from ``model.named_parameters()``, errors can say which. A tensor that is
-        given twice counts once.
+        given twice counts once. To find the names takes longer than to clip a small model: a loop
+        finds them once, before it begins, as ``dict(model.named_parameters())``.
     max_norm : float
         May be infinite: nothing is scaled then.
 

@@ -91,6 +91,9 @@ class TapeEngine:
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
         self.micro_batch_size = micro_batch_size
         self._audits = audits
+        # Found once: those that the optimiser changes are settled too, and a search takes as long as
+        # the clipping of a small model.
+        self._named = dict(model.named_parameters())
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
         self.optimizer.zero_grad()
@@ -104,7 +107,7 @@ class TapeEngine:
             self._audits = False
             audit(self.model, self.optimizer)
         try:
-            clip_grad_norm(self.model.named_parameters(), self.grad_clip)
+            clip_grad_norm(self._named, self.grad_clip)
         except ValueError as error:
             raise Diverged(f"step {step}, of which nothing was saved: {error}") from error
         self.optimizer.lr = lr

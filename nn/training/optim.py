@@ -6,7 +6,6 @@ The learning rate is a plain attribute: set ``optimiser.lr = schedule(step)`` be
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from nn.layers.foreign_names import OPTIMIZER, in_our_words, missing, refuse_arg
 from nn.layers.module import Module
 from nn.layers.state_dict import load_arrays
 from nn.training.param_groups import check, groups, learned, own_settings, widened
-from tape import Tensor
+from tape import Tensor, adam_update
 
 
 # Parameters of so many elements together are updated as one; larger arrays leave the cache.
@@ -228,6 +227,7 @@ class Adam(Optimizer):
     """
 
     remembered = ("t", "m", "v")
+    _decoupled = False
     betas: tuple[float, float]
     eps: float
 
@@ -287,41 +287,20 @@ class Adam(Optimizer):
             own = settings[self._group_of[run[0]]]
             if len({self.t[i] if i in gradients else None for i in run}) == 1:
                 if run[0] in gradients:
-                    self._update_run(run, ends, gradients, m, v, **own)
+                    self._update_run(run, gradients, m, v, own)
                 continue
             for i, start, end in zip(run, [0, *ends], ends):
                 if i in gradients:
-                    self._update_run([i], [end - start], gradients, m[start:end], v[start:end], **own)
+                    self._update_run([i], gradients, m[start:end], v[start:end], own)
 
-    def _update_run(self, run: list[int], ends: list[int], gradients: dict[int, np.ndarray],
-                    m: np.ndarray, v: np.ndarray, **settings: Any) -> None:
+    def _update_run(self, run: list[int], gradients: dict[int, np.ndarray], m: np.ndarray,
+                    v: np.ndarray, settings: dict[str, Any]) -> None:
         """Change parameters that have been updated equally often; m and v are their means, (N,)."""
         t = self.t[run[0]] + 1
-        arrays = [self.params[i].data for i in run]
-        step = self._step_of(_flat([gradients[i] for i in run]), arrays, m, v, t, **settings)    # (N,)
-        for i, array, start, end in zip(run, arrays, [0, *ends], ends):
-            array -= step[start:end].reshape(array.shape)
+        adam_update([self.params[i].data for i in run], [gradients[i] for i in run], m, v, t,
+                    decoupled=self._decoupled, **settings)
+        for i in run:
             self.t[i] = t
-
-    def _step_of(self, g: np.ndarray, arrays: list[np.ndarray], m: np.ndarray, v: np.ndarray, t: int,
-                 *, lr: float, betas: tuple[float, float], eps: float,
-                 weight_decay: float) -> np.ndarray:
-        """What is subtracted from some arrays at update number t; the means are a step further."""
-        if weight_decay:
-            g = g + weight_decay * _flat(arrays)
-        beta1, beta2 = betas
-        m += (1 - beta1) * (g - m)
-        v *= beta2
-        square = g * g
-        square *= 1 - beta2
-        v += square
-        # sqrt(v / c) + eps = (sqrt(v) + eps sqrt(c)) / sqrt(c), with c = 1 - beta2^t
-        root = math.sqrt(1 - beta2 ** t)
-        denominator = np.sqrt(v, out=square)
-        denominator += eps * root
-        step = m / denominator
-        step *= lr * root / (1 - beta1 ** t)
-        return step
 
 
 class AdamW(Adam):
@@ -332,16 +311,11 @@ class AdamW(Adam):
     with the p of before the step. Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
     """
 
+    _decoupled = True
+
     def __init__(self, params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.01):
         super().__init__(params, lr, betas, eps, weight_decay)
-
-    def _step_of(self, g: np.ndarray, arrays: list[np.ndarray], m: np.ndarray, v: np.ndarray, t: int,
-                 *, lr: float, weight_decay: float, **settings: Any) -> np.ndarray:
-        step = super()._step_of(g, arrays, m, v, t, lr=lr, weight_decay=0.0, **settings)
-        if weight_decay:
-            step += lr * weight_decay * _flat(arrays)
-        return step
 
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict]:
@@ -366,8 +340,3 @@ def _zeros_like(parameter: Tensor) -> np.ndarray:
 
 def _wide_dtype(parameter: Tensor) -> np.dtype:
     return np.result_type(parameter.dtype, np.float32)
-
-
-def _flat(arrays: list[np.ndarray]) -> np.ndarray:
-    """The elements of arrays side by side, (N,), in float32 at least."""
-    return widened(np.concatenate(arrays, axis=None) if len(arrays) > 1 else arrays[0].reshape(-1))

@@ -92,6 +92,8 @@ CASES: list[Case] = [
     # shapes
     case("transpose/reverse", ops.transpose, (2, 3)),
     case("swapaxes", lambda x: ops.swapaxes(x, 0, -1), (2, 3, 2)),
+    case("split_heads", lambda x: ops.split_heads(x, 2), (2, 3, 4)),
+    case("merge_heads", lambda x: ops.merge_heads(x, 2), (2, 2, 3, 2)),
     case("moveaxis", lambda x: ops.moveaxis(x, 0, -1), (2, 3, 2)),
     case("moveaxis/several", lambda x: ops.moveaxis(x, (0, 1), (2, 0)), (2, 3, 4)),
     case("reshape", lambda x: ops.reshape(x, (3, -1)), (2, 3)),

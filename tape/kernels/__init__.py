@@ -4,6 +4,7 @@
     numpy.py    the fused operators, and what else is worth ordering for speed
     attention.py  attention block by block
     lookup.py   the gradient of a look-up in a table
+    update.py   updates in place, for optimisers
 """
 
 from tape.kernels.attention import attention, attention_backward
@@ -16,8 +17,10 @@ from tape.kernels.numpy import (
     sigmoid, softmax, zero_where_undefined)
 from tape.kernels.sums import (
     HALF, SINGLE, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype, unbroadcast, variance)
+from tape.kernels.update import adam_update
 
 __all__ = [
+    "adam_update",
     "HALF", "SINGLE", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum", "sum_dtype",
     "unbroadcast", "variance",
     "attention", "attention_backward",

@@ -237,14 +237,16 @@ def cross_entropy(logits, targets, ignore_index, reduction):
     logits, targets = _floating(logits), np.asarray(targets)
     check_targets(logits, targets, ignore_index, reduction)
     rows, picks, counts = _rows(logits, targets, ignore_index)
-    # Not np.max and np.sum: on a few rows they take longer to begin than to add.
-    peak = np.maximum.reduce(rows, axis=-1, keepdims=True)
+    # By the place of the maximum, which NumPy finds in half the time of the maximum of short rows; and
+    # not np.sum, which takes longer to begin than to add on a few rows.
+    each = np.arange(len(rows))
+    peak = rows[each, rows.argmax(axis=-1), None]                # (N, 1)
     e = rows - peak
     np.exp(e, out=e)
     lse = np.add.reduce(e, axis=-1, keepdims=True)
     np.log(lse, out=lse)
     lse += peak
-    losses = lse[:, 0] - rows[np.arange(len(rows)), picks]
+    losses = lse[:, 0] - rows[each, picks]
     # Not losses * counts: a row that does not count may well have an infinite loss.
     total = np.add.reduce(np.where(counts, losses, 0), dtype=rows.dtype)
     return total / _denominator(counts, reduction), {"lse": lse}
@@ -341,7 +343,9 @@ def causal_attention_backward(g, q, k, v, scale, weights):
 
 def _as_rows(x):
     """(..., D) as (N, D); unlike reshape(-1, D) also for D = 0."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    if x.ndim == 2:
+        return x
+    return x.reshape(-1 if x.size else math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def matmul(x, y):

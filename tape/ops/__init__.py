@@ -27,7 +27,8 @@ from tape.ops.products import (
     cross, dot, inner, kron, matvec, outer, tensordot, vdot, vecdot, vecmat)
 from tape.ops.reductions import logsumexp, max, mean, min, norm, std, sum, var
 from tape.ops.shapes import (
-    broadcast_to, expand_dims, moveaxis, reshape, squeeze, swapaxes, transpose)
+    broadcast_to, expand_dims, merge_heads, moveaxis, reshape, split_heads, squeeze, swapaxes,
+    transpose)
 from tape.ops.cumulative import cumprod, cumsum, prod
 from tape.ops.elementwise import (
     cbrt, ceil, conjugate, copy, copysign, exp2, fabs, floor, floor_divide, fmax, fmin, fmod,
@@ -60,7 +61,7 @@ __all__ = [
     "log1p", "log_softmax", "logsumexp", "max", "maximum", "min", "minimum", "moveaxis", "mul",
     "neg", "norm", "ones_like", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt",
     "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
-    "zeros_like",
+    "zeros_like", "split_heads", "merge_heads",
 ]
 
 # Linear algebra, by NumPy's names: `LINEAR`; see `tape.linalg` too.

@@ -59,6 +59,30 @@ def swapaxes(x, /, axis1, axis2):
     return np.swapaxes(x, axis1, axis2)
 
 
+@derivative(lambda g, n_head: merge_heads(g, n_head))
+def split_heads(x, /, n_head):
+    """(..., T, H D) -> (..., H, T, D): of each row H parts, with the part in front of the row.
+
+    A reshape and an exchange of axes in one, as attention with several heads needs them (Vaswani et
+    al. 2017, arXiv:1706.03762, section 3.2.2). `merge_heads` is its inverse.
+    """
+    if x.ndim < 2 or n_head < 1 or x.shape[-1] % n_head:
+        raise ValueError(f"split_heads: x must have shape (..., T, C) with C a multiple of n_head, got "
+                         f"{x.shape} and {n_head}")
+    parts = x.reshape(*x.shape[:-1], n_head, x.shape[-1] // n_head)      # (..., T, H, D)
+    return parts.swapaxes(-2, -3)
+
+
+@derivative(lambda g, n_head: split_heads(g, n_head))
+def merge_heads(x, /, n_head):
+    """(..., H, T, D) -> (..., T, H D): the heads side by side again; the inverse of `split_heads`."""
+    if x.ndim < 3 or n_head < 1 or x.shape[-3] != n_head:
+        raise ValueError(f"merge_heads: x must have shape (..., {n_head}, T, D), with the {n_head} "
+                         f"heads third from the end, got {x.shape}")
+    rows = x.swapaxes(-2, -3)                                            # (..., T, H, D)
+    return rows.reshape(*rows.shape[:-2], n_head * x.shape[-1])
+
+
 @derivative(lambda g, source, destination: np.moveaxis(g, destination, source), numpy=np.moveaxis)
 def moveaxis(x, /, source, destination):
     """x with the axes `source` (an int or a tuple) moved to the places `destination`."""

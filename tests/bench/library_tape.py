@@ -16,13 +16,14 @@ def model_of(sizes):
 def training_step(sizes):
     model, (idx, targets) = model_of(sizes), at.batch(sizes)
     model.load_state_dict(at.weights(sizes))
+    parameters = dict(model.named_parameters())
     optimizer = nn.AdamW(nn.decay_groups(model, at.DECAY), lr=at.LR, betas=at.BETAS, eps=at.EPS)
 
     def step():
         _, loss = model(idx, targets)
         optimizer.zero_grad()
         loss.backward()
-        nn.clip_grad_norm(model.named_parameters(), at.CLIP)
+        nn.clip_grad_norm(parameters, at.CLIP)
         optimizer.step()
         return loss.item()
 

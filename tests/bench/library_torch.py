@@ -70,7 +70,8 @@ def state(weights, layers):
 def training_step(sizes, wrap=lambda model: model):
     model = Model(sizes)
     run, (idx, targets) = wrap(model), torch.from_numpy(at.batch(sizes))
-    matrices, others = ([p for p in model.parameters() if (p.ndim == 2) == matrix]
+    parameters = list(model.parameters())
+    matrices, others = ([p for p in parameters if (p.ndim == 2) == matrix]
                         for matrix in (True, False))
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": at.DECAY},
                                    {"params": others, "weight_decay": 0.0}],
@@ -80,7 +81,7 @@ def training_step(sizes, wrap=lambda model: model):
         loss = F.cross_entropy(run(idx).view(-1, sizes.vocabulary), targets.view(-1))
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), at.CLIP)
+        torch.nn.utils.clip_grad_norm_(parameters, at.CLIP)
         optimizer.step()
         return loss.item()
 

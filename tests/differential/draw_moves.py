@@ -41,6 +41,16 @@ def permuted(b: Builder) -> None:
         b.emit("moveaxis", x, int(b.rng.integers(rank)), -int(b.rng.integers(1, rank + 1)))
 
 
+def heads(b: Builder) -> None:
+    """Split off the last axis, and merged into it."""
+    x = b.pick(lambda y: len(b.shape(y)) > 1)
+    shape = b.shape(x)
+    if len(shape) > 2 and shape[-3] and b.chance(0.5):
+        b.emit("merge_heads", x, shape[-3])
+    else:
+        b.emit("split_heads", x, int(b.some([n for n in (1, 2, 3) if shape[-1] % n == 0])))
+
+
 def length_one_axes(b: Builder) -> None:
     """Put in and taken away; also where there is nothing to take away."""
     x = b.pick()
@@ -212,5 +222,5 @@ def many_copies(b: Builder) -> None:
 
 
 TABLE: dict[Callable, float] = {
-    reshape: 2, permuted: 2.5, length_one_axes: 2, broadcast: 1.5, joined: 2.5, split: 1,
+    reshape: 2, permuted: 2.5, heads: 2, length_one_axes: 2, broadcast: 1.5, joined: 2.5, split: 1,
     padded: 1, picked: 6, index_tensor: 0.5}

@@ -240,6 +240,8 @@ for _name in ("reshape", "transpose", "swapaxes", "moveaxis", "squeeze", "expand
               "broadcast_to", "diagonal"):
     setattr(tape, _name, _moved(getattr(np, _name)))
 tape.getitem = _moved(lambda a, index: a[index])
+tape.split_heads = _moved(lambda a, n: np.stack(np.split(a, n, -1), -3))
+tape.merge_heads = _moved(lambda a, n: np.concatenate(np.moveaxis(a, -3, 0), -1))
 tape.matrix_transpose = _moved(lambda a: np.swapaxes(a, -1, -2))
 _tensors("diag", lambda x, k=0: torch.diag(x, int(k)))
 _tensors("diagflat", lambda x, k=0: torch.diagflat(x, int(k)))

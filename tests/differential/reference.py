@@ -302,6 +302,8 @@ squeeze, expand_dims, broadcast_to = map(_moved, ("squeeze", "expand_dims", "bro
 trace, diagonal, diag, diagflat = map(_moved, ("trace", "diagonal", "diag", "diagflat"))
 
 
+def split_heads(x, n): return linear(lambda a: np.stack(np.split(a, n, -1), -3), x)
+def merge_heads(x, n): return linear(lambda a: np.concatenate(np.moveaxis(a, -3, 0), -1), x)
 def matrix_transpose(x): return swapaxes(x, -1, -2)
 def getitem(x, index): return linear(lambda a: a[index], x)
 def concatenate(arrays, axis=0): return linear(lambda *a: np.concatenate(a, axis), *arrays)

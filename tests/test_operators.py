@@ -9,8 +9,8 @@ import pytest
 
 import tape
 from tape import Tensor, grad, ops
+from tape.fusion import Fused
 from tape.gradcheck.cases import CASES, DEFINITIONS
-from tape.primitive import Fused
 from tape.gradcheck import gradcheck
 from tape.primitive import NUMPY_FUNCTIONS, Primitive
 from tests.checks import check_op, fused_agrees_with_composed, leaf

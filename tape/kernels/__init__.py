@@ -3,9 +3,14 @@
     sums.py     sums and means, and the undoing of broadcasting
     numpy.py    the fused operators, and what else is worth ordering for speed
     attention.py  attention block by block
+    numba/      kernels compiled with Numba, under the same names
+    choice.py   which of the two sets is in use
+
+`find` gives the kernel of a name in the set in use; what is imported below is NumPy's.
 """
 
 from tape.kernels.attention import attention, attention_backward
+from tape.kernels.choice import find, use_kernels
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, add_rows, attention_scale, broadcasts_to, causal_attention,
     causal_attention_backward, check_targets, cross_entropy, cross_entropy_backward, deviation,
@@ -18,7 +23,7 @@ from tape.kernels.sums import (
 __all__ = [
     "HALF", "SINGLE", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum", "sum_dtype",
     "unbroadcast", "variance",
-    "attention", "attention_backward",
+    "attention", "attention_backward", "find", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",

@@ -13,6 +13,11 @@ from typing import Any, Callable
 
 # The modules of a set, in the order in which a kernel is looked up in them.
 SETS = {"numpy": ("tape.kernels",), "numba": ("tape.kernels.numba", "tape.kernels")}
+# What `find` has: NumPy's set has all of these, Numba's some.
+KERNELS = (
+    "attention", "attention_backward", "causal_attention", "causal_attention_backward",
+    "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
+    "layer_norm_backward", "softmax")
 LOCK = threading.RLock()
 
 # Operators that are to be set up with other kernels at each change; see `tape.fusion.Fused`.
@@ -77,7 +82,7 @@ def in_use() -> tuple[str, str]:
 
 
 def find(name: str) -> Callable:
-    """The kernel of this name in the set in use."""
+    """The kernel of this name, one of `KERNELS`, in the set in use."""
     kernel = _found.get(name)
     if kernel is None:
         with LOCK:
@@ -112,8 +117,6 @@ def _check(name: Any, what: str) -> None:
     if name == "numba" and importlib.util.find_spec("numba") is None:
         raise ImportError(f"{what} is 'numba', and Numba is not installed: pip install numba, or, in a "
                           f'clone of tape, pip install -e ".[fast]"')
-
-
 
 
 def choose() -> None:

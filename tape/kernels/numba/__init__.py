@@ -1,6 +1,7 @@
 """The kernels compiled with Numba. A kernel that is missing here is NumPy's.
 
     compiled.py      how a loop is compiled: for which types, with which flags, cached where
+    bits.py          the bits of a float, and the largest of a row by them
     exponential.py   e^x of float32 so that a loop over it becomes vector instructions
     activations.py   gelu
     rows.py          layer_norm, softmax and cross_entropy, row by row

@@ -54,6 +54,6 @@ def _gelu_backward(g, x, out):
         v = x[i]
         s = one / (one + exp(-v * (a + b * (v * v))))
         slope = s * (one + v * (a + b3 * (v * v)) * (one - s))
-        if slope != slope and v == v:            # v^2 overflowed: far out, the slope is 0 or 1
-            slope = one if v > zero else zero
-        out[i] = slope * g[i] if slope == slope or g[i] != zero else zero
+        far = one if v > zero else zero
+        slope = slope if slope == slope else far if v == v else v       # v^2 overflowed, or v is NaN
+        out[i] = zero if g[i] == zero else slope * g[i]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from pathlib import Path
@@ -20,6 +21,7 @@ SUMS = CONTRACT | {"reassoc", "arcp", "nsz"}
 
 INTEGER, REAL = lambda real: types.int64, lambda real: types.float64
 _LOCK = threading.RLock()
+LOOPS: dict[str, Loop] = {}                         # by the names of their functions
 
 
 def READ(rank: int) -> Callable:
@@ -62,21 +64,33 @@ class Loop(dict):
             if dtype not in self:
                 real = numba.from_dtype(dtype)
                 dispatcher = numba.njit(**self.options)(self.function)
+                self._drop_what_is_older_than_its_source(Path(dispatcher.stats.cache_path))
                 with event.install_listener("numba:compile", _SAYS_SO):
                     dispatcher.compile(tuple(parameter(real) for parameter in self.parameters))
                 dispatcher.disable_compile()
                 self[dtype] = dispatcher
         return self[dtype]
 
-    def cached(self) -> tuple[Path, int]:
-        """The folder of the cache, and how many versions of this loop it holds."""
+    def _drop_what_is_older_than_its_source(self, folder: Path) -> None:
+        """Numba notices that the file of a loop was changed, but not that of a function it calls."""
+        changed = max(file.stat().st_mtime for file in Path(__file__).parent.glob("*.py"))
+        with contextlib.suppress(OSError):               # a cache that others own
+            for index in folder.glob(f"*.{self.function.__name__}-*.nbi"):
+                if index.stat().st_mtime < changed:
+                    index.unlink()
+
+    def cached(self) -> tuple[Path, bool]:
+        """The folder of the cache, and whether it holds this loop, for a dtype at least."""
         folder = Path(numba.njit(**self.options)(self.function).stats.cache_path)
-        return folder, len([*folder.glob(f"*.{self.function.__name__}-*.nbc")])
+        return folder, any(folder.glob(f"*.{self.function.__name__}-*.nbc"))
 
 
 def loop(*parameters: Callable, fastmath: frozenset = CONTRACT) -> Callable[[Callable], Loop]:
     """Decorator: compile a function whose parameters have these types; see `Loop`."""
-    return lambda function: Loop(function, parameters, fastmath)
+    def define(function: Callable) -> Loop:
+        LOOPS[function.__name__] = Loop(function, parameters, fastmath)
+        return LOOPS[function.__name__]
+    return define
 
 
 class _SaysSo(event.Listener):

@@ -1,20 +1,20 @@
 """e^x in loops. Of float32 it is computed here, by operations that LLVM turns into vector instructions.
 
-The system's function takes one number at a time, some 3 ns each. By the steps below a loop takes 4, 8 or
-16 at once:
+The system's function takes one number at a time, some 3 ns each. By the steps below a loop takes 4, 8
+or 16 at once:
 
 1. x = n ln 2 + r with n = round(x / ln 2), so |r| <= ln(2) / 2 = 0.3466, and e^x = 2^n e^r. The product
    n ln 2 must not be rounded before it is taken from x: ln 2 is taken in two parts, of which the first
    has 9 binary digits, so that n times it is exact (W. J. Cody and W. Waite 1980, "Software Manual for
    the Elementary Functions", chapter 6).
-2. e^r = 1 + r + r^2/2! + ... + r^7/7!. What is left out is below 0.3466^8 / 8! * e^0.3466 = 7.4e-9 of 1,
-   an eighth of half the last digit of float32.
+2. e^r = 1 + r + r^2/2! + ... + r^7/7!. What is left out is below 0.3466^8 / 8! * e^0.3466 = 7.4e-9,
+   where half a unit in the last place of float32 is 3e-8 or 6e-8.
 3. 2^n is a float32 whose exponent bits are n + 127. Where the result has no such exponent (it is
    infinite or denormal) 2^n has none either; so 2^n is the product of two powers of half the size.
 
-Rounding r and the polynomial leaves an error below 1.1 units in the last place, which a test bounds over
-the whole range; e^x is then inf from 88.73 on, 0 below -103.97, denormal numbers between -103.97 and
--87.34, and NaN for NaN.
+Rounding r and the polynomial leaves an error below 1.1 units in the last place, which a test bounds
+over the whole range; e^x is inf from 88.73 on, 0 below -103.97, denormal between -103.97 and -87.34,
+and NaN for NaN.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload, register_jitable
+
+from tape.kernels.numba.bits import as_float
 
 _LOW, _HIGH = np.float32(-105), np.float32(89)        # beyond them e^x is 0 and inf
 _PER_LN2 = np.float32(1 / math.log(2))
@@ -40,7 +41,7 @@ def exp(x):
     raise NotImplementedError("this stands for what loops are compiled with; in Python use np.exp")
 
 
-# Not even "contract" for sums in another order: step 1 depends on the order.
+# Never with sums in another order, whatever loop it stands in: step 1 depends on the order.
 @overload(exp, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})
 def _exp_of(x):
     return _exp_of_float32 if x == types.float32 else lambda x: math.exp(x)
@@ -58,18 +59,6 @@ def _exp_of_float32(x):
     return p * _power_of_2(half) * _power_of_2(np.int32(whole - half))
 
 
+@register_jitable
 def _power_of_2(n):
-    raise NotImplementedError("in compiled loops alone")
-
-
-@overload(_power_of_2)
-def _power_of_2_of(n):
-    return lambda n: _as_float32(np.int32((n + 127) << 23))
-
-
-@intrinsic
-def _as_float32(typing_context, bits):
-    """The float32 that has the bits of an int32."""
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-    return types.float32(types.int32), generate
+    return as_float(np.int32((n + 127) << 23))

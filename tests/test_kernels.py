@@ -269,6 +269,10 @@ def test_what_no_loop_serves_is_numpys(compiled):
         plain, ours = _both(compiled, "gelu", odd)
         assert np.asarray(ours).dtype == np.asarray(plain[0]).dtype and np.shape(ours) == np.shape(odd)
         np.testing.assert_array_equal(ours, plain[0])
+    integers, ones = np.arange(6).reshape(2, 3), np.ones((2, 3))
+    for name, given in (("gelu", ()), ("softmax", ()), ("gelu_backward", (ones,))):
+        np.testing.assert_array_equal(
+            getattr(compiled, name)(*given, integers), getattr(compiled, name)(*given, integers * 1.0))
     np.testing.assert_array_equal(compiled.softmax(x, axis=0), kernels.softmax(x, axis=0))
     wide = compiled.layer_norm(x.astype(np.float32), np.ones(6), None, 1e-5)[0]
     assert wide.dtype == np.float64

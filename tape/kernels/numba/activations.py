@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape.kernels import numpy as plain
-from tape.kernels.numba.compiled import READ, WRITE, loop, packed, suits
+from tape.kernels.numba.compiled import READ, WRITE, loop, packed, suits, whole
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numpy import GELU_CUBIC, SQRT_2_OVER_PI
 
@@ -22,7 +22,7 @@ _A, _B = 2 * SQRT_2_OVER_PI, 2 * SQRT_2_OVER_PI * GELU_CUBIC
 def gelu(x):
     """x s."""
     if not suits(x):
-        return plain.gelu(x)[0]
+        return gelu(x.astype(np.float64)) if whole(x) else plain.gelu(x)[0]
     out = np.empty(x.shape, x.dtype)
     _gelu[x.dtype](packed(x).reshape(-1), out.reshape(-1))
     return out
@@ -30,6 +30,8 @@ def gelu(x):
 
 def gelu_backward(g, x):
     """g dout/dx."""
+    if whole(x):
+        return gelu_backward(g, x.astype(np.float64))
     if not (suits(x) and suits(g) and g.dtype == x.dtype):
         return plain.gelu_backward(g, x, plain.gelu(x)[1]["s"])
     out = np.empty(x.shape, x.dtype)

@@ -121,6 +121,11 @@ def suits(x: Any) -> bool:
     return type(x) is np.ndarray and x.dtype in DTYPES and x.size > 0
 
 
+def whole(x: Any) -> bool:
+    """Whether x holds integers or booleans, which are computed with in float64, as np.exp does."""
+    return hasattr(x, "dtype") and x.dtype.kind in "iub"
+
+
 def packed(x: np.ndarray) -> np.ndarray:
     """x, or a copy of it whose elements lie one after the other, at addresses that are aligned."""
     flags = x.flags

@@ -14,7 +14,8 @@ import numpy as np
 from tape.kernels import numpy as plain
 from tape.kernels.numba.bits import largest
 from tape.kernels.numba.compiled import (
-    INTEGER, READ, REAL, SUMS, TARGETS, WIDE, WRITE, as_rows, loop, packed, suits)
+    INTEGER, READ, REAL, SUMS, TARGETS, WIDE, WRITE, as_rows, loop, packed, suits,
+    whole)
 from tape.kernels.numba.exponential import exp
 
 STEP = 256
@@ -124,6 +125,8 @@ def _layer_norm_backward(g, x, weight, mean, rstd, g_x, g_weight, g_bias):
 
 def softmax(x, axis=-1):
     """Along the last axis; along others NumPy's."""
+    if whole(x):
+        x = x.astype(np.float64)
     if not (suits(x) and type(axis) is int and axis in (-1, x.ndim - 1)):
         return plain.softmax(x, axis=axis)
     out = np.empty(x.shape, x.dtype)

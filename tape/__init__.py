@@ -12,6 +12,7 @@
     strict                              check all that the tape keeps for changes
     show, record_lines                  the tape as a table
     adam_update                         the update of an optimiser, on arrays
+    use_kernels                         NumPy's kernels, or those compiled with Numba
     measure, hollow                     what a computation costs, also of one that is not run
     tape.lazy                           the static graph over the same operators
 """
@@ -24,6 +25,7 @@ from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.hollow import hollow
 from tape.kernels import adam_update
+from tape.kernels.choice import choose as _choose_kernels, use_kernels
 from tape.measure import measure
 from tape.memory import keep_freed_memory as _keep_freed_memory    # noqa: F401: as it is imported
 from tape.ops import *    # noqa: F401,F403: the operators, listed in tape/ops/__init__.py
@@ -36,12 +38,13 @@ from tape.transforms import (
 __all__ = [
     "GradientTape", "Tensor", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",
     "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "linalg", "measure",
-    "no_grad", "primitive", "record_lines", "show", "strict", "value_and_grad", "vjp",
+    "no_grad", "primitive", "record_lines", "show", "strict", "use_kernels", "value_and_grad", "vjp",
 ]
 __all__ += ops.__all__
 
 _FOREIGN_NAMES = {**_foreign_names.JAX, **_foreign_names.AUTOGRAD, **_foreign_names.TAPE}
 _sys.modules["tape.tensor"].__class__ = _foreign_names.CallableModule
+_choose_kernels()
 
 
 def __getattr__(name: str):

@@ -74,12 +74,12 @@ class Primitive:
     scatter, gather : for an operator that picks elements of its input x. ``scatter(total, g, *args)``
         adds to `total`, in place, what the rule of x returns for the same arguments, and
         ``gather(g, *args)`` picks the same elements of g.
+    residuals : what a fused operator's forward returns besides, for its rule.
     gradient_bits, ruled : for each input 1 << i if it has a rule, else 0; and all of them together. The
         sum of those that want a gradient is the key of a `Vjp`.
     """
 
-    composed: Callable | None = None           # these three for `Fused` alone
-    residuals: tuple[str, ...] = ()
+    composed: Callable | None = None           # these two for `Fused` alone; see tape/fusion.py
     optional_inputs = False
     counts_booleans = False
 
@@ -101,7 +101,8 @@ class Primitive:
         self.promotes = self.variadic or not self.joint
         self.rules = tuple(rules)
         self.needs = [self._names_in(rule) for rule in rules]
-        self.layout = (*self.inputs, "out", *self.defaults, *self._residual_names())
+        self.residuals = self._residual_names()
+        self.layout = (*self.inputs, "out", *self.defaults, *self.residuals)
         self._check_rules()
         bits = [1 << i if rule else 0 for i, rule in enumerate(self.rules)]
         self.ruled = sum(bits)
@@ -289,32 +290,6 @@ class Comparison(Primitive):
         return super().__call__(*map(plain, operands))
 
 
-class Fused(Primitive):
-    """An operator defined twice: composed of primitives, and as a pair of kernels.
-
-    The composed definition is the explanation, the test oracle and the derivative of higher
-    order; the kernels are there for speed. The backward kernel's parameter names say what it
-    needs, as in any rule; a name that is neither an input nor an attribute is a residual, and the
-    forward kernel then returns ``(out, {name: array})``.
-    """
-
-    optional_inputs = True
-
-    def __init__(self, composed: Callable, forward: Callable, backward: Callable, name: str = ""):
-        self.composed = composed
-        super().__init__(forward, (backward,), name=name or composed.__name__,
-                         doc=composed.__doc__ or "", joint=True, signature=composed)
-
-    def _residual_names(self) -> tuple[str, ...]:
-        known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
-        self.residuals = tuple(name for name in self.needs[0] if name not in known)
-        return self.residuals
-
-    def on_arrays(self, *arrays, **attributes):
-        out = self.forward(*arrays, **attributes)
-        return out[0] if self.residuals else out
-
-
 def primitive(forward: Callable, *rules: Callable | None, name: str = "", doc: str = "",
               symbol: str = "", elementwise: bool = False) -> Primitive:
     """Define an operator: a forward on arrays, and a derivative rule for each of its inputs.
@@ -363,11 +338,6 @@ def derivative(*rules: Callable | None, numpy: Callable | None = None,
             NUMPY_FUNCTIONS[numpy] = operator
         return operator
     return define
-
-
-def fused(forward: Callable, backward: Callable, name: str = "") -> Callable[[Callable], Fused]:
-    """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""
-    return lambda composed: Fused(composed, forward, backward, name)
 
 
 def implements(*functions: Callable | None) -> Callable[[Callable], Callable]:

@@ -55,13 +55,15 @@ class Vjp:
     kept : the inputs that are saved, by number; None where all are, as by a fused operator.
     short : whether the rules ask for inputs and the result alone.
     pick : from a row to the saved values.
+    layout, residuals : the operator's, of the kernels that it had when this was made.
     """
 
     __slots__ = ("operator", "joint", "elementwise", "scatters", "rules", "sources", "names", "likes",
-                 "kept", "short", "pick", "__weakref__")
+                 "kept", "short", "pick", "layout", "residuals", "__weakref__")
 
     def __init__(self, operator: Primitive, wanted: int):
         self.operator = operator
+        self.layout, self.residuals = operator.layout, operator.residuals
         self.joint = operator.joint
         self.elementwise = operator.elementwise
         self.scatters = operator.scatter is not None
@@ -101,8 +103,8 @@ class Vjp:
         row = [tuple(inputs), out] if operator.variadic else [*inputs, out]
         if operator.defaults:
             row += [attributes.get(name, default) for name, default in operator.defaults.items()]
-        if operator.residuals:
-            row += [residuals[name] if residuals else None for name in operator.residuals]
+        if self.residuals:
+            row += [residuals[name] if residuals else None for name in self.residuals]
         for i in self.likes:
             row.append(tuple(map(like, row[i])) if operator.variadic else like(row[i]))
         if operator.composed is not None:
@@ -141,7 +143,7 @@ class Vjp:
         for name, value in zip(self.names, saved):
             if name == "inputs" and self.operator.composed is not None:
                 found += zip(self.operator.inputs, value)
-            elif name in self.operator.layout:
+            elif name in self.layout:
                 found += [(name, v) for v in (value if isinstance(value, tuple) else (value,))]
         return found
 

@@ -50,6 +50,16 @@ def traced():
         yield
 
 
+@pytest.fixture(params=["numpy", "numba"])
+def kernel_set(request):
+    """The test runs with each set of kernels that is installed; the value is its name."""
+    import tape
+    if request.param == "numba":
+        pytest.importorskip("numba", reason="numba is not installed; pip install -e '.[fast]'")
+    with tape.use_kernels(request.param):
+        yield request.param
+
+
 @pytest.fixture
 def taught():
     """What `implements` and `primitive` register in a test is forgotten behind it."""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import tape
 from tests.bench import rounds, sizes, table, worker
 from tests.bench.__main__ import main
 from tests.checks import peer
@@ -37,15 +38,19 @@ class TestThePeersComputeTheSame:
             np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["composed", "torch"])
+@pytest.mark.parametrize("name", ["composed", "numpy-kernels", "numba-kernels", "torch"])
 def test_kernels_and_what_they_are_compared_with_have_the_same_gradients(name):
     if name == "torch":
         peer(name)
-    ours, others = worker.library("tape").kernels(), worker.library(name).kernels()
-    assert list(ours) == list(others) == list(sizes.KERNEL_INPUTS)
-    for kernel in ours:
-        for a, b in zip(ours[kernel](), others[kernel](), strict=True):
-            np.testing.assert_allclose(np.asarray(b), a, atol=2e-4, rtol=1e-3, err_msg=kernel)
+    if name == "numba-kernels":
+        pytest.importorskip("numba", reason="numba is not installed; pip install -e '.[fast]'")
+    with tape.use_kernels("numpy"):
+        ours = {kernel: call() for kernel, call in worker.library("tape").kernels().items()}
+        others = worker.library(name).kernels()
+        assert list(ours) == list(others) == list(sizes.KERNEL_INPUTS)
+        for kernel, gradients in ours.items():
+            for a, b in zip(gradients, others[kernel](), strict=True):
+                np.testing.assert_allclose(np.asarray(b), a, atol=2e-4, rtol=1e-3, err_msg=kernel)
 
 
 def test_torch_writes_with_what_it_keeps_as_without():

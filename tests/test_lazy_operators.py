@@ -9,7 +9,7 @@ import tape
 import tape.lazy as ad
 from tape import Tensor, grad
 from tape.gradcheck.cases import CASES
-from tape.primitive import Fused
+from tape.fusion import Fused
 from tests.checks import differences
 
 RNG = np.random.default_rng(3)

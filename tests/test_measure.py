@@ -11,7 +11,7 @@ import tape
 from tape import Tensor, measure
 from tape.gradcheck.cases import CASES
 from tape.measure import CORE, PRODUCTS
-from tape.primitive import Fused
+from tape.fusion import Fused
 from tests.checks import leaf
 
 RNG = np.random.default_rng(0)

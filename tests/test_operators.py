@@ -9,8 +9,8 @@ import pytest
 
 import tape
 from tape import Tensor, grad, ops
+from tape.fusion import Fused
 from tape.gradcheck.cases import CASES, DEFINITIONS
-from tape.primitive import Fused
 from tape.gradcheck import gradcheck
 from tape.primitive import NUMPY_FUNCTIONS, Primitive
 from tests.checks import check_op, fused_agrees_with_composed, leaf
@@ -31,8 +31,14 @@ def test_operator(case):
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.operator in FUSED], ids=lambda case: case.name)
-def test_a_fused_operator_agrees_with_its_definition(case):
+def test_a_fused_operator_agrees_with_its_definition(case, kernel_set):
     fused_agrees_with_composed(case)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.operator in {*FUSED, "softmax"}],
+                         ids=lambda case: case.name)
+def test_an_operator_that_has_kernels_with_each_set(case, kernel_set):
+    check_op(case)
 
 
 # --- completeness ---

@@ -5,9 +5,14 @@
     attention.py  attention block by block
     lookup.py   the gradient of a look-up in a table
     update.py   updates in place, for optimisers
+    numba/      kernels compiled with Numba, under the same names
+    choice.py   which of the two sets is in use
+
+`find` gives the kernel of a name in the set in use; what is imported below is NumPy's.
 """
 
 from tape.kernels.attention import attention, attention_backward
+from tape.kernels.choice import find, use_kernels
 from tape.kernels.lookup import add_rows, scatter_rows
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, attention_scale, broadcasts_to, causal_attention,
@@ -23,7 +28,7 @@ __all__ = [
     "adam_update",
     "HALF", "SINGLE", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum", "sum_dtype",
     "unbroadcast", "variance",
-    "attention", "attention_backward",
+    "attention", "attention_backward", "find", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",

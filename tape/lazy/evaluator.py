@@ -321,8 +321,8 @@ class _Scheduler:
         made = self._kernel(node, operator, rest, attributes)
         if operator.residuals:
             made = self._pick(node, made, 1)
-        every = self.call(node, _bound(op.backward, {"attributes": attributes}), [g, made, *rest],
-                          (op, self._key(attributes)))
+        backward = _bound(op.backward, {"vjp": operator.vjp(1), "attributes": attributes})
+        every = self.call(node, backward, [g, made, *rest], (op, self._key(attributes)))
         i = node.attrs["input"]
         return self.call(node, lambda every, x: of_input(every[i], x), [every, rest[i]],
                          ("gradient of input", i), self._made[every] + 0.5)

@@ -128,18 +128,20 @@ class KernelGradient(Composite):
     def value_of(self, node: Node, input_values: list) -> Any:
         g, *inputs = input_values
         attributes = self.attributes(node.attrs)
+        vjp = self.operator.vjp(1)
         made = self.operator.forward(*inputs, **attributes)
-        made = made[1] if self.operator.residuals else made
+        made = made[1] if vjp.residuals else made
         i = node.attrs["input"]
-        return of_input(self.backward(g, made, *inputs, attributes=attributes)[i], inputs[i])
+        gradients = self.backward(g, made, *inputs, vjp=vjp, attributes=attributes)
+        return of_input(gradients[i], inputs[i])
 
-    def backward(self, g: Any, made: Any, *inputs: Any, attributes: dict) -> Sequence:
-        """The gradients of all inputs, by the kernel.
+    @staticmethod
+    def backward(g: Any, made: Any, *inputs: Any, vjp: Any, attributes: dict) -> Sequence:
+        """The gradients of all inputs, by the kernel of `vjp`.
 
         `made` is what the forward kernel left for it: the residuals, or else its result.
         """
-        operator, vjp = self.operator, self.operator.vjp(1)
-        saved = vjp.bind(inputs, made, attributes, made if operator.residuals else None)
+        saved = vjp.bind(inputs, made, attributes, made if vjp.residuals else None)
         return vjp.joint_gradients(g, saved, len(inputs))
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:

@@ -2,7 +2,7 @@
 
 The body of each function is the composed definition. It is what a reader should read, what the
 tests hold the kernels against, and what gives derivatives of higher order. The kernels are in
-``tape/kernels/numpy.py``; ``tests/bench/bench_fused.py`` prints what each one gains.
+``tape/kernels/``; ``tests/bench/bench_fused.py`` prints what each one gains.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
+from tape.fusion import fused
 from tape.ops.activations import log_softmax, softmax
 from tape.ops.arithmetic import widened
 from tape.ops.reductions import mean
-from tape.primitive import Primitive, derivative, fused
+from tape.primitive import Primitive, derivative
 from tape.promotion import as_python
 
 
@@ -23,7 +24,7 @@ def recompute(operator: Primitive, inputs, attributes):
     return operator.composed(*(None if x is None else widened(x) for x in inputs), **attributes)
 
 
-@fused(kernels.layer_norm, kernels.layer_norm_backward, name="layer_norm")
+@fused("layer_norm", name="layer_norm")
 def _layer_norm(x, weight, bias, /, eps):
     centred = x - mean(x, -1, True)
     out = centred / np.sqrt(mean(centred * centred, -1, True) + eps)
@@ -72,7 +73,7 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
     return _layer_norm(x, weight, bias, eps)
 
 
-@fused(kernels.gelu, kernels.gelu_backward)
+@fused("gelu")
 def gelu(x, /):
     """x * P(Z <= x) for a standard normal Z, by its tanh approximation.
 
@@ -103,7 +104,7 @@ def count_targets(targets, /, ignore_index):
     return max(int(np.count_nonzero(np.not_equal(targets, ignore_index))), 1)
 
 
-@fused(kernels.cross_entropy, kernels.cross_entropy_backward, name="cross_entropy")
+@fused("cross_entropy", name="cross_entropy")
 def _cross_entropy(logits, targets, /, ignore_index, reduction):
     picked = one_hot_like(targets, logits, ignore_index)        # (..., V), 1 at the target
     total = -np.sum(np.where(np.equal(picked, 1), log_softmax(logits), 0))
@@ -143,7 +144,7 @@ def attention_scale(like, /):
     return like.dtype.type(kernels.attention_scale(like))
 
 
-@fused(kernels.causal_attention, kernels.causal_attention_backward, name="causal_attention")
+@fused("causal_attention", name="causal_attention")
 def _causal_attention(q, k, v, /, scale):
     scores = q * (attention_scale(q) if scale is None else scale)
     scores = scores @ np.swapaxes(k, -1, -2)            # (..., T, S)
@@ -188,7 +189,7 @@ def added_mask(mask, like, /):
     return (np.where(mask, 0, -np.inf) if mask.dtype.kind == "b" else mask).astype(like.dtype)
 
 
-@fused(kernels.attention, kernels.attention_backward, name="attention")
+@fused("attention", name="attention")
 def _attention(q, k, v, mask, /, causal, scale, block_size):
     scores = q * (attention_scale(q) if scale is None else scale)
     scores = scores @ np.swapaxes(k, -1, -2)            # (..., T, S)

@@ -22,7 +22,7 @@ from tests.bench.table import NOTE, comparison, table
 from tests.bench.worker import CASES
 
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_THREAD_TIMEOUT",
-           "OMP_WAIT_POLICY", "TAPE_KEEP_FREED_MEMORY")
+           "OMP_WAIT_POLICY", "TAPE_KEEP_FREED_MEMORY", "TAPE_KERNELS")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

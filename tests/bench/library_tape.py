@@ -51,6 +51,22 @@ def kernels(composed=False):
     return {name: lambda name=name: both_ways(name, composed) for name in KERNELS}
 
 
+class NumpyKernels:
+    """The operators by NumPy's kernels."""
+
+    name = "numpy"
+
+    def kernels(self):
+        tape.use_kernels(self.name)
+        return kernels()
+
+
+class NumbaKernels(NumpyKernels):
+    """The operators by the kernels compiled with Numba."""
+
+    name = "numba"
+
+
 class Composed:
     """The operators by their definitions alone."""
 

@@ -24,6 +24,8 @@ from tests.bench.sizes import MODELS
 LIBRARIES = {
     "tape": ("library_tape", None),
     "composed": ("library_tape", "Composed"),
+    "numpy-kernels": ("library_tape", "NumpyKernels"),
+    "numba-kernels": ("library_tape", "NumbaKernels"),
     "torch": ("library_torch", None),
     "compile": ("library_torch", "Compiled"),
     "jax": ("library_arrays", "Jax"),
@@ -148,7 +150,7 @@ CASES: dict[str, tuple[Callable, tuple, tuple[str, ...]]] = {
        if Path("/proc/self/clear_refs").exists()},          # Linux
     "operators": (operators, (), ALL),
     "graphs": (graphs, (), ALL),
-    "kernels": (kernels, (), ("tape", "composed", "torch")),
+    "kernels": (kernels, (), ("tape", "composed", "numpy-kernels", "numba-kernels", "torch")),
 }
 
 if __name__ == "__main__":

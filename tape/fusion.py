@@ -1,0 +1,62 @@
+"""Operators defined twice: composed of primitives, and as a pair of kernels of the set in use."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from tape.kernels import choice
+from tape.primitive import Primitive
+
+
+class Fused(Primitive):
+    """An operator defined twice: composed of primitives, and as a pair of kernels.
+
+    The composed definition is the explanation, the test oracle and the derivative of higher
+    order; the kernels are there for speed. The backward kernel's parameter names say what it
+    needs, as in any rule; a name that is neither an input nor an attribute is a residual, and the
+    forward kernel then returns ``(out, {name: array})``.
+
+    The kernels are those that `tape.kernels.choice.find` has under `kernel` and `kernel` with
+    "_backward" behind it. When another set is chosen, an operator forgets all that depends on them
+    and is set up again when it is next used: so a call costs nothing more, and Numba is imported
+    when it is needed. A `Vjp` made before keeps the rules that it was made with.
+    """
+
+    optional_inputs = True
+    _OF_KERNELS = ("forward", "rules", "needs", "residuals", "layout", "vjps", "trusted", "protected",
+                   "on_numpy")
+
+    def __init__(self, composed: Callable, kernel: str, name: str = ""):
+        self.composed, self.kernel = composed, kernel
+        self._set_up(name or composed.__name__)
+        choice.followers.add(self)
+
+    def _set_up(self, name: str) -> None:
+        forward, backward = choice.find(self.kernel), choice.find(self.kernel + "_backward")
+        super().__init__(forward, (backward,), name=name, doc=self.composed.__doc__ or "", joint=True,
+                         signature=self.composed)
+
+    def forget_kernels(self) -> None:
+        for attribute in self._OF_KERNELS:
+            self.__dict__.pop(attribute, None)
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute not in self._OF_KERNELS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {attribute!r}")
+        with choice.LOCK:
+            if attribute not in self.__dict__:
+                self._set_up(self.name)
+        return self.__dict__[attribute]
+
+    def _residual_names(self) -> tuple[str, ...]:
+        known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
+        return tuple(name for name in self.needs[0] if name not in known)
+
+    def on_arrays(self, *arrays, **attributes):
+        out = self.forward(*arrays, **attributes)
+        return out[0] if self.residuals else out
+
+
+def fused(kernel: str, name: str = "") -> Callable[[Callable], Fused]:
+    """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""
+    return lambda composed: Fused(composed, kernel, name)

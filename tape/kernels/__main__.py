@@ -1,0 +1,26 @@
+"""Which kernels are in use: python -m tape.kernels"""
+
+from __future__ import annotations
+
+from tape.kernels import choice
+
+
+def report() -> str:
+    """The set in use and why; of each kernel where it comes from, and whether it is compiled."""
+    kernels = {name: choice.find(name) for name in choice.KERNELS}
+    lines, folders = [], set()
+    for name, kernel in kernels.items():
+        compiled = kernel.__module__.startswith("tape.kernels.numba.")
+        lines.append(f"{name:27}{'numba' if compiled else 'numpy'}")
+        if compiled:
+            from tape.kernels.numba.compiled import LOOPS
+            folder, cached = LOOPS["_" + name].cached()
+            folders.add(str(folder))
+            lines[-1] += "    compiled" if cached else "    is compiled at its first use"
+    lines += [f"compiled code is kept in {folder}" for folder in sorted(folders)]
+    name, reason = choice.in_use()
+    return "\n".join([f"in use: {name} ({reason})", "", *lines])
+
+
+if __name__ == "__main__":
+    print(report())

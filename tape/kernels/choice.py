@@ -1,0 +1,135 @@
+"""Which set of kernels is in use: NumPy's, or the one compiled with Numba."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+import weakref
+from types import ModuleType
+from typing import Any, Callable
+
+# The modules of a set, in the order in which a kernel is looked up in them.
+SETS = {"numpy": ("tape.kernels",), "numba": ("tape.kernels.numba", "tape.kernels")}
+# What `find` has: NumPy's set has all of these, Numba's some.
+KERNELS = (
+    "attention", "attention_backward", "causal_attention", "causal_attention_backward",
+    "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
+    "layer_norm_backward", "softmax")
+LOCK = threading.RLock()
+
+# Operators that are to be set up with other kernels at each change; see `tape.fusion.Fused`.
+followers: weakref.WeakSet[Any] = weakref.WeakSet()
+_found: dict[str, Callable] = {}
+_INSTALLED = "Numba is installed"
+_in_use, _reason = "numpy", "Numba is not installed"
+
+
+class Before(str):
+    """The name of the set that was in use, which comes back at the end of a ``with`` block."""
+
+    def __enter__(self) -> Before:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        use_kernels(self)
+
+
+def use_kernels(name: str) -> Before:
+    """Compute with the set of kernels of this name from now on, in all threads.
+
+    The kernels are those of the fused operators (`layer_norm`, `gelu`, `cross_entropy`, attention)
+    and of `softmax`. Both sets compute the same, up to rounding. What was recorded before goes back
+    by the kernels that it was made with. Not to be called while another thread computes.
+
+    Parameters
+    ----------
+    name : "numpy" or "numba"
+        "numba" is used from the start where Numba is installed, else "numpy";
+        ``TAPE_KERNELS=numpy`` (or ``numba``) in the environment decides otherwise.
+
+    Returns
+    -------
+    str
+        The name of the set that was in use. ``with tape.use_kernels("numpy"):`` goes back to it at
+        the end.
+
+    Raises
+    ------
+    ValueError, ImportError
+        There is no such set, or Numba is not installed.
+
+    Examples
+    --------
+    >>> import tape
+    >>> with tape.use_kernels("numpy"):
+    ...     tape.gelu(1.0)
+    np.float64(0.8411919906082768)
+    """
+    global _in_use, _reason
+    _check(name, "use_kernels: the name")
+    with LOCK:
+        before, _in_use, _reason = Before(_in_use), name, "use_kernels"
+        _forget()
+    return before
+
+
+def in_use() -> tuple[str, str]:
+    """The name of the set in use, and why it is."""
+    return _in_use, _reason
+
+
+def find(name: str) -> Callable:
+    """The kernel of this name, one of `KERNELS`, in the set in use."""
+    kernel = _found.get(name)
+    if kernel is None:
+        with LOCK:
+            module = next(m for m in map(_module, SETS[_in_use]) if m and name in m.__all__)
+            kernel = _found[name] = getattr(module, name)
+    return kernel
+
+
+def _forget() -> None:
+    _found.clear()
+    for operator in followers:
+        operator.forget_kernels()
+
+
+def _module(name: str) -> ModuleType | None:
+    """The module; None, with a line that says so, where Numba was not asked for and fails."""
+    global _in_use, _reason
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if _reason != _INSTALLED:
+            raise
+        print(f"tape: Numba is installed, but importing it fails ({error}); the kernels in use are "
+              f"NumPy's. TAPE_KERNELS=numpy in the environment leaves out this line.", file=sys.stderr)
+        _in_use, _reason = "numpy", "importing Numba fails"
+        return None
+
+
+def _check(name: Any, what: str) -> None:
+    if name not in SETS:
+        raise ValueError(f"{what} must be one of {list(SETS)}, got {name!r}")
+    if name == "numba" and importlib.util.find_spec("numba") is None:
+        raise ImportError(f"{what} is 'numba', and Numba is not installed: pip install numba, or, in a "
+                          f'clone of tape, pip install -e ".[fast]"')
+
+
+def choose() -> None:
+    """Use the set that the environment names, else Numba's where it is installed.
+
+    Called at the end of ``import tape``. Operators are defined before, with NumPy's kernels, so that
+    this need not import Numba.
+    """
+    global _in_use, _reason
+    name = os.environ.get("TAPE_KERNELS", "")
+    if name:
+        _check(name, "TAPE_KERNELS in the environment")
+        _in_use, _reason = name, "TAPE_KERNELS in the environment"
+    elif importlib.util.find_spec("numba") is not None:
+        _in_use, _reason = "numba", _INSTALLED
+    _forget()

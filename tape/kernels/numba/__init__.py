@@ -1,0 +1,22 @@
+"""The kernels compiled with Numba. A kernel that is missing here is NumPy's.
+
+    compiled.py      how a loop is compiled: for which types, with which flags, cached where
+    bits.py          the bits of a float, and the largest of a row by them
+    exponential.py   e^x of float32 so that a loop over it becomes vector instructions
+    activations.py   gelu
+    rows.py          layer_norm, softmax and cross_entropy, row by row
+
+A kernel here is a Python function of the same parameters, results and errors as NumPy's. It prepares
+the arrays and calls a loop, or NumPy's kernel where the loop does not serve: for float16, integers,
+mixed dtypes, scalars and empty arrays. Numba is imported with this package, at the first use of an
+operator that has kernels, and not with `tape`.
+"""
+
+from tape.kernels.numba.activations import gelu, gelu_backward
+from tape.kernels.numba.rows import (
+    cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward, softmax)
+
+__all__ = [
+    "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
+    "layer_norm_backward", "softmax",
+]

@@ -1,0 +1,137 @@
+"""How a loop is compiled with Numba: at its first use for a dtype, and cached on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable
+
+import numba
+import numpy as np
+from numba import types
+from numba.core import event
+
+# What a loop may do to the order of operations. Each of these keeps infinities and NaN what they are;
+# of LLVM's others "nnan" and "ninf" do not, and "afn" allows functions of fewer digits.
+CONTRACT = frozenset({"contract"})                  # x * y + z rounded once
+# Sums in another order, which vector instructions need, x * (1 / y) for x / y, and -0 for 0.
+SUMS = CONTRACT | {"reassoc", "arcp", "nsz"}
+
+INTEGER, REAL = lambda real: types.int64, lambda real: types.float64
+_LOCK = threading.RLock()
+LOOPS: dict[str, Loop] = {}                         # by the names of their functions
+
+
+def READ(rank: int) -> Callable:
+    """The type of an array that is read: read-only, to which Numba converts one that is not."""
+    return lambda real: types.Array(real, rank, "C", readonly=True)
+
+
+def WRITE(rank: int) -> Callable:
+    """The type of an array that is written to."""
+    return lambda real: types.Array(real, rank, "C")
+
+
+def WIDE(real: Any) -> Any:
+    """The type of an array (n,) of float64, whatever the others are, that sums are added to."""
+    return types.Array(types.float64, 1, "C")
+
+
+def TARGETS(real: Any) -> Any:
+    """The type of an array (n,) of int64 that is read."""
+    return types.Array(types.int64, 1, "C", readonly=True)
+
+
+class Loop(dict):
+    """A function on arrays: dtype -> the same compiled for it. Made by `loop`.
+
+    It is compiled, or loaded from the cache on disk, when a dtype is first asked for. The types are
+    given rather than found at each call, since Numba would compile again for each mixture of
+    read-only arrays and others. Several Python threads may run it at once: it lets go of the
+    interpreter's lock, and has no threads of its own.
+    """
+
+    def __init__(self, function: Callable, parameters: tuple, fastmath: frozenset):
+        super().__init__()
+        self.function, self.parameters = function, parameters
+        self.options = {"cache": True, "nogil": True, "error_model": "numpy",
+                        "fastmath": set(fastmath)}
+
+    def __missing__(self, dtype: np.dtype) -> Callable:
+        with _LOCK:
+            if dtype not in self:
+                real = numba.from_dtype(dtype)
+                dispatcher = numba.njit(**self.options)(self.function)
+                self._drop_what_is_older_than_its_source(Path(dispatcher.stats.cache_path))
+                with event.install_listener("numba:compile", _SAYS_SO):
+                    dispatcher.compile(tuple(parameter(real) for parameter in self.parameters))
+                dispatcher.disable_compile()
+                self[dtype] = dispatcher
+        return self[dtype]
+
+    def _drop_what_is_older_than_its_source(self, folder: Path) -> None:
+        """Numba notices that the file of a loop was changed, but not that of a function it calls."""
+        changed = max(file.stat().st_mtime for file in Path(__file__).parent.glob("*.py"))
+        with contextlib.suppress(OSError):               # a cache that others own
+            for index in folder.glob(f"*.{self.function.__name__}-*.nbi"):
+                if index.stat().st_mtime < changed:
+                    index.unlink()
+
+    def cached(self) -> tuple[Path, bool]:
+        """The folder of the cache, and whether it holds this loop, for a dtype at least."""
+        folder = Path(numba.njit(**self.options)(self.function).stats.cache_path)
+        return folder, any(folder.glob(f"*.{self.function.__name__}-*.nbc"))
+
+
+def loop(*parameters: Callable, fastmath: frozenset = CONTRACT) -> Callable[[Callable], Loop]:
+    """Decorator: compile a function whose parameters have these types; see `Loop`."""
+    def define(function: Callable) -> Loop:
+        LOOPS[function.__name__] = Loop(function, parameters, fastmath)
+        return LOOPS[function.__name__]
+    return define
+
+
+class _SaysSo(event.Listener):
+    """One line at the first compilation: it takes long enough for a user to wonder."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.said:
+            self.said = True
+            print("tape: compiling kernels, once, which takes some 10 s; they are kept for later runs "
+                  "(python -m tape.kernels says where)", file=sys.stderr, flush=True)
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
+
+
+_SAYS_SO = _SaysSo()
+
+
+# --- what kernels ask of their arrays ---
+
+DTYPES = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+
+
+def suits(x: Any) -> bool:
+    """Whether x is an array that a loop can take, its layout aside."""
+    return type(x) is np.ndarray and x.dtype in DTYPES and x.size > 0
+
+
+def whole(x: Any) -> bool:
+    """Whether x holds integers or booleans, which are computed with in float64, as np.exp does."""
+    return hasattr(x, "dtype") and x.dtype.kind in "iub"
+
+
+def packed(x: np.ndarray) -> np.ndarray:
+    """x, or a copy of it whose elements lie one after the other, at addresses that are aligned."""
+    flags = x.flags
+    return x if flags.c_contiguous and flags.aligned else x.copy()
+
+
+def as_rows(x: np.ndarray) -> np.ndarray:
+    """(..., D) as (N, D), packed, for an x that is not empty."""
+    return packed(x).reshape(-1, x.shape[-1])

@@ -1,0 +1,238 @@
+"""Kernels that go row by row over the last axis, each row while it is in the processor's cache.
+
+The sum of a row is taken in steps of `STEP` elements, whose sums are added in float64, and a sum over
+rows in float64, so that neither long rows nor many rows cost digits. Within a step all is of one dtype:
+beside a float64 only half as many of float32 go into a vector instruction.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tape.kernels import numpy as plain
+from tape.kernels.numba.bits import largest
+from tape.kernels.numba.compiled import (
+    INTEGER, READ, REAL, SUMS, TARGETS, WIDE, WRITE, as_rows, loop, packed, suits,
+    whole)
+from tape.kernels.numba.exponential import exp
+
+STEP = 256
+
+# --- layer norm ---
+#
+# Of each row, as derived in `tape.layer_norm`: m = mean(x), r = 1 / sqrt(mean((x - m)^2) + eps),
+#
+#     n = (x - m) r,  out = n weight + bias
+#     h = g weight,  dL/dx = r (h - mean(h) - n mean(h n)),  dL/dweight = sum g n,  dL/dbias = sum g
+#
+# the last two over the rows. A weight or a bias that is missing is an array without elements.
+
+_NONE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
+
+
+def layer_norm(x, weight, bias, eps):
+    """The result, and m and r of each row."""
+    if not (suits(x) and x.ndim and _of_rows(weight, x) and _of_rows(bias, x)):
+        return plain.layer_norm(x, weight, bias, eps)
+    dtype = x.dtype
+    none = _NONE[dtype]
+    out, mean, rstd = (np.empty(shape, dtype) for shape in (
+        x.shape, (*x.shape[:-1], 1), (*x.shape[:-1], 1)))
+    _layer_norm[dtype](
+        as_rows(x), none if weight is None else packed(weight), none if bias is None else packed(bias),
+        eps, out.reshape(-1, x.shape[-1]), mean.reshape(-1), rstd.reshape(-1))
+    return out, {"mean": mean, "rstd": rstd}
+
+
+def layer_norm_backward(g, x, weight, bias, mean, rstd):
+    """Gradients of x, weight and bias."""
+    dtype = x.dtype
+    if not (suits(x) and suits(g) and g.dtype == dtype == mean.dtype and _of_rows(weight, x)):
+        return plain.layer_norm_backward(g, x, weight, bias, mean, rstd)
+    width = x.shape[-1]
+    g_x = np.empty(x.shape, dtype)
+    sums = np.zeros((2, width))
+    _layer_norm_backward[dtype](
+        as_rows(g), as_rows(x), np.ones(width, dtype) if weight is None else packed(weight),
+        packed(mean).reshape(-1), packed(rstd).reshape(-1), g_x.reshape(-1, width), *sums)
+    sums = sums.astype(dtype, copy=False)
+    return g_x, None if weight is None else sums[0], None if bias is None else sums[1]
+
+
+def _of_rows(weight, x):
+    """Whether the weight or the bias of a layer norm is None or fits to x in shape and dtype."""
+    return weight is None or (
+        type(weight) is np.ndarray and weight.dtype == x.dtype and weight.shape == x.shape[-1:])
+
+
+@loop(READ(2), READ(1), READ(1), REAL, WRITE(2), WRITE(1), WRITE(1), fastmath=SUMS)
+def _layer_norm(x, weight, bias, eps, out, mean, rstd):
+    real = x.dtype.type
+    rows, width = x.shape
+    for i in range(rows):
+        total = squares = 0.0
+        for start in range(0, width, STEP):
+            part, row = real(0), x[i, start:start + STEP]
+            for j in range(row.size):
+                part += row[j]
+            total += part
+        m = real(total / width)
+        for start in range(0, width, STEP):
+            part, row = real(0), x[i, start:start + STEP]
+            for j in range(row.size):
+                part += (row[j] - m) * (row[j] - m)
+            squares += part
+        r = real(1 / math.sqrt(squares / width + eps))
+        for j in range(width):
+            out[i, j] = (x[i, j] - m) * r
+        if weight.size:
+            for j in range(width):
+                out[i, j] *= weight[j]
+        if bias.size:
+            for j in range(width):
+                out[i, j] += bias[j]
+        mean[i], rstd[i] = m, r
+
+
+@loop(READ(2), READ(2), READ(1), READ(1), READ(1), WRITE(2), WIDE, WIDE, fastmath=SUMS)
+def _layer_norm_backward(g, x, weight, mean, rstd, g_x, g_weight, g_bias):
+    real = x.dtype.type
+    rows, width = x.shape
+    for i in range(rows):
+        m, r = mean[i], rstd[i]
+        total = along = 0.0
+        for start in range(0, width, STEP):
+            sum_h, sum_hn = real(0), real(0)
+            stop = start + STEP
+            x_part, g_part, w_part = x[i, start:stop], g[i, start:stop], weight[start:stop]
+            for j in range(x_part.size):
+                h = g_part[j] * w_part[j]
+                sum_h += h
+                sum_hn += h * ((x_part[j] - m) * r)
+            total += sum_h
+            along += sum_hn
+        for j in range(width):
+            g_weight[j] += g[i, j] * ((x[i, j] - m) * r)
+            g_bias[j] += g[i, j]
+        mean_h, mean_hn = real(total / width), real(along / width)
+        for j in range(width):
+            g_x[i, j] = r * (g[i, j] * weight[j] - mean_h - (x[i, j] - m) * r * mean_hn)
+
+
+# --- softmax: exp(x - max) / sum exp(x - max); a row of -inf gives zeros ---
+
+def softmax(x, axis=-1):
+    """Along the last axis; along others NumPy's."""
+    if whole(x):
+        x = x.astype(np.float64)
+    if not (suits(x) and type(axis) is int and axis in (-1, x.ndim - 1)):
+        return plain.softmax(x, axis=axis)
+    out = np.empty(x.shape, x.dtype)
+    _softmax[x.dtype](as_rows(x), out.reshape(-1, x.shape[-1]))
+    return out
+
+
+@loop(READ(2), WRITE(2), fastmath=SUMS)
+def _softmax(x, out):
+    real = x.dtype.type
+    rows, width = x.shape
+    for i in range(rows):
+        peak = largest(x[i])
+        if peak == real(-np.inf):
+            peak = real(0)
+        total = 0.0
+        for start in range(0, width, STEP):
+            part, row, e = real(0), x[i, start:start + STEP], out[i, start:start + STEP]
+            for j in range(row.size):
+                e[j] = exp(row[j] - peak)
+                part += e[j]
+            total += part
+        scale = real(1 if total == 0 else total)
+        for j in range(width):
+            out[i, j] /= scale
+
+
+# --- cross-entropy ---
+#
+# Of each row z that counts, as derived in `tape.cross_entropy`: lse = log sum exp(z), the loss is
+# lse - z[target], and its gradient exp(z - lse) - one_hot(target), times g / count.
+
+def cross_entropy(logits, targets, ignore_index, reduction):
+    """The mean (or sum) of the losses, and lse of each row."""
+    targets = np.asarray(targets)
+    if not (_loop_serves(logits, targets, ignore_index) and reduction in ("mean", "sum")):
+        return plain.cross_entropy(logits, targets, ignore_index, reduction)
+    rows, picks = as_rows(logits), _picks(targets)
+    lse = np.empty((len(rows), 1), logits.dtype)
+    total, count = _cross_entropy[logits.dtype](rows, picks, ignore_index, lse.reshape(-1))
+    if count < 0:                                  # NumPy's kernel says what is wrong with the targets
+        plain.check_targets(logits, targets, ignore_index, reduction)
+    return logits.dtype.type(total / _denominator(count, reduction)), {"lse": lse}
+
+
+def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
+    """The gradient of the logits."""
+    targets = np.asarray(targets)
+    if not (_loop_serves(logits, targets, ignore_index) and lse.dtype == logits.dtype):
+        return plain.cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse)
+    picks = _picks(targets)
+    count = np.count_nonzero(picks != ignore_index)
+    g_logits = np.empty(logits.shape, logits.dtype)
+    _cross_entropy_backward[logits.dtype](
+        as_rows(logits), picks, ignore_index, packed(lse).reshape(-1),
+        float(g) / _denominator(count, reduction), g_logits.reshape(-1, logits.shape[-1]))
+    return g_logits, None
+
+
+def _loop_serves(logits, targets, ignore_index):
+    return suits(logits) and logits.ndim and targets.dtype.kind == "i" and (
+        targets.shape == logits.shape[:-1] and type(ignore_index) is int)
+
+
+def _picks(targets):
+    """Targets (...) as (N,) of int64."""
+    return packed(targets.astype(np.int64, copy=False)).reshape(-1)
+
+
+def _denominator(count, reduction):
+    return max(count, 1) if reduction == "mean" else 1
+
+
+@loop(READ(2), TARGETS, INTEGER, WRITE(1), fastmath=SUMS)
+def _cross_entropy(rows, targets, ignored, lse):
+    """The sum of the losses and how many count, which is -1 where a target is out of range."""
+    real = rows.dtype.type
+    sum_of_losses, count = 0.0, 0
+    width = rows.shape[1]
+    for i in range(len(rows)):
+        if targets[i] == ignored:
+            lse[i] = real(0)
+            continue
+        if not 0 <= targets[i] < width:
+            return 0.0, -1
+        peak, total = largest(rows[i]), 0.0
+        for start in range(0, width, STEP):
+            part, row = real(0), rows[i, start:start + STEP]
+            for j in range(row.size):
+                part += exp(row[j] - peak)
+            total += part
+        lse[i] = math.log(total) + peak
+        sum_of_losses += lse[i] - rows[i, targets[i]]
+        count += 1
+    return sum_of_losses, count
+
+
+@loop(READ(2), TARGETS, INTEGER, READ(1), REAL, WRITE(2), fastmath=SUMS)
+def _cross_entropy_backward(rows, targets, ignored, lse, scale, out):
+    real = rows.dtype.type
+    scale = real(scale)
+    for i in range(len(rows)):
+        if targets[i] == ignored:
+            out[i] = real(0)
+            continue
+        for j in range(rows.shape[1]):
+            out[i, j] = exp(rows[i, j] - lse[i]) * scale
+        t = targets[i]
+        out[i, t] = (exp(rows[i, t] - lse[i]) - real(1)) * scale

@@ -9,6 +9,8 @@ import pytest
 
 import nn
 import tape
+import train
+from nn.jobs import job
 from nn.training.engines import TapeEngine
 from nn.training.parts import even_parts
 from tape import Tensor
@@ -243,3 +245,37 @@ def test_an_update_with_workers_is_that_without(size):
     np.testing.assert_allclose(losses, wanted, rtol=1e-12)
     for name, array in state.items():
         np.testing.assert_allclose(array, other[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize("asked, sizes, positions, wanted", [
+    (None, (65, 64, 4, 4, 128), 768, 3),           # the default of train.py text
+    (None, (65, 64, 4, 4, 128), 12, 1),
+    (None, (65, 64, 1, 1, 16), 768, 1),
+    (2, (65, 64, 1, 1, 16), 1, 2),
+    (1, (65, 64, 4, 4, 128), 768, 1),
+])
+def test_how_many_workers_a_training_takes_depends_on_sizes(
+        asked, sizes, positions, wanted, monkeypatch, capsys):
+    monkeypatch.setattr(job, "available_cores", lambda: 3)
+    with nn.without_memory():
+        model = nn.GPT(nn.GPTConfig(*sizes))
+    works = nn.limit_blas_threads(1).works
+    assert job.chosen_workers(asked, model, positions) == (wanted if works or asked else 1)
+    printed = capsys.readouterr().out
+    assert not works or printed == {1: "1 worker with one BLAS thread\n"}.get(
+        wanted, f"{wanted} workers, each with one BLAS thread\n")
+
+
+def test_a_training_with_workers_is_that_with_one_to_rounding(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("the old cat sat. " * 60)
+    states = []
+    for workers in ("1", "2", "2"):
+        arguments = ["text", "--data", "text", "--steps", "4", "--n-embd", "8", "--block-size", "8",
+                     "--dropout", "0.2", "--workers", workers]
+        assert train.main(arguments) == 0
+        assert f"{workers} worker" in capsys.readouterr().out
+        states.append(nn.load_checkpoint("checkpoints/text-last.npz").model.state_dict())
+    for name, array in states[0].items():
+        np.testing.assert_allclose(states[1][name], array, atol=1e-4, err_msg=name)
+        np.testing.assert_array_equal(states[1][name], states[2][name], err_msg=name)

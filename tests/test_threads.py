@@ -56,6 +56,17 @@ def test_what_the_user_set_is_not_raised():
 
 
 @several
+@pytest.mark.parametrize("script", ["train", "generate"])
+def test_the_scripts_leave_each_product_to_one_thread(script):
+    code = f"""
+import {script}
+from nn.cli.script import run
+print(blas_threads() > 1, run({script!r}, blas_threads), blas_threads() > 1)
+"""
+    assert printed(code) == ["True", "1", "True"]
+
+
+@several
 def test_a_parallel_model_leaves_each_product_to_one_thread():
     code = """
 parallel = nn.DataParallel(nn.Linear(3, 2, rng=0))

@@ -13,13 +13,14 @@ def model_of(sizes):
                                bias=False), rng=0)
 
 
-def training_step(sizes):
+def training_step(sizes, wrap=lambda model: model):
     model, (idx, targets) = model_of(sizes), at.batch(sizes)
     model.load_state_dict(at.weights(sizes))
+    run = wrap(model)
     optimizer = nn.AdamW(nn.decay_groups(model, at.DECAY), lr=at.LR, betas=at.BETAS, eps=at.EPS)
 
     def step():
-        _, loss = model(idx, targets)
+        _, loss = run(idx, targets)
         optimizer.zero_grad()
         loss.backward()
         nn.clip_grad_norm(model.named_parameters(), at.CLIP)
@@ -48,6 +49,14 @@ def differentiating(f, arrays):
 def kernels(composed=False):
     """name -> a call that runs a fused operator, or its definition, forward and backward."""
     return {name: lambda name=name: both_ways(name, composed) for name in KERNELS}
+
+
+class Parallel:
+    """The same with a part of each batch on each processor."""
+
+    @staticmethod
+    def training_step(sizes):
+        return training_step(sizes, nn.DataParallel)
 
 
 class Composed:

@@ -12,7 +12,7 @@ import time
 from tests.bench.worker import CASES, LIBRARIES, Timing
 
 # What must be installed for a library, where it is not its own name.
-NEEDS = {"tape": "numpy", "composed": "numpy", "compile": "torch"}
+NEEDS = {"tape": "numpy", "parallel": "numpy", "composed": "numpy", "compile": "torch"}
 # figure -> library -> median and best of each round.
 Figures = dict[str, dict[str, list[Timing]]]
 

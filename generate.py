@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
 
-if __name__ == "__main__":     # one token at a time is little work: see train.py
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-
 import nn
 from nn.cli.script import run, user_input
 from nn.cli.flags import Parser, flag

@@ -12,16 +12,9 @@ Each job has its own flags: python train.py text --help
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from functools import partial
 from typing import Sequence
-
-if __name__ == "__main__" and sys.argv[1:2] not in (["text"], ["images"]):
-    # The matrices of sentences and dates are small: more threads bring little, and where another
-    # program keeps the processors busy they wait for each other. To be set before NumPy is imported.
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
 
 import numpy as np
 

@@ -5,6 +5,7 @@
     grad, jacobian, jvp, ...            derivatives of results, and of functions
     no_grad, enable_grad                recording off and on
     checkpoint                          less memory: run again rather than keep
+    parallel_map                        calls of a function in threads, walked back in threads
     linalg                              solve, inv, cholesky, eigh, svd, ... as in np.linalg
     primitive                           a new operator from a forward and its derivative
     implements                          what to call when a NumPy function meets a Tensor
@@ -33,12 +34,14 @@ from tape.primitive import implements, primitive
 from tape.show import show
 from tape.tensor import Tensor
 from tape.transforms import (
-    GradientTape, checkpoint, elementwise_grad, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp)
+    GradientTape, checkpoint, elementwise_grad, grad, hessian, hvp, jacobian, jvp, parallel_map,
+    value_and_grad, vjp)
 
 __all__ = [
     "GradientTape", "Tensor", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",
     "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "linalg", "measure",
-    "no_grad", "primitive", "record_lines", "show", "strict", "use_kernels", "value_and_grad", "vjp",
+    "no_grad", "parallel_map", "primitive", "record_lines", "show", "strict", "use_kernels",
+    "value_and_grad", "vjp",
 ]
 __all__ += ops.__all__
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from functools import partial
 from operator import attrgetter
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
@@ -21,10 +22,13 @@ from tape import mutation
 from tape.cotangents import Cotangents, fit
 from tape.kernels import HALF, broadcasts_to, has_nan
 from tape.ops.arithmetic import identity, widened, zero_where_undefined
+from tape.ops.forking import fork
 from tape.ops.fused import recompute
+from tape.threads import side_by_side
 from tape.topological import topological_order
 
-_next_position = itertools.count().__next__
+FORKED = fork.vjp(1)           # of the record that stands for branches; see `tape.parallel_map`
+next_position = itertools.count().__next__
 _parents, _position = attrgetter("parents"), attrgetter("position")
 _DTYPES = {kind: np.dtype(kind) for kind in set(np.sctypeDict.values())}
 _ndarray, _half = np.ndarray, np.float16          # looked up once, not at every operation
@@ -67,7 +71,7 @@ class Record:
         else:                       # asking a scalar takes twice as long as looking its type up
             self.shape = ()
             self.dtype = _DTYPES[kind]
-        self.position = _next_position()
+        self.position = next_position()
         self.versions = versions
         self.call: Any = None
         self.line: str | None = None
@@ -128,32 +132,11 @@ def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None 
         with `as_tensor`).
     """
     cotangents = Cotangents(roots, in_place=as_tensor is None)
-    sums, picks = cotangents.sums, cotangents.picks
-    kept, retained = {}, []
+    kept: dict = {}
+    retained: list = []
     with np.errstate(all="ignore"):      # infinite derivatives are values; see `fit`
         order, useful = _reversed_order(roots, targets)
-        for record in order:
-            # Descending positions are a reverse topological order: every user of a result comes
-            # after it on the tape, so by the time the walk is here all of them have contributed,
-            # and g is complete. In b = a + a; c = b + b a walk that went depth first would carry
-            # b's gradient back twice, the second time with the first half counted again.
-            if picks or record.dtype is HALF:
-                g = cotangents.take(record)
-            else:
-                g = sums.pop(record, None)
-            if g is None:        # no path from the roots ended here
-                continue
-            if targets is not None and record in targets:
-                kept[record] = g
-            elif record.retained is not None and targets is None:      # grad() touches no .grad
-                retained.append((record.retained, np.array(g)))
-            if record.versions is not None:
-                mutation.check(record)
-            if type(g) is _ndarray and not g.ndim:
-                g = g[()]
-            _contribute(record, g, as_tensor, useful, cotangents)
-            if not retain:
-                record.release()
+        _call_rules(order, cotangents, _Walk(targets, useful, as_tensor, retain), kept, retained)
     for tensor, g in retained:           # only now: a walk that fails leaves no gradient behind
         if tensor() is not None:
             tensor()._add_grad(g)
@@ -162,6 +145,85 @@ def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None 
     if as_tensor is None:
         kept = {key: g if key in cotangents.owned else np.array(g) for key, g in kept.items()}
     return kept
+
+
+class _Walk(NamedTuple):
+    """What holds for a whole walk; see `walk`. `useful`: the keys that lead to a target, or None."""
+
+    targets: set | None
+    useful: set | None
+    as_tensor: Callable | None
+    retain: bool
+
+
+def _call_rules(order: list[Record], cotangents: Cotangents, of: _Walk, kept: dict,
+                retained: list) -> None:
+    """Call the rules of records, last recorded first.
+
+    `kept` gets the gradients of those that are targets, `retained` those that `retain_grad` asks for.
+    """
+    targets, useful, as_tensor, retain = of
+    sums, picks = cotangents.sums, cotangents.picks
+    for record in order:
+        # Descending positions are a reverse topological order: every user of a result comes
+        # after it on the tape, so by the time the walk is here all of them have contributed,
+        # and g is complete. In b = a + a; c = b + b a walk that went depth first would carry
+        # b's gradient back twice, the second time with the first half counted again.
+        if picks or record.dtype is HALF:
+            g = cotangents.take(record)
+        else:
+            g = sums.pop(record, None)
+        if g is None:        # no path from the roots ended here
+            continue
+        if targets is not None and record in targets:
+            kept[record] = g
+        elif record.retained is not None and targets is None:      # grad() touches no .grad
+            retained.append((record.retained, np.array(g)))
+        if record.versions is not None:
+            mutation.check(record)
+        if type(g) is _ndarray and not g.ndim:
+            g = g[()]
+        if record.vjp is FORKED:         # never released: another result may be walked later
+            _call_rules_of_branches(record, order, cotangents, of, kept, retained)
+            continue
+        _contribute(record, g, as_tensor, useful, cotangents)
+        if not retain:
+            record.release()
+
+
+def _call_rules_of_branches(fork: Record, order: list[Record], cotangents: Cotangents, of: _Walk,
+                            kept: dict, retained: list) -> None:
+    """Call the rules of what was recorded side by side: side by side too, a thread for each branch.
+
+    Here all that was recorded later has contributed. What the branches add to the same leaf is added up
+    in their order, so that it does not depend on which was faster. Where rules run on Tensors, or a
+    record belongs to two branches or to none (it is behind no result, but behind what somebody kept),
+    nothing is done: the walk arrives at all these records anyway.
+    """
+    branches, floor = fork.saved
+    if of.as_tensor is not None:
+        return
+    within = {record for record in order if floor < record.position < fork.position}
+
+    def inputs_of(record: Record) -> list[Record]:
+        return [parent for parent in record.parents if type(parent) is Record and parent in within]
+    orders = [records_behind(within.intersection(results), inputs_of)[::-1] for results in branches]
+    if not sum(map(len, orders)) == len(set().union(*orders)) == len(within):
+        return
+    parts: list[tuple] = []
+    for own in orders:
+        found = ((record, cotangents.take(record)) for record in own)
+        roots = {record: g for record, g in found if g is not None}
+        parts.append((own, Cotangents(roots), of, {}, []))
+    side_by_side([partial(_call_rules, *part) for part in parts])
+    for _, found, _, own_kept, own_retained in parts:
+        kept.update(own_kept)
+        retained += own_retained
+        for key in found.keys():
+            mine = key in found.owned and key not in cotangents.sums
+            cotangents.add(key, found.take(key))
+            if mine:
+                cotangents.owned.add(key)
 
 
 def records_behind(last: Any, inputs_of: Callable[[Record], Any] | None = None) -> list[Record]:
@@ -192,7 +254,8 @@ def _reversed_order(roots: dict, targets: set | None) -> tuple[list[Record], set
     if targets is not None:
         useful, everything, order = set(targets), order, []
         for record in everything:     # parents first, so one pass settles who leads to a target
-            if record.position > floor and not useful.isdisjoint(record.parents):
+            if record.position > floor and (record.vjp is FORKED
+                                            or not useful.isdisjoint(record.parents)):
                 useful.add(record)
                 order.append(record)
     order.reverse()

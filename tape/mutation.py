@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import weakref
 import zlib
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tape.engine import Record
 
 _SMALL = 4096        # bytes
+_making = threading.Lock()
 
 
 class Version:
@@ -74,14 +76,18 @@ def _state(array: np.ndarray) -> tuple:
 def version_of(tensor: Any, held: Sequence = ()) -> Version:
     """The version of a leaf's array, to which the caller refers as often as it stands in `held`.
 
-    It is one for all records until the caller gets the array.
+    It is one for all records until the caller gets the array, in whichever thread they are made: of two
+    the tensor would know one only, and note no change of the other.
     """
     version = None if tensor._version is None else tensor._version()
     if version is None or version.state is not None:
-        here = _count(held, tensor._data)
-        known_elsewhere = _references(tensor) > _ALONE + here      # before there is one more
-        version = Version(tensor._data, known_elsewhere)
-        tensor._version = weakref.ref(version)
+        with _making:
+            version = None if tensor._version is None else tensor._version()
+            if version is None or version.state is not None:
+                here = _count(held, tensor._data)
+                known_elsewhere = _references(tensor) > _ALONE + here      # before there is one more
+                version = Version(tensor._data, known_elsewhere)
+                tensor._version = weakref.ref(version)
     return version
 
 

@@ -38,6 +38,12 @@ class TestThePeersComputeTheSame:
             np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-6)
 
 
+def test_losses_with_parts_of_the_batch_are_those_without():
+    plain, parallel = ([step() for _ in range(4)] for step in (
+        worker.library(name).training_step(SMALL) for name in ("tape", "parallel")))
+    np.testing.assert_allclose(parallel, plain, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["composed", "numpy-kernels", "numba-kernels", "torch"])
 def test_kernels_and_what_they_are_compared_with_have_the_same_gradients(name):
     if name == "torch":
@@ -89,6 +95,9 @@ def test_what_moved():
     assert "tape / torch" not in table.comparison(old, slower)  # a slower machine moves no ratio
     assert table.comparison(old, old).endswith("nothing")
     assert "| step, ms | 10.5 (10.0-11.0) | 5.00: 2.10 (2.00-2.20) |" in table.table(old)
+    both = {"step, ms": {**old["step, ms"], "parallel": [(5.0, 5.0), (20.0, 20.0)]}}
+    assert "| 12.5: 1.27 (0.55-2.00) | 5.00: 1.60 (1.00-2.20) |" in table.table(
+        {"step, ms": {name: both["step, ms"][name] for name in ("tape", "parallel", "torch")}})
     assert table.figure_of([(2.0, 1.0)]) == "2.00*"
 
 

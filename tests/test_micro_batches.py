@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import nn
-from nn.training.engines import Diverged, TapeEngine, counted_targets
+from nn.training.engines import Diverged, TapeEngine
+from nn.training.parts import counted_targets
 from tests.checks import Recorder, in_float64
 
 IDX = np.random.default_rng(0).integers(0, 7, (7, 5))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+from nn.training.threads import limit_blas_threads
+
 
 class UsageError(Exception):
     """An argument or a file is wrong: the script prints the text and ends with exit status 2."""
@@ -35,7 +37,8 @@ def run(script: str, job: Callable[[], int | None]) -> int:
     if hasattr(sys.stdout, "reconfigure"):     # a terminal that lacks a character shows "?"
         sys.stdout.reconfigure(errors="replace")
     try:
-        return job() or 0
+        with limit_blas_threads(1):            # several are in each other's way beside other programs
+            return job() or 0
     except UsageError as error:
         print(f"{script}: error: {error}", file=sys.stderr)
         return 2

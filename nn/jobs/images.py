@@ -15,7 +15,7 @@ from nn.data.batches import shuffled_batches
 from nn.data.images import ImageData, load_digits, load_idx
 from nn.cli.script import UsageError, check_writable, user_input
 from nn.cli.flags import file_path, flag
-from nn.jobs.job import INIT, Job, engine_flag, save
+from nn.jobs.job import INIT, Job, chosen_workers, engine_flag, save, workers_flag
 from nn.models.vision import POOLS
 from nn.models.static.vision import Classifier, initial_weights
 from nn.training.engines import Batch, Engine, StaticEngine, TapeEngine
@@ -47,6 +47,7 @@ class Flags:
     weight_decay: float = tape_flag("of matrices", 0.05, low=0)
     out: Path = tape_flag("checkpoint to write", Path("checkpoints/images.npz"), convert=file_path)
     seed: int = flag("of weights and batches", 0, low=0)
+    workers: int | None = workers_flag(more={"tape": None})
 
 
 class Learner(NamedTuple):
@@ -133,6 +134,7 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
             mean=mean, std=std, pool=o.pool), rng=np.random.default_rng((o.seed, INIT)))
     check_writable(o.out)
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr)
+    workers = chosen_workers(o.workers, model, o.batch_size * model.patches.count)
     steps = math.ceil(len(data.train_images) / o.batch_size)
 
     def lr(step: int) -> float:
@@ -140,7 +142,7 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
                                 floor=o.lr / 100)
 
     return Learner(
-        TapeEngine(model, optimizer, grad_clip=1.0), shuffled(o, data), steps, lr,
+        TapeEngine(model, optimizer, 1.0, workers=workers), shuffled(o, data), steps, lr,
         lambda: nn.predict(model, data.test_images),
         lambda which, info: save(o.out, model, None, {"job": "images", **info}),
         model.parameter_count(),

@@ -9,7 +9,9 @@ from typing import Any, Callable, NamedTuple
 import nn
 from nn.cli.script import user_input
 from nn.cli.flags import flag
+from nn.training.threads import available_cores, limit_blas_threads
 
+ENOUGH = 5e8   # parameters times positions: with fewer, what threads cost is more (tests/bench/LOG.md)
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
 
 
@@ -32,6 +34,34 @@ def engine_flag() -> Any:
     """The field of --engine."""
     return flag("tape: operations run as the code is read; static: they are described first, as a "
                 "graph, and the graph is run (tape.lazy)", "tape", choices=("tape", "static"))
+
+
+def workers_flag(**more: Any) -> Any:
+    """The field of --workers."""
+    return flag("threads that compute parts of each batch (default: one for each processor, where the "
+                "model and the batch are large enough, else 1)", low=1, metavar="N", **more)
+
+
+def chosen_workers(asked: int | None, model: nn.Module, positions: int) -> int:
+    """In how many parts each batch is computed, which a line says.
+
+    The rule asks for sizes alone and not for times, so that a training can be repeated to the bit.
+
+    Parameters
+    ----------
+    asked : of --workers.
+    model : Module
+    positions : int
+        How many are computed at a time: all tokens of a batch by a Transformer, and one of each row
+        by a recurrent net.
+    """
+    limited, workers = limit_blas_threads(1).works, asked
+    if workers is None:
+        large = model.parameter_count() * positions >= ENOUGH
+        workers = available_cores() if large and limited else 1
+    threads = "one BLAS thread" if limited else "the threads that the BLAS takes"
+    print(f"{workers} worker{'s, each' * (workers > 1)} with {threads}")
+    return workers
 
 
 def print_start(model: nn.GPT | nn.RecurrentLM, tokens: int, data: str) -> None:

@@ -14,7 +14,7 @@ from nn.data.batches import consecutive_blocks, random_batch, train_validation_s
 from nn.data.text import python_help_text, read_text, unigram_entropy
 from nn.cli.script import UsageError, check_writable, user_input
 from nn.cli.flags import flag
-from nn.jobs.job import INIT, Job, print_generate, print_start, save
+from nn.jobs.job import INIT, Job, chosen_workers, print_generate, print_start, save, workers_flag
 from nn.training.engines import TapeEngine
 from nn.training.loop import Evaluation, Outcome, Plan, Stopped, train
 from tape import no_grad
@@ -51,6 +51,7 @@ class Flags:
     log_interval: int = flag("steps between lines", 100, low=1)
     eval_interval: int = flag("steps between validations", 500, low=1)
     seed: int = flag("of weights, batches and dropout", 0, low=0)
+    workers: int | None = workers_flag()
     out: Path = flag("folder to write text-last.npz and text-best.npz to", Path("checkpoints"))
 
 
@@ -106,8 +107,11 @@ def trained(o: Flags, model: LanguageModel, tokenizer: nn.Tokenizer, training: n
     def save_as(which: str, info: dict) -> None:
         save(o.out / f"text-{which}.npz", model, tokenizer, {"job": "text", "prompt": prompt, **info})
 
+    at_a_time = o.batch_size * (o.block_size if o.arch == "gpt" else 1)
+    workers = chosen_workers(o.workers, model, at_a_time)
+
     def evaluate() -> Evaluation:
-        loss = validation_loss(model, validation)
+        loss = validation_loss(model, validation, workers)
         return Evaluation(f"   validation {loss:.4f}", loss)
 
     def lr(step: int) -> float:
@@ -120,7 +124,8 @@ def trained(o: Flags, model: LanguageModel, tokenizer: nn.Tokenizer, training: n
     plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
                 eval_interval=o.eval_interval, save_interval=o.eval_interval)
     try:
-        return train(TapeEngine(model, optimizer, o.grad_clip), batches, lr, plan, evaluate, save_as)
+        return train(TapeEngine(model, optimizer, o.grad_clip, workers=workers), batches, lr, plan,
+                     evaluate, save_as)
     except Stopped as stopped:
         save_as("last", {"step": stopped.rounds})
         print(f"\nstopped in step {stopped.rounds + 1}; saved {o.out / 'text-last.npz'}")
@@ -128,12 +133,13 @@ def trained(o: Flags, model: LanguageModel, tokenizer: nn.Tokenizer, training: n
 
 
 @no_grad
-def validation_loss(model: LanguageModel, ids: np.ndarray) -> float:
+def validation_loss(model: LanguageModel, ids: np.ndarray, workers: int = 1) -> float:
     """Mean loss over the whole of `ids`, in nats per token."""
     total = count = 0.0
+    run = nn.DataParallel(model, workers) if workers > 1 else model
     with nn.evaluating(model):
         for inputs, targets in consecutive_blocks(ids, 32, model.config.block_size):
-            _, loss = model(inputs, targets)
+            _, loss = run(inputs, targets)
             total += loss.item() * targets.size
             count += targets.size
     return total / count

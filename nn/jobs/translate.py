@@ -15,7 +15,7 @@ from nn.cli.picture import check_picture
 from nn.cli.script import check_writable, user_input
 from nn.data.batches import padded_rows, shuffled_batches
 from nn.data.dates import Pair, date_pairs
-from nn.jobs.job import INIT, Job, save
+from nn.jobs.job import INIT, Job, chosen_workers, save, workers_flag
 from nn.training.engines import Batch, TapeEngine
 from nn.training.loop import Evaluation, Plan, train
 from tape import no_grad
@@ -39,6 +39,7 @@ class Flags:
     log_interval: int = flag("steps between lines", 50, low=1)
     eval_interval: int = flag("steps between tests", 200, low=1)
     seed: int = flag("of dates, weights and batches", 0, low=0)
+    workers: int | None = workers_flag()
     out: Path = flag("checkpoint to write", Path("checkpoints/translate.npz"), convert=file_path)
     show_attention: Path | None = flag(
         "picture to write (.png, .pdf, .svg): which characters of a date each character of its "
@@ -125,8 +126,9 @@ def train_translate(o: Flags) -> None:
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.98))
     plan = Plan(o.steps, o.batch_size, "dates", log_interval=o.log_interval,
                 eval_interval=o.eval_interval, save_interval=o.eval_interval)
-    outcome = train(TapeEngine(model, optimizer, grad_clip=1.0), batches(o, translator, training), lr,
-                    plan, evaluate, save_as)
+    tokens = o.batch_size * 2 * translator.longest_target         # about: of source and target
+    engine = TapeEngine(model, optimizer, 1.0, workers=chosen_workers(o.workers, model, tokens))
+    outcome = train(engine, batches(o, translator, training), lr, plan, evaluate, save_as)
     assert outcome.evaluation is not None
     print_translations(held_out, outcome.evaluation.detail)
     print(f"\nsaved {o.out}, for nn.load_checkpoint and nn.translate")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import tape
+from nn.layers.batch_part import current_part
 from nn.layers.init import Rng
 from nn.layers.module import Module
 from tape import Tensor
@@ -14,7 +15,7 @@ class Dropout(Module):
     """Zero each element with probability `p` while training; see `tape.dropout`.
 
     It draws from a generator that is spawned from `rng`, so that the numbers that `rng` itself gives
-    do not depend on dropout.
+    do not depend on dropout. Within `nn.DataParallel` the parts of a batch draw together.
     """
 
     def __init__(self, p: float, rng: Rng = None):
@@ -24,4 +25,10 @@ class Dropout(Module):
         (self.rng,) = np.random.default_rng(rng).spawn(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return tape.dropout(x, self.p, self.rng) if self.training and self.p else x
+        if not (self.training and self.p):
+            return x
+        part = current_part()
+        if part is None:
+            return tape.dropout(x, self.p, self.rng)
+        keep = part.random(self.rng, x.shape) >= self.p
+        return x * (keep.astype(x.dtype) / (1 - self.p))

@@ -74,7 +74,7 @@ NN: dict[str, str] = {
     "SmoothL1Loss": "tape.mean(tape.where(abs(d) < 1, d ** 2 / 2, abs(d) - 0.5))",
     "parameter": "nn.Parameter(array)",
     "clip_grad_norm_": "nn.clip_grad_norm(model.parameters(), 1.0)",
-    "DataParallel": "the model itself: there is one process", "optim": _OPTIMISERS,
+    "optim": _OPTIMISERS,
     "Optimizer": _OPTIMISERS, "RMSprop": "nn.Adam", "Adagrad": "nn.Adam", "NAdam": "nn.Adam",
     "lr_scheduler": _SCHEDULE, "CosineAnnealingLR": _SCHEDULE, "LambdaLR": _SCHEDULE,
     "StepLR": _SCHEDULE,

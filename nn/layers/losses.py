@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import tape
+from nn.layers.batch_part import current_part
 from nn.layers.foreign_names import in_our_words
 from tape import Tensor
 
@@ -118,7 +119,13 @@ def _tensor(x: Any) -> Any:
 
 
 def _warn_if_none_counts(targets: Any, ignore_index: int) -> None:
-    """Warn where all targets are ignored, at the line outside of this package that led here."""
+    """Warn where all targets are ignored, at the line outside of this package that led here.
+
+    In a part of a batch they may be, as long as one counts in another part.
+    """
+    part = current_part()
+    if part is not None and part.counts:
+        return
     values = targets.numpy() if isinstance(targets, Tensor) else targets
     if not isinstance(values, (int, list, tuple, np.ndarray)) or not np.size(values):
         return

@@ -12,6 +12,8 @@ from nn.models.static.sgd import RunModel, sgd_step
 from nn.training.audit import audit
 from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import Optimizer
+from nn.training.parallel import DataParallel
+from nn.training.parts import shares
 
 Batch = tuple[Any, ...]         # inputs, of some models several, and targets; one row an example
 
@@ -24,12 +26,6 @@ def check_finite(name: str, value: float, when: int, unit: str = "step") -> None
     """Raise `Diverged` if `value` is NaN or infinite."""
     if not math.isfinite(value):
         raise Diverged(f"the {name} is {value} at {unit} {when}, of which nothing was saved")
-
-
-def counted_targets(targets: Any) -> int:
-    """Over how many targets a mean loss is: of integers all but -1, which is ignored, else all."""
-    targets = np.asarray(targets)
-    return int(np.count_nonzero(targets != -1)) if targets.dtype.kind in "iu" else targets.size
 
 
 class Engine(Protocol):
@@ -70,20 +66,21 @@ class TapeEngine:
     micro_batch_size : int, optional
         At most so many rows of a batch are run at a time, and their gradients are added up, so that the
         tape holds no more than these rows. By default the batch is run at once.
+    workers : int
+        In how many parts these rows are computed side by side; see `DataParallel`.
 
     Notes
     -----
-    A model's loss is the mean over the n_i targets of micro-batch i that count (`counted_targets`),
-    and the rows differ in how many do. So the loss of the batch is sum_i n_i / n loss_i with n = sum_i
-    n_i, and not the mean of the loss_i. A single update is then that of the whole batch, to rounding;
-    with dropout other elements are dropped.
+    The loss of a micro-batch is weighted by its share in the targets that count; see
+    `nn.training.parts.shares`. A single update is then that of the whole batch, to rounding; with
+    dropout other elements are dropped.
 
     At the first update a warning names the parameters that will not learn, unless `audits` is False;
     see `audit`.
     """
 
     def __init__(self, model: Module, optimizer: Optimizer, grad_clip: float = math.inf,
-                 micro_batch_size: int | None = None, audits: bool = True):
+                 micro_batch_size: int | None = None, audits: bool = True, workers: int = 1):
         if micro_batch_size is not None and not (
                 isinstance(micro_batch_size, (int, np.integer)) and micro_batch_size >= 1):
             raise ValueError(f"TapeEngine: micro_batch_size must be a positive integer or None, got "
@@ -94,12 +91,13 @@ class TapeEngine:
         # Found once: those that the optimiser changes are settled too, and a search takes as long as
         # the clipping of a small model.
         self._named = dict(model.named_parameters())
+        self._run = model if workers == 1 else DataParallel(model, workers)
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
         self.optimizer.zero_grad()
         mean = 0.0
         for part, share in self._shares(batch):
-            _, loss = self.model(*part)
+            _, loss = self._run(*part)
             check_finite("loss", loss.item(), step)
             loss.backward(np.asarray(share, loss.dtype))
             mean += share * loss.item()
@@ -120,12 +118,11 @@ class TapeEngine:
         if size is None or size >= len(targets):
             yield batch, 1.0
             return
-        total = counted_targets(targets)
-        for start in range(0, len(targets), size):
-            rows = slice(start, start + size)
-            count = counted_targets(targets[rows])
-            if count or not total:               # rows of padding alone add nothing to the others
-                yield tuple(part[rows] for part in batch), count / max(total, 1)
+        rows = [slice(start, start + size) for start in range(0, len(targets), size)]
+        found = shares(targets, rows)
+        for part, share in zip(rows, found):
+            if share or not any(found):          # rows of padding alone add nothing to the others
+                yield tuple(array[part] for array in batch), share
 
 
 class StaticEngine:

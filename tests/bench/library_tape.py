@@ -13,14 +13,15 @@ def model_of(sizes):
                                bias=False), rng=0)
 
 
-def training_step(sizes):
+def training_step(sizes, wrap=lambda model: model):
     model, (idx, targets) = model_of(sizes), at.batch(sizes)
     model.load_state_dict(at.weights(sizes))
     parameters = dict(model.named_parameters())
+    run = wrap(model)
     optimizer = nn.AdamW(nn.decay_groups(model, at.DECAY), lr=at.LR, betas=at.BETAS, eps=at.EPS)
 
     def step():
-        _, loss = model(idx, targets)
+        _, loss = run(idx, targets)
         optimizer.zero_grad()
         loss.backward()
         nn.clip_grad_norm(parameters, at.CLIP)
@@ -65,6 +66,14 @@ class NumbaKernels(NumpyKernels):
     """The operators by the kernels compiled with Numba."""
 
     name = "numba"
+
+
+class Parallel:
+    """The same with a part of each batch on each processor."""
+
+    @staticmethod
+    def training_step(sizes):
+        return training_step(sizes, nn.DataParallel)
 
 
 class Composed:

@@ -23,6 +23,7 @@ from tests.bench.sizes import MODELS
 # name -> (module, what of it, None for all); "tape" is this project.
 LIBRARIES = {
     "tape": ("library_tape", None),
+    "parallel": ("library_tape", "Parallel"),
     "composed": ("library_tape", "Composed"),
     "numpy-kernels": ("library_tape", "NumpyKernels"),
     "numba-kernels": ("library_tape", "NumbaKernels"),
@@ -144,9 +145,9 @@ def kernels(lib: Any, seconds: float) -> dict[str, Timing]:
 ALL = ("tape", "torch", "jax", "autograd", "mygrad")
 # name -> (function, its arguments, the libraries that have it).
 CASES: dict[str, tuple[Callable, tuple, tuple[str, ...]]] = {
-    **{f"step-{model}": (train, (model,), (*ALL, "compile")) for model in MODELS},
+    **{f"step-{model}": (train, (model,), (*ALL, "parallel", "compile")) for model in MODELS},
     "generate": (write, ("cpu",), ("tape", "torch")),
-    **{f"memory-{model}": (memory, (model,), ALL) for model in ("cpu", "mid")
+    **{f"memory-{model}": (memory, (model,), (*ALL, "parallel")) for model in ("cpu", "mid")
        if Path("/proc/self/clear_refs").exists()},          # Linux
     "operators": (operators, (), ALL),
     "graphs": (graphs, (), ALL),

@@ -1,0 +1,105 @@
+"""How many threads the library of the matrix products (the BLAS) uses in this process.
+
+Its threads wait for each other busily. Beside other threads, or other programs, on the same processors
+they are therefore several times slower than one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+
+class _Blas(NamedTuple):
+    """Functions of a loaded library that ask and set its number of threads."""
+
+    ask: Callable[[], int]
+    set: Callable[[int], Any]
+
+
+class limit_blas_threads:
+    """Let matrix products use at most so many threads, from now on or for the length of a block.
+
+        nn.limit_blas_threads(1)                    # for the whole process
+        with nn.limit_blas_threads(1): ...          # afterwards as before
+
+    What is lower already, as by OPENBLAS_NUM_THREADS or OMP_NUM_THREADS in the environment, stays. It
+    works with the library threadpoolctl where that is installed, and else with the OpenBLAS that NumPy
+    brings.
+
+    Parameters
+    ----------
+    limit : int
+        At least 1.
+
+    Attributes
+    ----------
+    works : whether a library was found that can be limited.
+    """
+
+    def __init__(self, limit: int):
+        if not (isinstance(limit, (int, np.integer)) and not isinstance(limit, bool) and limit >= 1):
+            raise ValueError(f"limit_blas_threads: limit must be a positive integer, got {limit!r}")
+        self._before = [(blas, blas.ask()) for blas in _loaded()]
+        self.works = bool(self._before)
+        for blas, threads in self._before:
+            if threads > limit:
+                blas.set(int(limit))
+
+    def __enter__(self) -> limit_blas_threads:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for blas, threads in self._before:
+            blas.set(threads)
+
+
+def blas_threads() -> int | None:
+    """How many threads the matrix products may use; None where no library is found that says so."""
+    return max((blas.ask() for blas in _loaded()), default=None)
+
+
+def available_cores() -> int:
+    """On how many processors this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.lru_cache(maxsize=None)
+def _loaded() -> list[_Blas]:
+    """The BLAS libraries of this process."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return [blas for path in _shipped() for blas in _of_openblas(path)]
+    controllers = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [_Blas(one.get_num_threads, one.set_num_threads) for one in controllers]
+
+
+def _shipped() -> list[Path]:
+    """The files of OpenBLAS that NumPy's wheels bring: for Linux and Windows, and for macOS."""
+    package = Path(np.__file__).parent
+    return [path for folder in (package.parent / "numpy.libs", package / ".dylibs")
+            for path in sorted(folder.glob("*openblas*"))]
+
+
+def _of_openblas(path: Path) -> list[_Blas]:
+    """The functions of one library, whose names depend on how it was built; none where it has none."""
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return []
+    for prefix in ("scipy_openblas", "openblas"):
+        for suffix in ("64_", "_64", "", "_"):
+            ask = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
+            change = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
+            if ask and change:
+                change.argtypes, change.restype = [ctypes.c_int], None
+                return [_Blas(ask, change)]
+    return []

@@ -2,6 +2,7 @@
 
     sums.py     sums and means, and the undoing of broadcasting
     numpy.py    the fused operators, and what else is worth ordering for speed
+    causal.py   causal attention, the weights kept
     attention.py  attention block by block
     numba/      kernels compiled with Numba, under the same names
     choice.py   which of the two sets is in use
@@ -10,13 +11,14 @@
 """
 
 from tape.kernels.attention import attention, attention_backward
+from tape.kernels.causal import (
+    attention_scale, causal_attention, causal_attention_backward, future_mask)
 from tape.kernels.choice import find, use_kernels
 from tape.kernels.numpy import (
-    GELU_CUBIC, SQRT_2_OVER_PI, add_rows, attention_scale, broadcasts_to, causal_attention,
-    causal_attention_backward, check_targets, cross_entropy, cross_entropy_backward, deviation,
-    future_mask, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax,
-    logsumexp, matmul, matmul_gradient_x, matmul_gradient_y, norm, one_hot, power, scatter_rows,
-    sigmoid, softmax, zero_where_undefined)
+    GELU_CUBIC, SQRT_2_OVER_PI, add_rows, broadcasts_to, check_targets, cross_entropy,
+    cross_entropy_backward, deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward,
+    log_softmax, logsumexp, matmul, matmul_gradient_x, matmul_gradient_y, norm, one_hot, power,
+    scatter_rows, sigmoid, softmax, zero_where_undefined)
 from tape.kernels.sums import (
     HALF, SINGLE, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype, unbroadcast, variance)
 

@@ -3,8 +3,7 @@
 Time and peak memory of the forward and backward of causal self-attention on one sequence, for
 `tape.causal_attention`, which keeps the (T, T) weights of each head, and for `tape.attention`, which
 never has more than a block of them. The memory is what is allocated besides q, k and v, by Python's
-tracemalloc, to which NumPy reports its arrays: the same number at every run. (The causal mask, of which
-`tape.causal_attention` keeps one (T, T) for all layers and steps, is there already and not in it.)
+tracemalloc, to which NumPy reports its arrays: the same number at every run.
 """
 
 from __future__ import annotations
@@ -139,8 +138,8 @@ def row(o: Flags, length: int, costs: dict[str, Costs]) -> float:
 
 
 def plain_needs(heads: int, length: int) -> float:
-    """Bytes: weights and their gradient for each head, and the mask while it is made (13 a number)."""
-    return length ** 2 * (heads * 2 * 4 + 13)
+    """Bytes: the weights of each head."""
+    return length ** 2 * heads * 4
 
 
 def memory_limit(o: Flags) -> float:

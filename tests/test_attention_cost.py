@@ -31,18 +31,18 @@ def test_a_row_for_each_length_and_how_memory_grows(capsys):
         assert blockwise < plain
     assert memory_in(out, "2,048")[0] > 16 * memory_in(out, "2,048")[1]
     power = dict(re.findall(r"(\w+): memory grows as length\^([\d.]+), fitted from 256 tokens on", out))
-    assert float(power["plain"]) > 1.9 and float(power["blockwise"]) < 1.1
+    assert float(power["plain"]) > 1.75 and float(power["blockwise"]) < 1.1
 
 
 def test_memory_is_the_same_at_every_run_and_all_there_is():
-    """The weights and their gradient, and besides less than twenty arrays as large as q."""
+    """The weights, and besides less than twenty arrays as large as q."""
     shape = (2, 300, 8)
     measure(tape.causal_attention, shape, 1)
     _, _, first = measure(tape.causal_attention, shape, 1)
     found, seconds, again = measure(tape.causal_attention, shape, 1)
     assert abs(first - again) < 1000 and seconds > 0
-    two = 2 * 2 * 300 * 300 * 4
-    assert two < again < two + 20 * 2 * 300 * 8 * 4
+    weights = 2 * 300 * 300 * 4
+    assert weights < again < weights + 20 * 2 * 300 * 8 * 4
     assert [x.shape for x in found] == [shape] * 4
 
 
@@ -57,7 +57,7 @@ def test_the_plain_form_is_left_out_where_it_would_not_fit(capsys):
     assert attention_cost.main([*SMALL, *limit]) == 0
     out = capsys.readouterr().out
     assert re.search(ROW.format(64), out, re.MULTILINE)
-    assert re.search(r"^ +400 +- +- +[\d.]+ ms +[\d.]+ MiB +-  plain skipped: needs about 4.4 MiB, may "
+    assert re.search(r"^ +400 +- +- +[\d.]+ ms +[\d.]+ MiB +-  plain skipped: needs about 1.2 MiB, may "
                      r"take 1.0 MiB$", out, re.MULTILINE)
     assert "plain: memory" not in out and "blockwise: memory grows" in out
 
@@ -99,7 +99,7 @@ def test_the_picture_has_both_forms_with_units(folder, monkeypatch, capsys):
     save = figures.Figure.savefig
     monkeypatch.setattr(figures.Figure, "savefig", lambda self, *a, **k: (
         seen.append(self), save(self, *a, **k)))
-    flags = ("--lengths", "64", "128", "300", "--memory-limit", "0.0012", "--save", "new/cost.png")
+    flags = ("--lengths", "64", "128", "300", "--memory-limit", "0.0006", "--save", "new/cost.png")
     assert attention_cost.main([*SMALL, *flags]) == 0
     assert (folder / "new/cost.png").read_bytes().startswith(b"\x89PNG")
     assert "saved new/cost.png" in capsys.readouterr().out

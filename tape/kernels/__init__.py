@@ -2,6 +2,7 @@
 
     sums.py     sums and means, and the undoing of broadcasting
     numpy.py    the fused operators, and what else is worth ordering for speed
+    causal.py   causal attention, the weights kept
     attention.py  attention block by block
     lookup.py   the gradient of a look-up in a table
     update.py   updates in place, for optimisers
@@ -12,14 +13,15 @@
 """
 
 from tape.kernels.attention import attention, attention_backward
+from tape.kernels.causal import (
+    attention_scale, causal_attention, causal_attention_backward, future_mask)
 from tape.kernels.choice import find, use_kernels
 from tape.kernels.lookup import add_rows, scatter_rows
 from tape.kernels.numpy import (
-    GELU_CUBIC, SQRT_2_OVER_PI, attention_scale, broadcasts_to, causal_attention,
-    causal_attention_backward, check_targets, cross_entropy, cross_entropy_backward, deviation,
-    future_mask, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax,
-    logsumexp, matmul, matmul_gradient_x, matmul_gradient_y, norm, one_hot, power,
-    sigmoid, softmax, zero_where_undefined)
+    GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
+    deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax, logsumexp,
+    matmul, matmul_gradient_x, matmul_gradient_y, norm, one_hot, power, sigmoid, softmax,
+    zero_where_undefined)
 from tape.kernels.sums import (
     HALF, SINGLE, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype, unbroadcast, variance)
 from tape.kernels.update import adam_update

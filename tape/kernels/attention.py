@@ -9,7 +9,8 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from tape.kernels.numpy import attention_scale, broadcasts_to
+from tape.kernels.causal import attention_scale
+from tape.kernels.numpy import broadcasts_to
 from tape.kernels.sums import gradient_in_float32, in_float32, unbroadcast
 
 # Measured over 1,024 to 4,096 tokens (4 heads of 32, float32): 64 takes a third longer, since each

@@ -300,45 +300,6 @@ def one_hot(targets, classes, dtype, ignore_index=None):
         1 if ignore_index is None else (targets != ignore_index)[..., None].astype(dtype))
 
 
-@functools.lru_cache(maxsize=16)
-def future_mask(queries: int, keys: int, dtype: np.dtype) -> np.ndarray:
-    """-inf where key j lies in the future of query i, that is j - i > keys - queries, else 0."""
-    future = np.triu(np.ones((queries, keys), bool), keys - queries + 1)
-    mask = np.where(future, -np.inf, 0).astype(dtype)
-    mask.flags.writeable = False         # the cache hands the same array to everybody
-    return mask
-
-
-def attention_scale(q):
-    """1/sqrt(D) for queries (..., T, D)."""
-    return q.shape[-1] ** -0.5
-
-
-@in_float32
-def causal_attention(q, k, v, scale):
-    """softmax(mask(q k^T * scale)) v over (..., T, D); returns the weights as a residual."""
-    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2] or q.shape[-2] > k.shape[-2]:
-        raise ValueError(f"causal_attention: q (..., T, D), k and v (..., S, D) with T <= S; got "
-                         f"{q.shape}, {k.shape}, {v.shape}")
-    q, k, v = _floating(q), _floating(k), _floating(v)
-    scale = attention_scale(q) if scale is None else scale
-    weights = (q * scale) @ k.swapaxes(-1, -2)                 # (..., T, S)
-    weights += future_mask(*weights.shape[-2:], weights.dtype)
-    weights -= np.maximum.reduce(weights, axis=-1, keepdims=True, initial=-np.inf)
-    np.exp(weights, out=weights)
-    weights /= _row_sums(weights)
-    return weights @ v, {"weights": weights}
-
-
-@gradient_in_float32
-def causal_attention_backward(g, q, k, v, scale, weights):
-    """Gradients of q, k, v; derived in `tape.causal_attention`."""
-    g_v = weights.swapaxes(-1, -2) @ g
-    g_scores = g @ v.swapaxes(-1, -2)                          # gradient of the weights, for now
-    g_scores -= _dot_rows(g_scores, weights)
-    g_scores *= weights
-    g_scores *= attention_scale(q) if scale is None else scale
-    return g_scores @ k, g_scores.swapaxes(-1, -2) @ q, g_v
 
 
 def _as_rows(x):

@@ -4,6 +4,7 @@
     bits.py          the bits of a float, and the largest of a row by them
     exponential.py   e^x of float32 so that a loop over it becomes vector instructions
     activations.py   gelu
+    attention.py     the softmax of causal attention
     rows.py          layer_norm, softmax and cross_entropy, row by row
 
 A kernel here is a Python function of the same parameters, results and errors as NumPy's. It prepares
@@ -13,10 +14,12 @@ operator that has kernels, and not with `tape`.
 """
 
 from tape.kernels.numba.activations import gelu, gelu_backward
+from tape.kernels.numba.attention import causal_attention, causal_attention_backward
 from tape.kernels.numba.rows import (
     cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward, softmax)
 
 __all__ = [
+    "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
     "layer_norm_backward", "softmax",
 ]

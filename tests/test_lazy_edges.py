@@ -122,6 +122,7 @@ def test_an_operator_of_tape_takes_nodes(name):
                  "clip": [X_NODE, 0, 1], "astype": [X_NODE, np.float32], "power": [X_NODE, 2],
                  "broadcast_to": [X_NODE, (2, 2, 2)], "expand_dims": [X_NODE, 0],
                  "swapaxes": [X_NODE, 0, 1], "moveaxis": [X_NODE, 0, 1],
+                 "split_heads": [X_NODE, 2], "merge_heads": [X_NODE, 2],
                  "where": [X_NODE, X_NODE, X_NODE], "causal_attention": [X_NODE] * 3,
                  "attention": [X_NODE] * 4}
     binary = {"add", "sub", "mul", "div", "matmul", "maximum", "minimum", "embedding", "cross_entropy"}

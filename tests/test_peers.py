@@ -85,6 +85,10 @@ SIGNED = {
     # shapes
     "transpose": (lambda x: ops.transpose(x, (2, 0, 1)), lambda x: x.permute(2, 0, 1), (2, 3, 2)),
     "swapaxes": (lambda x: ops.swapaxes(x, 0, -1), lambda x: torch.swapaxes(x, 0, -1), (2, 3, 2)),
+    "split_heads": (lambda x: ops.split_heads(x, 2),
+                    lambda x: x.unflatten(-1, (2, 2)).transpose(-2, -3), (2, 3, 4)),
+    "merge_heads": (lambda x: ops.merge_heads(x, 2), lambda x: x.transpose(-2, -3).flatten(-2),
+                    (2, 2, 3, 2)),
     "moveaxis": (lambda x: ops.moveaxis(x, (0, 1), (2, 0)), lambda x: torch.moveaxis(x, (0, 1), (2, 0)),
                  (2, 3, 4)),
     "reshape": (lambda x: ops.reshape(x, (3, -1)), lambda x: torch.reshape(x, (3, -1)), (2, 3)),

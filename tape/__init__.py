@@ -25,7 +25,6 @@ from tape import gradcheck, linalg, ops
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.hollow import hollow
-from tape.kernels import adam_update
 from tape.kernels.choice import choose as _choose_kernels, use_kernels
 from tape.measure import measure
 from tape.memory import keep_freed_memory as _keep_freed_memory    # noqa: F401: as it is imported
@@ -36,6 +35,7 @@ from tape.tensor import Tensor
 from tape.transforms import (
     GradientTape, checkpoint, elementwise_grad, grad, hessian, hvp, jacobian, jvp, parallel_map,
     value_and_grad, vjp)
+from tape.updates import adam_update
 
 __all__ = [
     "GradientTape", "Tensor", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",

@@ -27,10 +27,9 @@ from tape.kernels.sums import (
 from tape.kernels.update import adam_update
 
 __all__ = [
-    "adam_update",
     "HALF", "SINGLE", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum", "sum_dtype",
     "unbroadcast", "variance",
-    "attention", "attention_backward", "find", "use_kernels",
+    "adam_update", "attention", "attention_backward", "find", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",

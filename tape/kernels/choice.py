@@ -15,7 +15,7 @@ from typing import Any, Callable
 SETS = {"numpy": ("tape.kernels",), "numba": ("tape.kernels.numba", "tape.kernels")}
 # What `find` has: NumPy's set has all of these, Numba's some.
 KERNELS = (
-    "attention", "attention_backward", "causal_attention", "causal_attention_backward",
+    "adam_update", "attention", "attention_backward", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
     "layer_norm_backward", "softmax")
 LOCK = threading.RLock()
@@ -40,9 +40,10 @@ class Before(str):
 def use_kernels(name: str) -> Before:
     """Compute with the set of kernels of this name from now on, in all threads.
 
-    The kernels are those of the fused operators (`layer_norm`, `gelu`, `cross_entropy`, attention)
-    and of `softmax`. Both sets compute the same, up to rounding. What was recorded before goes back
-    by the kernels that it was made with. Not to be called while another thread computes.
+    The kernels are those of the fused operators (`layer_norm`, `gelu`, `cross_entropy`, attention), of
+    `softmax` and of `adam_update`. Both sets compute the same, up to rounding. What was recorded
+    before goes back by the kernels that it was made with. Not to be called while another thread
+    computes.
 
     Parameters
     ----------

@@ -300,8 +300,6 @@ def one_hot(targets, classes, dtype, ignore_index=None):
         1 if ignore_index is None else (targets != ignore_index)[..., None].astype(dtype))
 
 
-
-
 def _as_rows(x):
     """(..., D) as (N, D); unlike reshape(-1, D) also for D = 0."""
     if x.ndim == 2:

@@ -11,26 +11,7 @@ from tape.kernels.sums import sum_dtype
 
 
 def adam_update(arrays, gradients, m, v, t, lr, betas, eps, weight_decay=0.0, decoupled=False):
-    """Update number t (from 1) of some arrays p, given their gradients g; the algorithm of Adam.
-
-        m += (1 - beta1) (g - m),    v = beta2 v + (1 - beta2) g^2
-        p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-
-    Kingma and Ba 2015, arXiv:1412.6980, algorithm 1. Of the decay w, w p is added to g; `decoupled`,
-    lr w p is subtracted from p besides, with the p of before (Loshchilov and Hutter 2019,
-    arXiv:1711.05101, algorithm 2).
-
-    Parameters
-    ----------
-    arrays, gradients : lists of arrays, a gradient of the same shape for each array
-        The arrays are changed. Of float16 the update is computed in float32 and rounded once.
-    m, v : arrays (N,)
-        The running means of all arrays, one after the other; changed, in float32 at least.
-    t : int
-    lr, eps, weight_decay : float
-    betas : (float, float)
-    decoupled : bool
-    """
+    """Change arrays in place; derived and described in `tape.adam_update`."""
     # One array for all: a dozen calls of NumPy take longer than the arithmetic of a small array.
     g = _side_by_side(gradients)                                # (N,)
     if weight_decay:

@@ -6,6 +6,7 @@
     activations.py   gelu
     attention.py     the softmax of causal attention
     rows.py          layer_norm, softmax and cross_entropy, row by row
+    update.py        the update of Adam
 
 A kernel here is a Python function of the same parameters, results and errors as NumPy's. It prepares
 the arrays and calls a loop, or NumPy's kernel where the loop does not serve: for float16, integers,
@@ -17,9 +18,10 @@ from tape.kernels.numba.activations import gelu, gelu_backward
 from tape.kernels.numba.attention import causal_attention, causal_attention_backward
 from tape.kernels.numba.rows import (
     cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward, softmax)
+from tape.kernels.numba.update import adam_update
 
 __all__ = [
-    "causal_attention", "causal_attention_backward",
+    "adam_update", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
     "layer_norm_backward", "softmax",
 ]

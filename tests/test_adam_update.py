@@ -1,0 +1,76 @@
+"""`adam_update`, by each set of kernels, against the algorithm as printed."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+import tape
+
+SETS = [pytest.param(name, marks=pytest.mark.skipif(
+    name == "numba" and importlib.util.find_spec("numba") is None, reason="Numba is not installed"))
+    for name in ("numpy", "numba")]
+SHAPES = [(3, 4), (), (0, 2), (50,), (7, 5)]
+
+
+def drawn(seed, dtype):
+    rng = np.random.default_rng(seed)
+    return [np.array(rng.standard_normal(shape), dtype) for shape in SHAPES]
+
+
+def means():
+    return np.zeros(98), np.zeros(98)           # of all elements of SHAPES
+
+
+def as_printed(arrays, gradients, steps, lr, betas, eps, decay, decoupled):
+    """Algorithm 1 of Kingma and Ba, and algorithm 2 of Loshchilov and Hutter, in float64."""
+    found = []
+    for p, g in zip(arrays, gradients):
+        p, m, v = p.astype(np.float64), 0, 0
+        for t in range(1, steps + 1):
+            h = g.astype(np.float64) + (0 if decoupled else decay * p)
+            m, v = betas[0] * m + (1 - betas[0]) * h, betas[1] * v + (1 - betas[1]) * h ** 2
+            ratio = m / (1 - betas[0] ** t) / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+            p = p - lr * (ratio + (decay * p if decoupled else 0))
+        found.append(p)
+    return found
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("dtype, tolerance", [
+    (np.float64, 1e-13), (np.float32, 1e-5), (np.float16, 2e-2)])
+@pytest.mark.parametrize("kernels", SETS)
+def test_it_is_the_algorithm_as_printed(kernels, dtype, tolerance, decay, decoupled):
+    arrays, gradients = drawn(0, dtype), drawn(1, dtype)
+    expected = as_printed(arrays, gradients, 5, 0.1, (0.8, 0.95), 1e-3, decay, decoupled)
+    wide = np.result_type(dtype, np.float32)
+    m, v = (mean.astype(wide) for mean in means())
+    with tape.use_kernels(kernels):
+        for t in range(1, 6):
+            tape.adam_update(arrays, gradients, m, v, t, 0.1, (0.8, 0.95), 1e-3, decay, decoupled)
+    assert {p.dtype for p in arrays} == {np.dtype(dtype)}
+    for p, value, g, before in zip(arrays, expected, gradients, drawn(1, dtype)):
+        np.testing.assert_allclose(p, value, rtol=tolerance, atol=tolerance)
+        assert np.array_equal(g, before)
+
+
+@pytest.mark.parametrize("kernels", SETS)
+def test_columns_in_a_row_and_read_only_gradients_are_taken_too(kernels):
+    p, g = np.ones((3, 4), order="F"), np.arange(12.0).reshape(4, 3).T
+    g.flags.writeable = False
+    expected, = as_printed([p], [g], 1, 0.1, (0.9, 0.99), 1e-8, 0.1, True)
+    with tape.use_kernels(kernels):
+        tape.adam_update([p], [g], np.zeros(12), np.zeros(12), 1, 0.1, (0.9, 0.99), 1e-8, 0.1, True)
+    np.testing.assert_allclose(p, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kernels", SETS)
+def test_without_decay_what_is_infinite_stays_so_and_the_others_are_as_alone(kernels):
+    p, alone = np.array([np.inf, 1.0], np.float32), np.array([1.0], np.float32)
+    with tape.use_kernels(kernels):
+        for array in (p, alone):
+            n = array.size
+            tape.adam_update([array], [np.ones(n, np.float32)], np.zeros(n, np.float32),
+                             np.zeros(n, np.float32), 1, 0.1, (0.9, 0.99), 1e-8)
+    assert p[0] == np.inf and p[1] == alone[0] < 1

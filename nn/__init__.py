@@ -39,7 +39,6 @@ from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import SGD, Adam, AdamW, decay_groups
 from nn.training.parallel import DataParallel
 from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
-from nn.training.threads import limit_blas_threads
 
 __all__ = [
     "ALiBi", "Adam", "AdamW", "Audit", "CharTokenizer", "Checkpoint", "CheckpointError",
@@ -52,8 +51,7 @@ __all__ = [
     "Summary", "SwiGLU", "Tokenizer", "TransformerBlock", "TransformerDecoderBlock",
     "TransformerEncoder", "TransformerEncoderBlock", "VisionConfig", "VisionTransformer",
     "WordTokenizer", "audit", "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm",
-    "cross_entropy", "decay_groups", "evaluating", "generate", "limit_blas_threads",
-    "load_checkpoint", "mse",
+    "cross_entropy", "decay_groups", "evaluating", "generate", "load_checkpoint", "mse",
     "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "summary",
     "translate", "warmup_constant", "warmup_cosine", "warmup_linear", "without_memory",
 ]

@@ -259,7 +259,7 @@ def test_how_many_workers_a_training_takes_depends_on_sizes(
     monkeypatch.setattr(job, "available_cores", lambda: 3)
     with nn.without_memory():
         model = nn.GPT(nn.GPTConfig(*sizes))
-    works = nn.limit_blas_threads(1).works
+    works = tape.limit_blas_threads(1).works
     assert job.chosen_workers(asked, model, positions) == (wanted if works or asked else 1)
     printed = capsys.readouterr().out
     assert not works or printed == {1: "1 worker with one BLAS thread\n"}.get(

@@ -4,7 +4,8 @@ import _ctypes
 import pytest
 
 import nn
-from nn.training import threads
+import tape
+from tape import blas
 from tests.checks import run_python
 
 SCRIPT = """
@@ -12,7 +13,8 @@ import os, sys
 {before}
 import numpy as np
 import nn
-from nn.training.threads import available_cores, blas_threads
+import tape
+from tape.blas import available_cores, blas_threads
 {code}
 """
 
@@ -28,7 +30,7 @@ def printed(code, before="", **environment):
 
 
 WITHOUT = "sys.modules['threadpoolctl'] = None         # as if it were not installed"
-several = pytest.mark.skipif(threads.available_cores() < 2 or threads.blas_threads() is None,
+several = pytest.mark.skipif(blas.available_cores() < 2 or blas.blas_threads() is None,
                              reason="several processors, and a BLAS that can be asked")
 
 
@@ -37,12 +39,12 @@ several = pytest.mark.skipif(threads.available_cores() < 2 or threads.blas_threa
 def test_products_are_limited_and_given_back(before):
     code = """
 print(blas_threads())
-with nn.limit_blas_threads(1) as limit:
+with tape.limit_blas_threads(1) as limit:
     print(limit.works, blas_threads())
-    with nn.limit_blas_threads(8):
+    with tape.limit_blas_threads(8):
         print(blas_threads())
 print(blas_threads())
-nn.limit_blas_threads(1)
+tape.limit_blas_threads(1)
 print(blas_threads())
 """
     most, *others = printed(code, before)
@@ -51,7 +53,7 @@ print(blas_threads())
 
 @several
 def test_what_the_user_set_is_not_raised():
-    code = "nn.limit_blas_threads(2); print(blas_threads())"
+    code = "tape.limit_blas_threads(2); print(blas_threads())"
     assert printed(code, OPENBLAS_NUM_THREADS="1") == ["1"]
 
 
@@ -78,19 +80,19 @@ print(blas_threads(), parallel._workers() == available_cores())
 
 
 def test_where_no_library_is_found_there_is_one_worker(monkeypatch):
-    monkeypatch.setattr(threads, "_loaded", lambda: [])
-    assert not nn.limit_blas_threads(1).works and threads.blas_threads() is None
+    monkeypatch.setattr(blas, "_loaded", lambda: [])
+    assert not tape.limit_blas_threads(1).works and blas.blas_threads() is None
     assert nn.DataParallel(nn.Linear(2, 3, rng=0))._workers() == 1
     assert nn.DataParallel(nn.Linear(2, 3, rng=0), 3)._workers() == 3
 
 
 def test_a_library_without_the_functions_and_a_file_that_is_none_are_passed_over(tmp_path):
     (tmp_path / "openblas.so").write_text("no library")
-    assert threads._of_openblas(tmp_path / "openblas.so") == []
-    assert threads._of_openblas(_ctypes.__file__) == []
+    assert blas._of_openblas(tmp_path / "openblas.so") == []
+    assert blas._of_openblas(_ctypes.__file__) == []
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "1", True, None])
 def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(ValueError, match="limit must be a positive integer, got"):
-        nn.limit_blas_threads(limit)
+        tape.limit_blas_threads(limit)

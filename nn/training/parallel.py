@@ -11,7 +11,7 @@ import tape
 from nn.layers.batch_part import BatchPart, Draws, in_part
 from nn.layers.module import Module
 from nn.training.parts import even_parts, shares
-from nn.training.threads import available_cores, limit_blas_threads
+from tape.blas import available_cores, limit_blas_threads
 from tape import Tensor
 
 _TARGETS = "targets", "labels"           # what they are called where they are given by name

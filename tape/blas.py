@@ -25,8 +25,8 @@ class _Blas(NamedTuple):
 class limit_blas_threads:
     """Let matrix products use at most so many threads, from now on or for the length of a block.
 
-        nn.limit_blas_threads(1)                    # for the whole process
-        with nn.limit_blas_threads(1): ...          # afterwards as before
+        tape.limit_blas_threads(1)                    # for the whole process
+        with tape.limit_blas_threads(1): ...          # afterwards as before
 
     What is lower already, as by OPENBLAS_NUM_THREADS or OMP_NUM_THREADS in the environment, stays. It
     works with the library threadpoolctl where that is installed, and else with the OpenBLAS that NumPy

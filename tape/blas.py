@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -62,13 +61,6 @@ class limit_blas_threads:
 def blas_threads() -> int | None:
     """How many threads the matrix products may use; None where no library is found that says so."""
     return max((blas.ask() for blas in _loaded()), default=None)
-
-
-def available_cores() -> int:
-    """On how many processors this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @functools.lru_cache(maxsize=None)

@@ -5,6 +5,7 @@ import pytest
 
 import nn
 import tape
+from nn.training.parallel import available_cores
 from tape import blas
 from tests.checks import run_python
 
@@ -14,7 +15,8 @@ import os, sys
 import numpy as np
 import nn
 import tape
-from tape.blas import available_cores, blas_threads
+from tape.blas import blas_threads
+from nn.training.parallel import available_cores
 {code}
 """
 
@@ -30,7 +32,7 @@ def printed(code, before="", **environment):
 
 
 WITHOUT = "sys.modules['threadpoolctl'] = None         # as if it were not installed"
-several = pytest.mark.skipif(blas.available_cores() < 2 or blas.blas_threads() is None,
+several = pytest.mark.skipif(available_cores() < 2 or blas.blas_threads() is None,
                              reason="several processors, and a BLAS that can be asked")
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-from tape.blas import limit_blas_threads
+from tape import limit_blas_threads
 
 
 class UsageError(Exception):

@@ -9,7 +9,8 @@ from typing import Any, Callable, NamedTuple
 import nn
 from nn.cli.script import user_input
 from nn.cli.flags import flag
-from tape.blas import available_cores, limit_blas_threads
+from nn.training.parallel import available_cores
+from tape import limit_blas_threads
 
 ENOUGH = 5e8   # parameters times positions: with fewer, what threads cost is more (tests/bench/LOG.md)
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any, Iterator, Sequence
 
@@ -11,10 +12,16 @@ import tape
 from nn.layers.batch_part import BatchPart, Draws, in_part
 from nn.layers.module import Module
 from nn.training.parts import even_parts, shares
-from tape.blas import available_cores, limit_blas_threads
-from tape import Tensor
+from tape import Tensor, limit_blas_threads
 
 _TARGETS = "targets", "labels"           # what they are called where they are given by name
+
+
+def available_cores() -> int:
+    """On how many processors this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class DataParallel(Module):

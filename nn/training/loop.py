@@ -60,11 +60,13 @@ class Evaluation:
     text : printed in the line, after the loss.
     loss : by which the best weights are known; None where only the last are kept.
     detail : anything that the caller of `train` wants back.
+    remark : printed in a line of its own, unless it is empty.
     """
 
     text: str
     loss: float | None = None
     detail: Any = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
                     save("best", info)
             if found or plan.due(plan.log_interval, now):
                 print(progress.line(now, mean, found.text if found else ""), flush=True)
+                if found and found.remark:
+                    print(found.remark, flush=True)
             done = now
     except KeyboardInterrupt as interrupt:
         raise Stopped(done) from interrupt

@@ -266,6 +266,14 @@ def test_the_yardsticks_are_the_entropies(table, chunk, monkeypatch):
         np.testing.assert_allclose(found, slow(ids.tolist(), 9), rtol=1e-12)
 
 
+def test_of_many_pairs_that_are_sorted_the_first_are_counted(monkeypatch):
+    ids = np.random.default_rng(0).integers(0, 5, 60)
+    monkeypatch.setattr(yardsticks, "_SORTED", 30)
+    whole, first = yardsticks.yardsticks(ids, 5), yardsticks.yardsticks(ids[:30], 5)
+    monkeypatch.setattr(yardsticks, "_TABLE", 24)
+    assert yardsticks.yardsticks(ids, 5) == first != whole
+
+
 def test_yardsticks_of_texts_whose_entropies_are_known():
     coin = yardsticks.yardsticks(np.array([0, 1] * 500 + [0]), 2)
     assert coin.unigram == pytest.approx(math.log(2), abs=1e-5) and coin.bigram == pytest.approx(0)

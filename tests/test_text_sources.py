@@ -1,10 +1,12 @@
 """Texts of files, folders and standard input, read in pieces: whatever the pieces are."""
 
 import io
+import json
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,3 +211,24 @@ def test_the_log_says_once_which_yardsticks_are_passed(folder, monkeypatch, caps
     assert marks == ["  the validation loss is below ln V (2.197), the unigram entropy (2.197)",
                      "  the validation loss is below the bigram entropy (0.000)"]
     assert "nothing (ln 9)" in out and out.index("nothing (ln 9)") < out.index("step 1/4")
+
+
+def test_a_tokenizer_json_is_used_as_it_is(folder):
+    peer("tokenizers")
+    made = nn.BPETokenizer.from_texts(["hello world, hello words"], 265)
+    Path("own.json").write_text(json.dumps(made.to_dict()["vocabulary"]), encoding="utf-8")
+    for more in ([], ["--lines"]):
+        run = trained("--data", "-", "--tokenizer", "own.json", *more, given=b"hello words\n" * 40)
+        assert run.returncode == 0, run.stderr
+        found = nn.load_checkpoint("checkpoints/text-last.npz")
+        assert found.tokenizer.to_dict() == made.to_dict()
+        assert found.info.get("stop") == (made.ids["<|endoftext|>"] if more else None)
+
+
+def test_lines_need_a_token_for_their_end(folder):
+    peer("tokenizers")
+    state = nn.BPETokenizer.from_texts(["hello"], 257).to_dict()["vocabulary"]
+    state["model"]["vocab"]["the end"] = state["model"]["vocab"].pop("<|endoftext|>")
+    Path("own.json").write_text(json.dumps({**state, "added_tokens": []}), encoding="utf-8")
+    run = trained("--data", "-", "--tokenizer", "own.json", "--lines", given=b"hello\n" * 40)
+    assert run.returncode == 2 and b"own.json has no token for the end of a document" in run.stderr

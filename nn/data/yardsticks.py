@@ -11,6 +11,7 @@ from nn.data.text import Report, silent
 
 _CHUNK = 2 ** 20            # pairs that are counted at a time
 _TABLE = 2 ** 22            # the largest number of possible pairs that have a counter each
+_SORTED = 2 ** 24           # tokens whose pairs are sorted instead
 
 
 class Yardsticks(NamedTuple):
@@ -57,7 +58,13 @@ class Passed:
 
 
 def yardsticks(ids: np.ndarray, vocab_size: int, report: Report = silent) -> Yardsticks:
-    """The three losses for a sequence of at least two tokens, which is read once, in chunks."""
+    """The three losses for a sequence of at least two tokens, which is read once, in chunks.
+
+    Of more than 2,048 possible tokens, whose pairs are too many for a counter each, the first sixteen
+    million of the sequence are counted, so that the memory stays bounded.
+    """
+    if vocab_size ** 2 > _TABLE:
+        ids = ids[:_SORTED]
     pairs, counts = _pair_counts(ids, vocab_size, report)
     before = np.zeros(vocab_size, np.int64)             # how often a token is the first of a pair
     np.add.at(before, pairs // vocab_size, counts)
@@ -80,12 +87,7 @@ def _pair_counts(ids: np.ndarray, vocab_size: int, report: Report) -> tuple[np.n
             table += np.bincount(pairs, minlength=len(table))
         found = np.flatnonzero(table)
         return found, table[found]
-    known, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for pairs in _pairs(ids, vocab_size, report):
-        new, more = np.unique(pairs, return_counts=True)
-        known, place = np.unique(np.concatenate([known, new]), return_inverse=True)
-        counts = np.bincount(place, np.concatenate([counts, more])).astype(np.int64)
-    return known, counts
+    return np.unique(np.concatenate(list(_pairs(ids, vocab_size, report))), return_counts=True)
 
 
 def _pairs(ids: np.ndarray, vocab_size: int, report: Report) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """Texts as tokens, in memory and in files that are mapped into it; and the yardsticks of a text."""
 
 import itertools
+import json
 import math
 import os
 import subprocess
@@ -150,6 +151,19 @@ def test_the_same_content_elsewhere_is_recognised(cache, tmp_path):
     first = read_corpus(file_of(tmp_path))
     (tmp_path / "other").mkdir()
     assert read_corpus(file_of(tmp_path / "other")).file == first.file
+
+
+def test_a_tokenizer_json_is_known_by_its_content(cache, tmp_path):
+    peer("tokenizers")
+    found, path = [], tmp_path / "own.json"
+    for size in (270, 280, 270):
+        made = nn.BPETokenizer.from_texts([TEXT], size)
+        path.write_text(json.dumps(made.to_dict()["vocabulary"]), encoding="utf-8")
+        found.append(read_corpus(file_of(tmp_path), str(path)))
+    assert found[0].file == found[2].file != found[1].file
+    assert [len(one.tokenizer) for one in found] == [270, 280, 270]
+    with pytest.raises(FileNotFoundError, match="there is no file .*none.json"):
+        read_corpus(file_of(tmp_path), str(tmp_path / "none.json"))
 
 
 @pytest.mark.parametrize("spoil", [

@@ -198,6 +198,15 @@ def test_what_is_no_tokenizer_json_is_refused(content, message, tmp_path):
         nn.BPETokenizer.from_file(tmp_path / "y.json")
 
 
+def test_a_text_that_a_tokenizer_json_cannot_encode_is_refused():
+    peer("tokenizers")
+    model = {"type": "Unigram", "unk_id": None, "vocab": [["a", -1.0], ["b", -1.0]]}
+    tokenizer = nn.BPETokenizer({**gpt2_like(), "added_tokens": [], "model": model})
+    assert tokenizer.encode("ab").tolist() == [0, 1]
+    with pytest.raises(ValueError, match="the tokenizer cannot encode the text: .*unknown token"):
+        tokenizer.encode("ac")
+
+
 # --- in checkpoints ---
 
 

@@ -93,12 +93,10 @@ def read_corpus(source: Source, tokenizer: str = "char", vocab_size: int | None 
     _check(tokenizer, vocab_size)
     if source.size <= IN_MEMORY:
         return _in_memory(source, tokenizer, vocab_size, lines, report)
+    given = None if tokenizer in KINDS else BPETokenizer.from_file(tokenizer).to_dict()
     folder = cache_folder()
     digest = known_digest(source, folder, report)
-    names = [_VERSION, digest, tokenizer, vocab_size, lines]
-    if tokenizer not in KINDS:
-        names.append(Path(tokenizer).read_text(encoding="utf-8"))
-    place = TokenFile(folder, names)
+    place = TokenFile(folder, [_VERSION, digest, given or tokenizer, vocab_size, lines])
     found = place.read()
     if found is None:
         _build(place, source, tokenizer, vocab_size, lines, report)

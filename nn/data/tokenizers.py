@@ -275,6 +275,8 @@ class BPETokenizer(Tokenizer):
             found = self._coder.encode_batch_fast(parts, add_special_tokens=False)
         except TypeError as error:           # a character of U+D800 to U+DFFF, which UTF-8 has not
             raise ValueError("the text has a surrogate, which is no character") from error
+        except Exception as error:           # the library raises nothing more special
+            raise ValueError(f"the tokenizer cannot encode the text: {error}") from error
         return np.array([i for part in found for i in part.ids], np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:

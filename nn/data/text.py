@@ -18,7 +18,7 @@ from typing import BinaryIO, Callable, ContextManager, Iterator, NamedTuple
 
 PIECE = 2 ** 20             # bytes that are read and tokenized at a time
 SEPARATOR = "\n\n"          # between the files of a folder
-IN_MEMORY = 2 ** 24         # bytes of standard input from which it is kept in a temporary file
+IN_MEMORY = 2 ** 24         # bytes up to which a text stays in memory
 _LONG = 10_000              # characters without a space, in which a piece may end
 _BOM = codecs.BOM_UTF8
 _BEFORE_LAST_SPACES = re.compile(r"(?s:.*)(?<=\S)(?=\s)")

@@ -3,7 +3,7 @@
 Built from tape's public names only.
 """
 
-from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
+from nn.data.tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer
 from nn.generation.sampling import generate, sample
 from nn.generation.translation import translate
 from nn.layers.activation import GELU, ReLU, SiLU
@@ -41,7 +41,7 @@ from nn.training.parallel import DataParallel
 from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
-    "ALiBi", "Adam", "AdamW", "Audit", "CharTokenizer", "Checkpoint", "CheckpointError",
+    "ALiBi", "Adam", "AdamW", "Audit", "BPETokenizer", "CharTokenizer", "Checkpoint", "CheckpointError",
     "DataParallel", "Dropout",
     "Embedding", "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU",
     "KeyValueCache", "LSTM", "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module",

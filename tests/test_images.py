@@ -11,7 +11,8 @@ import tape
 from nn.data.batches import shuffled_batches
 from nn.data.images import load_digits, load_idx, read_idx
 from nn.models.vision import predict
-from tests.checks import idx_bytes
+from nn.layers.patch_embedding import nearest_patch_size
+from tests.checks import idx_bytes, run_python
 
 RNG = np.random.default_rng(2)
 
@@ -42,6 +43,7 @@ def write(name, data):
 
 
 ARRAY = np.zeros((90, 8, 6), np.uint8)
+HUGE = b"\0\0\x08\x03" + np.array([90_000, 1000, 100], ">u4").tobytes() + bytes(1000)
 
 
 @pytest.mark.parametrize("spoil, error, message", [
@@ -58,8 +60,16 @@ ARRAY = np.zeros((90, 8, 6), np.uint8)
     (write("train-images-idx3-ubyte", idx_bytes(ARRAY[:, 1:])), ValueError, "must be of one size"),
     (write("t10k-labels-idx1-ubyte.gz", idx_bytes(np.full(30, 7, np.uint8))), ValueError,
      "the label 7 occurs in the test alone"),
-    (write("t10k-labels-idx1-ubyte.gz", gzip.compress(b"12345678")[:-4]), ValueError, "damaged gzip"),
+    (write("t10k-labels-idx1-ubyte.gz", gzip.compress(idx_bytes(ARRAY[0, 0]))[:-4]), ValueError,
+     "damaged gzip"),
     (write("t10k-labels-idx1-ubyte.gz", b"\x1f\x8b\x08rubbish"), ValueError, "damaged gzip"),
+    (write("train-images-idx3-ubyte", gzip.compress(idx_bytes(ARRAY)[:-1])), ValueError,
+     r"promises \(90, 8, 6\), that is 16 \+ 4,320 bytes, and it has 4,335"),
+    (write("train-images-idx3-ubyte", gzip.compress(idx_bytes(ARRAY) + b"x" * 99)), ValueError,
+     r"16 \+ 4,320 bytes, and it has more than 4,336"),
+    (write("train-images-idx3-ubyte", gzip.compress(HUGE)), ValueError,
+     r"promises \(90000, 1000, 100\), that is 16 \+ 9,000,000,000 bytes, and it has \d+ packed"),
+    (write("train-images-idx3-ubyte", HUGE), ValueError, "9,000,000,000 bytes, and it has 1,016$"),
     (lambda folder: (folder / "train-images-idx3-ubyte").unlink(), FileNotFoundError,
      r"no file train-images-idx3-ubyte \(or train-images-idx3-ubyte.gz\)"),
     (lambda folder: [p.unlink() for p in folder.iterdir()], FileNotFoundError, "no file")])
@@ -79,6 +89,34 @@ def test_read_idx_gives_the_bytes(tmp_path):
     array = RNG.integers(0, 256, (2, 3, 4)).astype(np.uint8)
     (tmp_path / "x").write_bytes(idx_bytes(array))
     np.testing.assert_array_equal(read_idx(tmp_path / "x", 3), array)
+
+
+@pytest.mark.parametrize("promised", [(90, 8, 6), (4000, 1000, 1000)])
+def test_a_gzip_bomb_takes_little_memory(promised, tmp_path):
+    """4 MB that unpack to 4 GB, with a header that admits it or does not."""
+    pytest.importorskip("resource")
+    head = b"\0\0\x08\x03" + np.array(promised, ">u4").tobytes()
+    with open(tmp_path / "x.gz", "wb") as file:
+        file.write(gzip.compress(head, 1))
+        zeros = gzip.compress(bytes(2 ** 24))
+        for _ in range(250):
+            file.write(zeros)
+    code = ("import resource, sys; from nn.data.images import read_idx\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "try: read_idx(sys.argv[1], 3)\n"
+            "except ValueError as error: assert 'not whole' in str(error)\n"
+            "else: sys.exit('it was read')\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")
+    done = run_python("-c", code, str(tmp_path / "x.gz"))
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 50_000             # kB
+
+
+@pytest.mark.parametrize("shape, wanted, found", [
+    ((28, 28), 7, 7), ((30, 30), 7, 6), ((8, 6), 2, 2), ((22, 22), 5, 11), ((31, 31), 7, 31),
+    ((32, 24), 8, 8), ((6, 6), 1, 1), ((28, 30), 7, 2)])
+def test_the_patch_size_that_is_nearest(shape, wanted, found):
+    assert nearest_patch_size(shape, wanted) == found
 
 
 def test_the_digits_without_scikit_learn(monkeypatch):
@@ -124,7 +162,8 @@ def test_patches_are_squares_row_by_row():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: nn.PatchEmbedding((28, 28), 5, 8), "patch_size must divide the sides"),
+    (lambda: nn.PatchEmbedding((28, 28), 5, 8),
+     "patch_size must divide the sides .* got 5 and .*; the nearest that does is 4"),
     (lambda: nn.PatchEmbedding((4, 4), 2, 8)(np.zeros((1, 4, 5))), r"must have shape \(B, 4, 4\), got"),
     (lambda: nn.VisionTransformer(nn.VisionConfig((4, 4), 2, 3, n_head=3, n_embd=8)),
      "VisionConfig: n_head must divide n_embd, got 3 and 8"),

@@ -119,7 +119,8 @@ def test_the_names_of_models_and_tokenizers_in_files_stay_what_they_are():
                       "VisionTransformer": (nn.VisionConfig, nn.VisionTransformer),
                       "RecurrentLM": (nn.RecurrentConfig, nn.RecurrentLM),
                       "Seq2SeqTransformer": (nn.Seq2SeqConfig, nn.Seq2SeqTransformer)}
-    assert TOKENIZERS == {"character": nn.CharTokenizer, "word": nn.WordTokenizer}
+    assert TOKENIZERS == {"character": nn.CharTokenizer, "word": nn.WordTokenizer,
+                          "bpe": nn.BPETokenizer}
 
 
 def test_a_model_and_a_tokenizer_that_are_listed_travel_in_checkpoints(tmp_path, monkeypatch):
@@ -146,7 +147,7 @@ def test_the_name_of_a_model_is_that_of_its_kind():
 
 
 @pytest.mark.parametrize("state, message", [
-    ({"kind": "syllable", "vocabulary": []}, r"one of \['character', 'word'\], got 'syllable'"),
+    ({"kind": "syllable", "vocabulary": []}, r"one of \['bpe', 'character', 'word'\], got 'syllable'"),
     ({"kind": ["word"], "vocabulary": []}, "kind must be one of"),
     ({"kind": "word"}, "a dict with a kind and a vocabulary"),
     ({"kind": "word", "vocabulary": [1]}, "the vocabulary must be a list of texts")])

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 import nn
 from nn.data.batches import (
-    consecutive_blocks, padded_sentences, random_batch, train_validation_split)
-from nn.data.text import unigram_entropy
+    check_block_size, consecutive_blocks, padded_sentences, random_batch)
 from nn.data.tokenizers import tokenizer_from_dict
 
 CONFIG = nn.GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=2, n_embd=8)
@@ -79,13 +78,27 @@ def test_consecutive_blocks_cover_the_sequence_once():
         assert all((y == x + 1).all() for x, y in batches)
 
 
-def test_split_and_the_largest_block_that_works():
-    training, validation = train_validation_split(np.arange(100), block_size=9)
-    assert len(training) == 90 and len(validation) == 10
-    with pytest.raises(ValueError, match="block size of 10: the largest that works is 9"):
-        train_validation_split(np.arange(100), block_size=10)
+def test_a_sample_of_the_blocks_is_spread_over_the_sequence_and_always_the_same():
+    ids = np.arange(2 * 3 * 10 + 2)                       # 10 batches of 2 blocks, and a block of 1
+    whole = consecutive_blocks(ids, 2, 3)
+    assert len(whole) == 11 and len(consecutive_blocks(ids, 2, 3, 11)) == 11
+    sample = [x for x, _ in consecutive_blocks(ids, 2, 3, 3)]
+    assert [x.tolist() for x in sample] == [whole[i][0].tolist() for i in (0, 3, 7)]
+    assert all(np.shares_memory(x, ids) for x, _ in whole)
+
+
+def test_the_largest_block_that_works():
+    check_block_size(np.arange(90), np.arange(10), 9)
+    for parts in ((90, 10), (10, 90)):
+        with pytest.raises(ValueError, match="block size of 10: the largest that works is 9"):
+            check_block_size(*map(np.arange, parts), 10)
     with pytest.raises(ValueError, match="use a longer text"):
-        train_validation_split(np.arange(3), block_size=1)
+        check_block_size(np.arange(3), np.arange(1), 1)
+
+
+def test_batches_of_small_ids_are_int64():
+    ids = np.arange(9, dtype=np.uint16)
+    assert {part.dtype for part in random_batch(ids, 2, 4, 0, 1)} == {np.dtype(np.int64)}
 
 
 def test_padding_is_ignored_by_the_loss():
@@ -95,10 +108,6 @@ def test_padding_is_ignored_by_the_loss():
     changed = inputs.copy()
     changed[1, 1] = 3         # what stands in the padding plays no part
     assert model(inputs, targets)[1].item() == model(changed, targets)[1].item()
-
-
-def test_unigram_entropy_of_a_fair_coin():
-    assert unigram_entropy(np.array([0, 1, 1, 0])) == pytest.approx(np.log(2))
 
 
 # --- sampling ---

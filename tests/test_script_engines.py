@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from nn.jobs.job import INIT
 from nn.models import vision
 from nn.models.static import vision as static_vision
 from nn.training import engines
-from tests.checks import Recorder, refused
+from tests.checks import Recorder, idx_bytes, refused
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -179,3 +180,17 @@ def test_help_of_images(capsys):
         train.main(["images", "--help"])
     out = " ".join(capsys.readouterr().out.split())
     assert "the 1,797 digits" in out and "default: a quarter of the height" in out
+
+
+def test_images_of_30_x_30_are_learned_and_a_patch_size_that_does_not_fit_names_the_nearest(
+        folder, capsys):
+    labels = np.arange(60) % 3
+    pixels = np.tile(80 * labels[:, None, None], (1, 30, 30)).astype(np.uint8)
+    for part in ("train", "t10k"):
+        Path(f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(pixels))
+        Path(f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels.astype(np.uint8)))
+    small = ["images", "--data", ".", "--epochs", "1", "--n-embd", "8", "--n-layer", "1"]
+    assert train.main(small) == 0
+    assert "a sequence of 25 patches" in capsys.readouterr().out
+    error = refused(capsys, train.main, *small, "--patch-size", "7")
+    assert "--patch-size must divide" in error and "the nearest that does is 6" in error

@@ -115,13 +115,13 @@ def test_what_validates_is_never_trained_on_and_every_flag_reaches_its_place(
         monkeypatch.setattr(owner, name, recorders[name])
     train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "20", "--batch-size", "3",
                 "--dropout", "0.25", "--lr", "0.002", "--warmup", "2", "--weight-decay", "0.3",
-                "--grad-clip", "0.7", "--seed", "5", "--workers", "2"])
+                "--grad-clip", "0.7", "--seed", "5", "--workers", "2", "--eval-batches", "7"])
     whole = Path(small_text(folder)).read_text(encoding="utf-8")
     tokenizer = nn.CharTokenizer.from_text(whole)
     (ids, batch, block, seed, step), _ = recorders["random_batch"].calls[6]
     assert tokenizer.decode(ids) == whole[:1800] and (batch, block, seed, step) == (3, 16, 5, 7)
-    (_, held_out, workers), _ = recorders["validation_loss"].calls[0]
-    assert workers == 2 and tokenizer.decode(held_out) == whole[1800:]
+    (_, held_out, sample, workers), _ = recorders["validation_loss"].calls[0]
+    assert (sample, workers) == (7, 2) and tokenizer.decode(held_out) == whole[1800:]
     assert recorders["GPTConfig"].calls[0][1] == {
         "vocab_size": len(tokenizer), "block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 16,
         "dropout": 0.25, "bias": False}
@@ -212,11 +212,12 @@ def test_generate_is_fixed_by_its_seed_and_takes_the_newest_checkpoint(folder, c
     (["--lr", "nan"], "argument --lr: must be a number > 0, got 'nan'"),
     (["--n-head", "7"], "--n-head must divide --n-embd, got 7 and 64"),
     (["text", "--data", "missing.txt"], "there is no file missing.txt"),
-    (["text", "--data", "."], "is a folder"),
+    (["text", "--data", "."], ". is a folder without text files"),
+    (["names", "--data", "."], "is a folder"),
     (["text", "--dropout", "1"], "must be a number >= 0 and < 1, got '1'"),
     (["--steps", "1", "--out", "."], "--out: cannot write a file ."),
     (["--steps", "1", "--out", "new/"], "--out: must name a file, got the folder 'new/'"),
-    (["text", "--data", ""], "is a folder"),
+    (["text", "--data", ""], "the name of the text is empty"),
     (["--seed", "-1"], "argument --seed: must be an integer >= 0, got '-1'"),
 ])
 def test_train_refuses_in_words(arguments, message, folder, capsys):

@@ -12,6 +12,7 @@ import tape.lazy as ad
 from nn.models.static.sgd import TrainingGraph, sgd_step
 from nn.training.engines import Diverged, StaticEngine, TapeEngine
 from nn.training.loop import Evaluation, Plan, Stopped, train
+from nn.training.progress import Progress
 
 
 class Counter:
@@ -59,7 +60,34 @@ def test_lines_come_at_their_interval_at_the_end_and_with_evaluations(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["3/7", "5/7", "6/7", "7/7"]
     assert ["seen" in line for line in lines] == [False, True, False, True]
-    assert "loss  5.0000   seen" in lines[1]
+    # The mean of the losses 1 to 7 since the line before.
+    assert [float(line.split()[3]) for line in lines] == [2.0, 4.5, 6.0, 7.0]
+
+
+@pytest.mark.parametrize("rounds, interval", [(7, 3), (6, 3), (2, 5), (1, 1)])
+def test_how_often_something_is_still_due(rounds, interval):
+    plan = Plan(rounds, 1)
+    for done in range(rounds + 1):
+        later = sum(plan.due(interval, now) for now in range(done + 1, rounds + 1))
+        assert plan.left(interval, done) == later
+
+
+def test_the_time_left_counts_rounds_and_evaluations(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("nn.training.progress.time.perf_counter", lambda: now[0])
+    progress = Progress(10, 50)
+    now[0] = 4.0                                          # two rounds
+    assert progress.line(2, 1.0, "", 3).endswith("25 tokens/s   0:16 left")
+    with progress.evaluating():
+        now[0] += 20.0
+    assert progress.line(2, 1.0, "", 3).endswith("25 tokens/s   1:16 left")
+
+
+def test_a_remark_of_an_evaluation_has_its_own_line(capsys):
+    train(Counter(), batches(1, 1), lambda i: 1.0, Plan(2, 1),
+          iter([Evaluation("", remark="below"), Evaluation("")]).__next__)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[1] == "below"
 
 
 def test_the_last_weights_are_saved_at_their_interval_and_the_best_when_they_are():

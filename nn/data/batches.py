@@ -2,56 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 
 
-def train_validation_split(ids: np.ndarray, block_size: int,
-                           fraction: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-    """The first `fraction` of a sequence to train on, the rest to validate on.
-
-    Raises
-    ------
-    ValueError
-        A part is too short for one block; says the largest block size that works.
-    """
-    cut = int(fraction * len(ids))
-    shorter = min(cut, len(ids) - cut)
+def check_block_size(training: np.ndarray, validation: np.ndarray, block_size: int) -> None:
+    """Raise a ValueError where a part has no block and the token behind it; says what would work."""
+    shorter = min(len(training), len(validation))
     if shorter < block_size + 1:
-        parts = (f"{len(ids):,} tokens, {cut:,} to train on and {len(ids) - cut:,} to validate on, are "
-                 f"too few for a block size of {block_size}")
+        parts = (f"{len(training) + len(validation):,} tokens, {len(training):,} to train on and "
+                 f"{len(validation):,} to validate on, are too few for a block size of {block_size}")
         raise ValueError(f"{parts}: the largest that works is {shorter - 1}" if shorter > 1 else
                          f"{parts}, and for any other: use a longer text")
-    return ids[:cut], ids[cut:]
 
 
 def random_batch(ids: np.ndarray, batch_size: int, block_size: int, seed: int,
                  step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random blocks and the tokens that follow: inputs (B, T), targets (B, T) one place later.
+    """Random blocks and the tokens that follow: inputs (B, T), targets (B, T) one place later, int64.
 
     A pure function of (seed, step), so a run that is resumed or evaluated more often sees the
     same batches.
     """
     rng = np.random.default_rng((seed, step))
     starts = rng.integers(0, len(ids) - block_size, batch_size)
-    rows = ids[starts[:, None] + np.arange(block_size + 1)]      # (B, T+1)
+    rows = ids[starts[:, None] + np.arange(block_size + 1)].astype(np.int64, copy=False)     # (B, T+1)
     return rows[:, :-1], rows[:, 1:]
 
 
-def consecutive_blocks(ids: np.ndarray, batch_size: int, block_size: int) -> Any:
+def consecutive_blocks(ids: np.ndarray, batch_size: int, block_size: int,
+                       batches: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """The whole sequence once, in batches of (inputs, targets): for a validation loss.
 
-    Every token but the first is a target exactly once; the last block is as long as what is left.
+    Every token but the first is a target exactly once; the last block is as long as what is left. Where
+    that makes more than `batches`, so many of them are given, spread evenly: always the same, so that
+    their losses compare. The arrays are views.
     """
     count = (len(ids) - 1) // block_size
     end = count * block_size
     inputs = ids[:end].reshape(count, block_size)
     targets = ids[1:end + 1].reshape(count, block_size)
-    for i in range(0, count, batch_size):
-        yield inputs[i:i + batch_size], targets[i:i + batch_size]
+    found = [(inputs[i:i + batch_size], targets[i:i + batch_size]) for i in range(0, count, batch_size)]
     if end < len(ids) - 1:
-        yield ids[None, end:-1], ids[None, end + 1:]
+        found.append((ids[None, end:-1], ids[None, end + 1:]))
+    if batches is None or batches >= len(found):
+        return found
+    return [found[i * len(found) // batches] for i in range(batches)]
 
 
 def padded_sentences(sentences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

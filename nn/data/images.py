@@ -12,6 +12,10 @@ import numpy as np
 
 _UNSIGNED_BYTE = 8
 
+# Images are packed to a fifth or a third of their size. A gzip file that claims to have more bytes than
+# so many times its own, and these, is not unpacked: nothing else bounds the memory that would take.
+_UNPACKED, _SPARE = 50, 2 ** 24
+
 
 class ImageData(NamedTuple):
     """Images (N, H, W), float32 in [0, 1], and their labels (N,), integers from 0."""
@@ -56,29 +60,37 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
     ValueError
         The file is something else, or not whole: says which file, what it must hold and what it holds.
     """
-    data = _unpacked(Path(path))
-    if data[:3] != bytes([0, 0, _UNSIGNED_BYTE]) or len(data) < 4:
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes: it must begin with 00 00 08, "
-                         f"got {data[:3].hex(' ') or 'nothing'}")
-    if data[3] != ndim:
-        raise ValueError(f"{path} must have {ndim} axes ({'images' if ndim == 3 else 'labels'}), got "
-                         f"{data[3]}")
-    start = 4 + 4 * ndim
-    shape = tuple(int(n) for n in np.frombuffer(data[4:start].ljust(4 * ndim, b"\0"), ">u4"))
-    if len(data) != start + math.prod(shape):
-        raise ValueError(f"{path} is not whole: its header promises {shape}, that is {start} + "
-                         f"{math.prod(shape):,} bytes, and it has {len(data):,}")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def _unpacked(path: Path) -> bytes:
-    data = path.read_bytes()
-    if data[:2] != b"\x1f\x8b":         # the first bytes of every gzip file, whatever its name
-        return data
+    path, start = Path(path), 4 + 4 * ndim
+    size = path.stat().st_size
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"      # the first bytes of every gzip file, whatever its name
     try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
+        with gzip.open(path) if packed else open(path, "rb") as file:
+            head = file.read(start)
+            shape = _shape(path, head, ndim)
+            body = math.prod(shape)
+            if body > (_UNPACKED * size + _SPARE if packed else size):
+                raise ValueError(f"{path} is not whole: its header promises {shape}, that is {start} + "
+                                 f"{body:,} bytes, and it has {size:,}{' packed' if packed else ''}")
+            data = file.read(body + 1)           # one more than is right, and of a bomb no further
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is a damaged gzip file: {error}") from error
+    if len(head) + len(data) != start + body:
+        found = f"{len(head) + len(data):,}" if len(data) < body else f"more than {start + body:,}"
+        raise ValueError(f"{path} is not whole: its header promises {shape}, that is {start} + "
+                         f"{body:,} bytes, and it has {found if packed else f'{size:,}'}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _shape(path: Path, head: bytes, ndim: int) -> tuple[int, ...]:
+    """The shape in the first bytes of an IDX file."""
+    if head[:3] != bytes([0, 0, _UNSIGNED_BYTE]) or len(head) < 4:
+        raise ValueError(f"{path} is not an IDX file of unsigned bytes: it must begin with 00 00 08, "
+                         f"got {head[:3].hex(' ') or 'nothing'}")
+    if head[3] != ndim:
+        raise ValueError(f"{path} must have {ndim} axes ({'images' if ndim == 3 else 'labels'}), got "
+                         f"{head[3]}")
+    return tuple(int(n) for n in np.frombuffer(head[4:].ljust(4 * ndim, b"\0"), ">u4"))
 
 
 def load_idx(folder: str | Path) -> ImageData:

@@ -16,6 +16,7 @@ from nn.data.images import ImageData, load_digits, load_idx
 from nn.cli.script import UsageError, check_writable, user_input
 from nn.cli.flags import file_path, flag
 from nn.jobs.job import INIT, Job, chosen_workers, engine_flag, save, workers_flag
+from nn.layers.patch_embedding import nearest_patch_size
 from nn.models.vision import POOLS
 from nn.models.static.vision import Classifier, initial_weights
 from nn.training.engines import Batch, Engine, StaticEngine, TapeEngine
@@ -38,8 +39,8 @@ class Flags:
     n_embd: int = flag("width", 64, low=2)
     lr: float = flag("highest learning rate (default: 0.002, or 0.1 with --engine static); it falls to "
                      "nothing in the course of the training", above=0)
-    patch_size: int | None = tape_flag("side of a patch in pixels", None, "a quarter of the height",
-                                       low=1)
+    patch_size: int | None = tape_flag("side of a patch in pixels; it divides both of an image", None,
+                                       "a quarter of the height, or near it", low=1)
     n_layer: int = tape_flag("blocks", 2, low=1)
     n_head: int = tape_flag("attention heads", 4, low=1)
     pool: str = tape_flag("what stands for an image: the mean over its patches, or a class token that "
@@ -130,8 +131,9 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
     mean, std = data.mean_and_std
     with user_input(o):
         model = nn.VisionTransformer(nn.VisionConfig(
-            shape, o.patch_size or max(height // 4, 1), data.classes, o.n_layer, o.n_head, o.n_embd,
-            mean=mean, std=std, pool=o.pool), rng=np.random.default_rng((o.seed, INIT)))
+            shape, o.patch_size or nearest_patch_size(shape, max(height // 4, 1)), data.classes,
+            o.n_layer, o.n_head, o.n_embd, mean=mean, std=std, pool=o.pool),
+            rng=np.random.default_rng((o.seed, INIT)))
     check_writable(o.out)
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr)
     workers = chosen_workers(o.workers, model, o.batch_size * model.patches.count)

@@ -1,4 +1,4 @@
-"""python train.py text: a language model on the characters of a text."""
+"""python train.py text: a language model on the characters, words or subwords of a text."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any, Union
 import numpy as np
 
 import nn
-from nn.data.batches import consecutive_blocks, random_batch, train_validation_split
-from nn.data.text import python_help_text, read_text, unigram_entropy
+from nn.data.batches import check_block_size, consecutive_blocks, random_batch
+from nn.data.corpus import Corpus, read_corpus
+from nn.data.text import open_source, python_help_text, text_source
+from nn.data.yardsticks import Passed
+from nn.cli.meter import Meter
 from nn.cli.script import UsageError, check_writable, user_input
 from nn.cli.flags import flag
-from nn.jobs.job import INIT, Job, chosen_workers, print_generate, print_start, save, workers_flag
+from nn.jobs.job import INIT, Job, chosen_workers, print_generate, save, workers_flag
 from nn.training.engines import TapeEngine
 from nn.training.loop import Evaluation, Outcome, Plan, Stopped, train
 from tape import no_grad
 
 LanguageModel = Union[nn.GPT, nn.RecurrentLM]
+EVAL_ROWS = 32          # blocks in a batch of a validation
 
 # What sizes default to: about as many parameters for each, 0.8 million with 65 characters.
 SIZES = {"gpt": {"n_layer": 4, "n_head": 4, "n_embd": 128}, "rnn": {"n_layer": 2, "n_embd": 432},
@@ -34,12 +38,19 @@ def size_flag(text: str, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Flags:
-    data: str | None = flag("UTF-8 text to learn; the first 90 %% train, the rest validates (default: "
-                            "the help texts that come with Python)", metavar="FILE")
+    data: str | None = flag("UTF-8 text to learn: a file, a folder of text files, or - for standard "
+                            "input; the first 90 %% train, the rest validates (default: the help texts "
+                            "that come with Python)", metavar="PATH")
+    lines: bool = flag("each line is a document, as in a list of names; every tenth validates, and "
+                       "what is generated ends with the document", False)
+    tokenizer: str = flag("what is learned: char, word, bpe (byte pairs), or a tokenizer.json, as "
+                          "that of GPT-2; the last two need the library tokenizers", "char",
+                          metavar="KIND")
+    vocab_size: int | None = flag("tokens, at most (default: of bpe 1024, of word 10000)", low=1)
     arch: str = flag("gpt: a Transformer; rnn, lstm, gru: a recurrent net", "gpt", choices=tuple(SIZES))
     steps: int = flag("updates", 2000, low=1)
     batch_size: int = flag("blocks per step", 12, low=1)
-    block_size: int = flag("characters of context", 64, low=1)
+    block_size: int = flag("tokens of context", 64, low=1)
     n_layer: int = size_flag("blocks of the model, or recurrent layers", "n_layer")
     n_head: int = size_flag("attention heads", "n_head")
     n_embd: int = size_flag("width", "n_embd")
@@ -50,30 +61,48 @@ class Flags:
     grad_clip: float = flag("longest gradient", 1.0, above=0)
     log_interval: int = flag("steps between lines", 100, low=1)
     eval_interval: int = flag("steps between validations", 500, low=1)
+    eval_batches: int = flag("batches of 32 blocks to validate on, always the same; at the end it is "
+                             "on all", 20, low=1)
     seed: int = flag("of weights, batches and dropout", 0, low=0)
     workers: int | None = workers_flag()
     out: Path = flag("folder to write text-last.npz and text-best.npz to", Path("checkpoints"))
 
 
 def train_text(o: Flags) -> None:
-    """Train on random blocks of a text; validate on its end."""
+    """Train on random blocks of a text; validate on what was kept from them."""
     o = with_sizes(o)
-    with user_input():
-        text = python_help_text() if o.data is None else read_text(o.data)
-    tokenizer = nn.CharTokenizer.from_text(text)
-    ids = tokenizer.encode(text)
+    corpus = corpus_of(o)
+    vocab_size = len(corpus.tokenizer)
     with user_input(o):
-        training, validation = train_validation_split(ids, o.block_size)
-        model = make_model(o, len(tokenizer))
-    print_start(model, o.batch_size * o.block_size, f"{len(training):,} characters to train on, "
-                f"{len(validation):,} to validate on\n"
-                f"guessing by the frequency of letters has a loss of {unigram_entropy(ids):.3f}")
+        check_block_size(corpus.training, corpus.validation, o.block_size)
+        model = make_model(o, vocab_size)
+    print(f"{model.parameter_count():,} parameters, {o.batch_size * o.block_size:,} tokens a step")
+    print(f"{corpus.described()}\n{corpus.yardsticks.table(vocab_size)}\n", flush=True)
     check_writable(o.out / "text-last.npz")
-    outcome = trained(o, model, tokenizer, training, validation)
-    assert outcome.evaluation is not None
-    print(f"\nvalidation loss {outcome.evaluation.loss:.4f} after {o.steps} steps, over all "
-          f"{len(validation):,} characters;\nthe best was {outcome.best:.4f}")
+    outcome = trained(o, model, corpus)
+    assert outcome.evaluation is not None and outcome.evaluation.loss is not None
+    loss, sample = outcome.evaluation.loss, ""
+    if len(consecutive_blocks(corpus.validation, EVAL_ROWS, o.block_size)) > o.eval_batches:
+        loss, sample = validation_loss(model, corpus.validation), f" on {o.eval_batches} batches"
+    print(f"\nvalidation loss {loss:.4f} after {o.steps} steps, over all "
+          f"{len(corpus.validation):,} {corpus.tokenizer.unit}s;\n"
+          f"the best was {outcome.best:.4f}{sample}")
     print_generate("saved", o.out / "text-best.npz", "--temperature 0.8")
+
+
+def corpus_of(o: Flags) -> Corpus:
+    """The tokens of the text that the flags name."""
+    meter = Meter()
+    try:
+        with user_input(o):
+            source = (text_source(python_help_text(), "the help texts of Python") if o.data is None else
+                      open_source(o.data))
+            print(f"text: {source.described}", flush=True)
+            corpus = read_corpus(source, o.tokenizer, o.vocab_size, o.lines, meter)
+    except ImportError as error:
+        raise UsageError(f"--tokenizer: {error}") from error
+    meter.clear()
+    return corpus
 
 
 def with_sizes(o: Flags) -> Flags:
@@ -99,27 +128,27 @@ def make_model(o: Flags, vocab_size: int) -> LanguageModel:
         n_embd=o.n_embd, dropout=o.dropout), rng)
 
 
-def trained(o: Flags, model: LanguageModel, tokenizer: nn.Tokenizer, training: np.ndarray,
-            validation: np.ndarray) -> Outcome:
+def trained(o: Flags, model: LanguageModel, corpus: Corpus) -> Outcome:
     """Train the model; an interrupted training is saved too."""
-    prompt = "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]
+    passed, generating = Passed(corpus.yardsticks), corpus.generating(o.lines)
 
     def save_as(which: str, info: dict) -> None:
-        save(o.out / f"text-{which}.npz", model, tokenizer, {"job": "text", "prompt": prompt, **info})
+        save(o.out / f"text-{which}.npz", model, corpus.tokenizer,
+             {"job": "text", **generating, **info})
 
     at_a_time = o.batch_size * (o.block_size if o.arch == "gpt" else 1)
     workers = chosen_workers(o.workers, model, at_a_time)
 
     def evaluate() -> Evaluation:
-        loss = validation_loss(model, validation, workers)
-        return Evaluation(f"   validation {loss:.4f}", loss)
+        loss = validation_loss(model, corpus.validation, o.eval_batches, workers)
+        return Evaluation(f"   validation {loss:.4f}", loss, remark=passed.by(loss))
 
     def lr(step: int) -> float:
         return nn.warmup_cosine(step, peak=o.lr, warmup=min(o.warmup, o.steps // 10), total=o.steps,
                                 floor=o.lr / 10)
 
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
-    batches = (random_batch(training, o.batch_size, o.block_size, o.seed, step)
+    batches = (random_batch(corpus.training, o.batch_size, o.block_size, o.seed, step)
                for step in itertools.count(1))
     plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
                 eval_interval=o.eval_interval, save_interval=o.eval_interval)
@@ -133,17 +162,21 @@ def trained(o: Flags, model: LanguageModel, tokenizer: nn.Tokenizer, training: n
 
 
 @no_grad
-def validation_loss(model: LanguageModel, ids: np.ndarray, workers: int = 1) -> float:
-    """Mean loss over the whole of `ids`, in nats per token."""
-    total = count = 0.0
+def validation_loss(model: LanguageModel, ids: np.ndarray, batches: int | None = None,
+                    workers: int = 1) -> float:
+    """Mean loss over the whole of `ids`, or over so many batches of it, in nats per token."""
+    total, count, meter = 0.0, 0, Meter()
+    found = consecutive_blocks(ids, EVAL_ROWS, model.config.block_size, batches)
     run = nn.DataParallel(model, workers) if workers > 1 else model
     with nn.evaluating(model):
-        for inputs, targets in consecutive_blocks(ids, 32, model.config.block_size):
-            _, loss = run(inputs, targets)
+        for i, (inputs, targets) in enumerate(found):
+            meter("validating", i / len(found))
+            _, loss = run(inputs.astype(np.int64), targets.astype(np.int64))
             total += loss.item() * targets.size
             count += targets.size
+    meter.clear()
     return total / count
 
 
-JOB = Job(Flags, "Train a character-level language model with AdamW, a warm-up and a cosine: a GPT "
+JOB = Job(Flags, "Train a language model on a text with AdamW, a warm-up and a cosine: a GPT "
           "(pre-norm, GELU, tied weights), or a recurrent net.", train_text)

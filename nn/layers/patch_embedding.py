@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,13 @@ from nn.layers.init import Rng
 from nn.layers.linear import Linear
 from nn.layers.module import Module
 from tape import Tensor
+
+
+def nearest_patch_size(image_shape: tuple[int, int], patch_size: int) -> int:
+    """The divisor of both sides whose ratio to `patch_size` is nearest to 1; of two, the smaller."""
+    both = math.gcd(*image_shape)
+    divisors = [n for n in range(1, both + 1) if both % n == 0]
+    return min(divisors, key=lambda n: (max(n / patch_size, patch_size / n), n))
 
 
 class PatchEmbedding(Module):
@@ -29,7 +37,8 @@ class PatchEmbedding(Module):
     def __init__(self, image_shape: tuple[int, int], patch_size: int, d: int, rng: Rng = None):
         if any(n % patch_size for n in image_shape):
             raise ValueError(f"PatchEmbedding: patch_size must divide the sides of the image, got "
-                             f"{patch_size} and {image_shape}")
+                             f"{patch_size} and {image_shape}; the nearest that does is "
+                             f"{nearest_patch_size(image_shape, patch_size)}")
         self.image_shape, self.patch_size = tuple(image_shape), patch_size
         self.count = image_shape[0] // patch_size * (image_shape[1] // patch_size)
         self.linear = Linear(patch_size * patch_size, d, rng=rng)

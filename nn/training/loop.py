@@ -50,6 +50,10 @@ class Plan:
         """Whether what has this interval is done after `done` rounds."""
         return done % interval == 0 or done == self.rounds
 
+    def left(self, interval: int, done: int) -> int:
+        """How often what has this interval will still be done."""
+        return -(-self.rounds // interval) - done // interval if done < self.rounds else 0
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -60,11 +64,13 @@ class Evaluation:
     text : printed in the line, after the loss.
     loss : by which the best weights are known; None where only the last are kept.
     detail : anything that the caller of `train` wants back.
+    remark : printed in a line of its own, unless it is empty.
     """
 
     text: str
     loss: float | None = None
     detail: Any = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
           evaluate: Callable[[], Evaluation] | None = None,
           save: Callable[[str, dict], None] | None = None) -> Outcome:
     """Train, print lines of progress, and save the last and the best weights.
+
+    The loss in a line is the mean of the rounds since the line before.
 
     Parameters
     ----------
@@ -117,12 +125,16 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
     """
     progress = Progress(plan.rounds, plan.examples, plan.unit, plan.name)
     remaining, best, done = iter(batches), math.inf, 0
-    mean, found = math.nan, None
+    mean, found, since = math.nan, None, list[float]()
     try:
         while done < plan.rounds:
             mean = _round(engine, remaining, lr, plan, done, progress)
             now = done + 1
-            found = evaluate() if evaluate and plan.due(plan.eval_interval, now) else None
+            since.append(mean)
+            found = None
+            if evaluate and plan.due(plan.eval_interval, now):
+                with progress.evaluating():
+                    found = evaluate()
             info = _info(plan, now, mean, found)
             if save and plan.due(plan.save_interval, now):
                 save("last", info)
@@ -131,7 +143,12 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
                 if save:
                     save("best", info)
             if found or plan.due(plan.log_interval, now):
-                print(progress.line(now, mean, found.text if found else ""), flush=True)
+                evaluations = plan.left(plan.eval_interval, now) if evaluate else 0
+                print(progress.line(now, sum(since) / len(since), found.text if found else "",
+                                    evaluations), flush=True)
+                since.clear()
+                if found and found.remark:
+                    print(found.remark, flush=True)
             done = now
     except KeyboardInterrupt as interrupt:
         raise Stopped(done) from interrupt

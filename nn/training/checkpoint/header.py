@@ -100,6 +100,8 @@ def _tokenizer(state: Any, config: Any) -> Tokenizer | None:
         return None
     try:
         tokenizer = tokenizer_from_dict(state)
+    except ImportError as error:
+        raise CheckpointError(f"cannot be used yet: {error}") from error
     except ValueError as error:
         raise unfit(str(error)) from error
     size = getattr(config, "vocab_size", 0)

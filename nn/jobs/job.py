@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import nn
-from nn.cli.script import user_input
 from nn.cli.flags import flag
 
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
@@ -41,12 +40,6 @@ def print_start(model: nn.GPT | nn.RecurrentLM, tokens: int, data: str) -> None:
           f"{math.log(model.config.vocab_size):.3f} nats per token\n", flush=True)
 
 
-def save(path: Path, model: Any, tokenizer: nn.Tokenizer | None, info: dict) -> None:
-    """Write a checkpoint; a UsageError where that is refused."""
-    with user_input():
-        nn.save_checkpoint(path, model, tokenizer, info)
-
-
-def print_generate(done: str, path: Path, flags: str) -> None:
-    """Say what was done with a checkpoint, and the command that generates text from it."""
-    print(f"{done} {path}; try\n  python generate.py --checkpoint {path} {flags}")
+def print_generate(path: Path, flags: str) -> None:
+    """Say where a checkpoint is, and the command that generates text from it."""
+    print(f"saved {path}; try\n  python generate.py --checkpoint {path} {flags}")

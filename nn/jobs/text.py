@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Union
+from typing import Any, Iterator, Union
 
 import numpy as np
 
 import nn
 from nn.data.batches import consecutive_blocks, random_batch, train_validation_split
 from nn.data.text import python_help_text, read_text, unigram_entropy
-from nn.cli.script import UsageError, check_writable, user_input
+from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
-from nn.jobs.job import INIT, Job, print_generate, print_start, save
-from nn.training.engines import TapeEngine
-from nn.training.loop import Evaluation, Outcome, Plan, Stopped, train
+from nn.jobs.job import INIT, Job, print_generate, print_start
+from nn.jobs.run import Run, RunFlags
+from nn.training.engines import Batch, TapeEngine
+from nn.training.loop import Evaluation, Outcome, Plan
 from tape import no_grad
 
 LanguageModel = Union[nn.GPT, nn.RecurrentLM]
@@ -33,7 +33,7 @@ def size_flag(text: str, name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(RunFlags):
     data: str | None = flag("UTF-8 text to learn; the first 90 %% train, the rest validates (default: "
                             "the help texts that come with Python)", metavar="FILE")
     arch: str = flag("gpt: a Transformer; rnn, lstm, gru: a recurrent net", "gpt", choices=tuple(SIZES))
@@ -51,7 +51,6 @@ class Flags:
     log_interval: int = flag("steps between lines", 100, low=1)
     eval_interval: int = flag("steps between validations", 500, low=1)
     seed: int = flag("of weights, batches and dropout", 0, low=0)
-    out: Path = flag("folder to write text-last.npz and text-best.npz to", Path("checkpoints"))
 
 
 def train_text(o: Flags) -> None:
@@ -64,15 +63,16 @@ def train_text(o: Flags) -> None:
     with user_input(o):
         training, validation = train_validation_split(ids, o.block_size)
         model = make_model(o, len(tokenizer))
-    print_start(model, o.batch_size * o.block_size, f"{len(training):,} characters to train on, "
-                f"{len(validation):,} to validate on\n"
-                f"guessing by the frequency of letters has a loss of {unigram_entropy(ids):.3f}")
-    check_writable(o.out / "text-last.npz")
-    outcome = trained(o, model, tokenizer, training, validation)
-    assert outcome.evaluation is not None
-    print(f"\nvalidation loss {outcome.evaluation.loss:.4f} after {o.steps} steps, over all "
-          f"{len(validation):,} characters;\nthe best was {outcome.best:.4f}")
-    print_generate("saved", o.out / "text-best.npz", "--temperature 0.8")
+    with Run(o, "text", text) as run:
+        print_start(model, o.batch_size * o.block_size, f"{len(training):,} characters to train on, "
+                    f"{len(validation):,} to validate on\n"
+                    f"guessing by the frequency of letters has a loss of {unigram_entropy(ids):.3f}")
+        run.restore(model)
+        outcome = trained(o, run, model, tokenizer, training, validation)
+        assert outcome.evaluation is not None
+        print(f"\nvalidation loss {outcome.evaluation.loss:.4f} after {o.steps} steps, over all "
+              f"{len(validation):,} characters;\nthe best was {outcome.best:.4f}")
+        print_generate(run.best, "--temperature 0.8")
 
 
 def with_sizes(o: Flags) -> Flags:
@@ -98,14 +98,9 @@ def make_model(o: Flags, vocab_size: int) -> LanguageModel:
         n_embd=o.n_embd, dropout=o.dropout), rng)
 
 
-def trained(o: Flags, model: LanguageModel, tokenizer: nn.Tokenizer, training: np.ndarray,
+def trained(o: Flags, run: Run, model: LanguageModel, tokenizer: nn.Tokenizer, training: np.ndarray,
             validation: np.ndarray) -> Outcome:
-    """Train the model; an interrupted training is saved too."""
-    prompt = "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]
-
-    def save_as(which: str, info: dict) -> None:
-        save(o.out / f"text-{which}.npz", model, tokenizer, {"job": "text", "prompt": prompt, **info})
-
+    """Train the model; the last and the best weights are saved."""
     def evaluate() -> Evaluation:
         loss = validation_loss(model, validation)
         return Evaluation(f"   validation {loss:.4f}", loss)
@@ -114,17 +109,16 @@ def trained(o: Flags, model: LanguageModel, tokenizer: nn.Tokenizer, training: n
         return nn.warmup_cosine(step, peak=o.lr, warmup=min(o.warmup, o.steps // 10), total=o.steps,
                                 floor=o.lr / 10)
 
+    def batches(done: int) -> Iterator[Batch]:
+        return (random_batch(training, o.batch_size, o.block_size, o.seed, step)
+                for step in itertools.count(done + 1))
+
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
-    batches = (random_batch(training, o.batch_size, o.block_size, o.seed, step)
-               for step in itertools.count(1))
     plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
-                eval_interval=o.eval_interval, save_interval=o.eval_interval)
-    try:
-        return train(TapeEngine(model, optimizer, o.grad_clip), batches, lr, plan, evaluate, save_as)
-    except Stopped as stopped:
-        save_as("last", {"step": stopped.rounds})
-        print(f"\nstopped in step {stopped.rounds + 1}; saved {o.out / 'text-last.npz'}")
-        raise
+                eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval)
+    prompt = "\n" if "\n" in tokenizer.ids else tokenizer.vocabulary[0]
+    return run.train(TapeEngine(model, optimizer, o.grad_clip), batches, lr, plan, evaluate,
+                     lambda: model, tokenizer, {"prompt": prompt})
 
 
 @no_grad

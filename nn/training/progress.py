@@ -19,10 +19,14 @@ class Progress:
         What an example is.
     name : str
         What a round is: "step" or "epoch".
+    before : float
+        Rounds that were done earlier, which the speed leaves out.
     """
 
-    def __init__(self, rounds: int, examples: float, unit: str = "tokens", name: str = "step"):
+    def __init__(self, rounds: int, examples: float, unit: str = "tokens", name: str = "step",
+                 before: float = 0):
         self.rounds, self.examples, self.unit, self.name = rounds, examples, unit, name
+        self.before = before
         self.start = self.last_pulse = time.perf_counter()
 
     def pulse(self, done: float) -> None:
@@ -35,7 +39,8 @@ class Progress:
     def line(self, done: int, loss: float, more: str = "") -> str:
         """``step   100/500   loss 0.0471   22,310 tokens/s   0:01 left`` after `done` rounds."""
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        left = round(seconds / done * (self.rounds - done))
+        here = done - self.before
+        left = round(seconds / here * (self.rounds - done))
         return (f"{self.name} {done:>{len(str(self.rounds))}}/{self.rounds}   loss {loss:7.4f}{more}   "
-                f"{done * self.examples / seconds:>7,.0f} {self.unit}/s   "
+                f"{here * self.examples / seconds:>7,.0f} {self.unit}/s   "
                 f"{left // 60}:{left % 60:02d} left")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import train
 from nn.jobs.verify import compared, progress_lines
 from nn.training.checkpoint import load_training
 from nn.training.resume import fingerprint, packed, set_streams, stream_states, unpacked
+from tests.checkpoint_crafted import bombs, crafted
+from tests.checkpoint_files import regions
 from tests.checks import ROOT, refused
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -276,3 +279,29 @@ def test_a_replay_has_the_dropout_of_the_step(folder, monkeypatch, capsys):
         capsys, train.main, *SMALL_TEXT, "--steps", "5", "--out", "a")
     assert train.main(["--replay", "a/replay.npz"]) == 0
     assert len(seen) == 4 and seen[3] == seen[2]
+
+
+# --- damaged checkpoints ---
+
+
+def test_a_damaged_checkpoint_ends_in_one_line_and_status_2(data, capsys):
+    assert train.main([*arguments("text"), "--out", "a"]) == 0
+    capsys.readouterr()
+    whole, rng = Path("a/last.npz").read_bytes(), np.random.default_rng(0)
+    damaged = [whole[:int(n)] for n in rng.integers(0, len(whole), 30)]
+    places = regions(whole)
+    inside = np.concatenate([np.arange(*place) for place in places["numbers"] + places["JSON header"]])
+    for position in rng.choice(inside, 60):
+        damaged.append(whole[:position] + bytes([whole[position] ^ 1 << int(rng.integers(8))])
+                       + whole[position + 1:])
+    damaged += [b"", b"hello", Path(train.__file__).read_bytes()]
+    damaged += [data for _, data in crafted(3, 2 ** 24)][::9] + [data for _, data in bombs(3, 2 ** 26)]
+    for number, content in enumerate(damaged):
+        Path("a/last.npz").write_bytes(content)
+        tracemalloc.start()
+        status = train.main(["--resume", "a"])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        err = capsys.readouterr().err
+        assert status == 2 and err.count("\n") == 1 and len(err) < 700, number
+        assert peak < 10 * len(content) + 2 ** 23, number

@@ -104,6 +104,16 @@ class new_folder_closed:
         self.folder.close()
 
 
+def test_an_empty_folder_that_was_there_stays(capsys):
+    Path("a").mkdir()
+    assert "try a lower --lr" in refused(capsys, train.main, "--lr", "1e30", "--out", "a")
+    assert os.listdir("a") == ["replay.npz"]
+    os.remove("a/replay.npz")
+    given_folder(Path("a")).close()
+    given_folder(Path("b")).close()
+    assert os.listdir() == ["a"]
+
+
 def test_the_link_is_not_touched_for_folders_elsewhere():
     Path("elsewhere").mkdir()
     set_latest(Path("elsewhere"))

@@ -139,7 +139,7 @@ def trained(o: Flags, run: Run, model: nn.GPT, tokenizer: nn.Tokenizer, names: l
         return model
 
     plan = Plan(o.steps, tokens, log_interval=o.log_interval, eval_interval=o.log_interval,
-                save_interval=o.save_interval or o.log_interval)
+                save_interval=o.save_interval or 100)
     run.train(engine, lambda done: batches(o, names, tokenizer, done), lr, plan,
               lambda: Evaluation(f"   mean {engine.latest():.4f}"), with_weights, tokenizer,
               {"prompt": "", "start": END, "stop": tokenizer.ids[END]})

@@ -40,7 +40,8 @@ class RunFlags:
     resume: Path | None = flag(f"go on with a run, to the same result as if it had never stopped: its "
                                f"folder or checkpoint (without PATH: {ROOT / LATEST})", metavar="PATH",
                                nargs="?", const=Path(LATEST), group=RUNS)
-    save_interval: int | None = flag("steps between saves (default: with each evaluation)", low=1,
+    save_interval: int | None = flag("steps between saves (default: those between evaluations, or "
+                                     "100)", low=1,
                                      metavar="N", group=RUNS)
     verify_resume: bool = flag("prove it instead: train without a stop, and with one at a random step, "
                                "and compare", False, group=RUNS)
@@ -88,7 +89,7 @@ class Run:
         self.data = fingerprint(*data)
         self.folder: RunFolder | None = None
         self.found: Checkpoint | None = None
-        self.position = Position()
+        self.position, self._linked = Position(), False
         if o.resume and (o.out or o.overwrite):
             raise UsageError("--resume goes on in the folder of its run: leave --out and "
                              "--overwrite out")
@@ -160,7 +161,9 @@ class Run:
 
         def save_as(which: str, more: dict, position: Position) -> None:
             save(self.best if which == "best" else self.last, more, position)
-            set_latest(self.last.parent)
+            if not self._linked:        # once: of two runs at a time the later one is the newest
+                set_latest(self.last.parent)
+                self._linked = True
 
         if self.found:
             self._restore_engine(engine)

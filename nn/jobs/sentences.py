@@ -74,7 +74,7 @@ def train_sentences(o: Flags) -> None:
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     tokens = int((targets >= 0).sum())
     plan = Plan(o.steps, tokens, log_interval=o.log_interval,
-                save_interval=o.save_interval or o.log_interval)
+                save_interval=o.save_interval or 100)
     # The rate is the same at every step, so that a run that goes on may have more steps.
     with Run(o, "sentences", *rows, grows="steps") as run:
         print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step; {o.arch}, engine "

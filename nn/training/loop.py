@@ -149,7 +149,8 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
                         start.step / plan.steps_per_round)
     remaining, position, found = iter(batches), start, None
     with noted() as signals:
-        while position.step < plan.steps and signals.signal is None:
+        ends = position.step == plan.steps
+        while not ends:
             position = _step(engine, remaining, lr, plan, position, progress)
             rounds, left = divmod(position.step, plan.steps_per_round)
             now = 0 if left else rounds                # of a round that ends here

@@ -36,6 +36,8 @@ class RunFolder:
     ----------
     path : Path
         Of a folder that exists.
+    made : bool
+        Whether it was made for this run, and is removed if nothing is written to it.
 
     Raises
     ------
@@ -43,8 +45,8 @@ class RunFolder:
         Another process has it, or nothing can be written to it.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, made: bool = False):
+        self.path, self.made = path, made
         self.last, self.best, self.replay = path / LAST, path / BEST, path / REPLAY
         if not os.access(path, os.W_OK | os.X_OK):
             raise RunError(f"the folder {path} cannot be written to; name another with --out")
@@ -58,8 +60,8 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give the folder up; it is removed if nothing is in it."""
-        if self.path.exists() and not any(self.path.iterdir()):
+        """Give the folder up."""
+        if self.made and self.path.exists() and not any(self.path.iterdir()):
             self.path.rmdir()
         if self._lock is not None:
             os.close(self._lock)
@@ -80,7 +82,7 @@ def new_folder(job: str, root: Path = ROOT) -> RunFolder:
         path = root / (name if number == 1 else f"{name}-{number}")
         try:
             path.mkdir(parents=True)
-            return RunFolder(path)
+            return RunFolder(path, made=True)
         except FileExistsError:
             continue
         except OSError as error:
@@ -95,11 +97,12 @@ def given_folder(path: Path, overwrite: bool = False) -> RunFolder:
     if path == ROOT / LATEST:
         raise RunError(f"--out: {path} is the link to the newest run; choose another name")
     _check_folder(path, "--out: ")
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out: cannot make the folder {path}: {error.strerror}") from error
-    folder = RunFolder(path)
+    folder = RunFolder(path, made)
     if overwrite:
         folder.clear()
     elif folder.last.exists() or folder.best.exists():

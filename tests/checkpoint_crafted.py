@@ -9,7 +9,7 @@ import numpy as np
 
 import nn
 from tests.checkpoint_files import (
-    archive, entries, npy, pack, parts, set_in_directory, small_parts, text_entries)
+    TRAINING, archive, entries, npy, pack, parts, records, set_in_directory, small_parts, text_entries)
 
 
 def crafted(version, bomb=2 ** 26):
@@ -97,8 +97,10 @@ def crafted_texts(version):
             header | {"tokenizer": header["tokenizer"] | {"kind": kind}}, weights)
     for prompt in (3, None, [], True):
         yield f"prompt {prompt!r}", pack(header | {"info": {"prompt": prompt}}, weights)
-    if version == 2:
+    if version >= 2:
         yield from _crafted_lists_of_arrays(header, weights)
+    if version == 3:
+        yield from _crafted_trainings(header, weights)
 
 
 def _crafted_lists_of_arrays(header, weights):
@@ -118,16 +120,35 @@ def _crafted_lists_of_arrays(header, weights):
     yield "a record that is a list", pack(header | {"arrays": listed | {name: [1]}}, weights)
 
 
+def _crafted_trainings(header, weights):
+    """A state of a training of other types, or of other arrays than there are beside it."""
+    values, true = header["training"]["values"], records(TRAINING)
+    for value in (None, 3, [], {}, {"more": true["m"]}, true | {"more": true["m"]}, {"m": true["m"]}):
+        yield f"arrays of the training = {value!r:.20s}", pack(
+            header | {"training": {"values": values, "arrays": value}}, weights)
+    for value in (None, 3, [], "x"):
+        yield f"values of the training = {value!r}", pack(
+            header | {"training": {"values": value}}, weights)
+    for shape in (None, 3, "4", [], [-40], [0], [True], [40.0], [4, 10], [10 ** 30], [10 ** 9] * 9,
+                  [2 ** 62], {}):
+        changed = true | {"m": true["m"] | {"shape": shape}}
+        yield f"a training's shape {shape!r:.20s}", pack(
+            header | {"training": {"values": values, "arrays": changed}}, weights)
+    yield "no model, but weights", pack(header | {"model": None, "config": None}, weights)
+    yield "no model and no weights", pack(
+        header | {"model": None, "config": None, "tokenizer": None, "arrays": {}}, {})
+
+
 def crafted_arrays(version):
     """Entries whose own header lies; their checksums agree with them."""
     header, weights = small_parts(version)
-    if version == 2:        # digests of the true arrays
+    if version >= 2:        # digests of the true arrays
         text = entries(header, weights)[0][1]
         header = json.loads(text.split(b"\n", 1)[1])
     name = "tokens.weight"
     true = weights[name]
     lies = {f"dtype {descr}": npy(true, descr=descr) for descr in
-            ("<f2", "<f8", ">f4" if version == 2 else "<i4", "|O", "|V4", "<c8", "<U1", "|b1",
+            ("<f2", "<f8", ">f4" if version >= 2 else "<i4", "|O", "|V4", "<c8", "<U1", "|b1",
              "<M8[s]", "|T16", "f", "", "<f16", "<f99999", [("a", "<f4")], ("<f4", (2,)), "O", 3,
              None)}
     lies |= {f"shape {shape!r:.30}": npy(true, shape=shape) for shape in
@@ -176,7 +197,7 @@ def crafted_archives(version):
         for order in ([extra] + listed, listed + [extra], listed + [listed[number]]):
             yield f"entry {number} twice", _with_duplicates(order)
     for swapped in ("blocks.0.attention.query.weight", "blocks.0.attention.key.weight"):
-        if version == 2:
+        if version >= 2:
             other = weights["blocks.0.attention.value.weight"]
             yield f"{swapped} is another", archive([
                 (n, npy(other) if n == f"weight:{swapped}.npy" else d) for n, d in listed])
@@ -187,7 +208,7 @@ def crafted_archives(version):
     yield "trailing bytes", whole + b"\0" * 7
     yield "100,000 empty entries", _directory_only(100_000)
     yield "one entry listed 1,000 times", _listed_often(whole, 1000)
-    if version == 2:
+    if version >= 2:
         yield "no digest of the header", archive(listed[:1] + listed[2:])
         for wrong in (b"", b"\0" * 32, b"x" * 64):
             yield f"digest {wrong!r:.9}", archive(

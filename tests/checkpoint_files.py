@@ -1,6 +1,6 @@
-"""Checkpoints for the tests, put together byte by byte: both formats, and what was never written.
+"""Checkpoints for the tests, put together byte by byte: all formats, and what was never written.
 
-Nothing here uses the code that it tests: the two formats are written out once more.
+Nothing here uses the code that it tests: the formats are written out once more.
 """
 
 import hashlib
@@ -14,7 +14,11 @@ import numpy as np
 
 import nn
 
-FORMATS = ("tape checkpoint 1", "tape checkpoint 2")
+FORMATS = ("tape checkpoint 1", "tape checkpoint 2", "tape checkpoint 3")
+# The state of a training in the third format.
+TRAINING = {"m": np.arange(40, dtype=np.float32), "t": np.array([3, 4, 5]),
+            "batch.0": np.array([[1, 2, 3], [4, 0, 1]])}
+VALUES = {"job": "text", "position": {"step": 3, "loss": 0.5}, "streams": {"dropout": 2 ** 100}}
 # The table of positions is longer than the 4,096 bytes that zipfile reads at a time.
 CONFIG = nn.GPTConfig(vocab_size=5, block_size=600, n_layer=1, n_head=1, n_embd=2, bias=False,
                       dropout=0.25)
@@ -33,6 +37,8 @@ def parts(model, tokenizer=None, info=None, version=2):
     header = {"format": FORMATS[version - 1], "model": type(model).__name__,
               "config": asdict(model.config), "info": info or {},
               "tokenizer": tokenizer.to_dict() if tokenizer else None}
+    if version == 3:
+        header["training"] = {"values": VALUES}
     return header, model.state_dict()
 
 
@@ -67,15 +73,23 @@ def text_entries(text):
 
 def entries(header, weights, text=None):
     """(name, bytes) of each entry; a weight is an array, or bytes to be taken as they are."""
-    old = header.get("format") == FORMATS[0]
+    old, training = header.get("format") == FORMATS[0], header.get("training")
     if not old and "arrays" not in header:
-        header = header | {"arrays": {
-            name: {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": digest(array)}
-            for name, array in weights.items() if isinstance(array, np.ndarray)}}
+        header = header | {"arrays": records(weights)}
+    if isinstance(training, dict) and "arrays" not in training:
+        header = header | {"training": training | {"arrays": records(TRAINING)}}
     found = text_entries(json.dumps(header) if text is None else text)
     return (found[:1] if old else found) + [
         (f"weight:{name}.npy", array if isinstance(array, bytes) else npy(array))
-        for name, array in weights.items()]
+        for name, array in weights.items()] + [
+        (f"training:{name}.npy", npy(array)) for name, array in TRAINING.items()
+        if "training" in header]
+
+
+def records(arrays):
+    """What a header says of arrays; not of those that are given as bytes."""
+    return {name: {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": digest(array)}
+            for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
 def archive(listed, compression=zipfile.ZIP_STORED):
@@ -133,4 +147,11 @@ def same(one, other):
                          and found.tokenizer.to_dict()]) for found in (one, other)]
     numbers = [[(name, array.dtype.str, array.shape, array.tobytes())
                 for name, array in found.model.state_dict().items()] for found in (one, other)]
-    return kinds[0] == kinds[1] and texts[0] == texts[1] and numbers[0] == numbers[1]
+    return (kinds[0] == kinds[1] and texts[0] == texts[1] and numbers[0] == numbers[1]
+            and _training(one) == _training(other))
+
+
+def _training(found):
+    return found.training and (found.training.values, {
+        name: (array.dtype.str, array.shape, array.tobytes())
+        for name, array in found.training.arrays.items()})

@@ -36,7 +36,7 @@ class Judge:
         self.original = nn.load_checkpoint(self.path)
         if save:            # the file as save_checkpoint writes it, not as the tests do
             nn.save_checkpoint(self.path, self.original.model, self.original.tokenizer,
-                               self.original.info)
+                               self.original.info, self.original.training)
             self.whole = self.path.read_bytes()
         self.counts, self.failures, self.peak, self.peak_ratio = Counter(), [], 0, 0.0
 
@@ -111,7 +111,7 @@ def damages(judge, rng, deadline=float("inf"), share=1.0, bomb=2 ** 26):
     step = max(1, round(1 / share))
     for length in range(int(rng.integers(step)), len(data), step):
         yield "cut off", data[:length], str(length)
-    version = 2 if b"tape checkpoint 2" in data else 1
+    version = next(i for i in (1, 2, 3) if b"tape checkpoint %d" % i in data)
     for note, changed in crafted(version, bomb):
         yield "crafted", changed, note
     while time.monotonic() < deadline < float("inf"):
@@ -159,10 +159,10 @@ def main(argv=None):
     o = parser.parse_args(argv)
     start, failed = time.monotonic(), False
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None      # no disk need turn for this
-    for version in (1, 2):
+    for version in (1, 2, 3):
         with tempfile.TemporaryDirectory(dir=memory) as folder:
-            judge = Judge(folder, version, save=version == 2)
-            deadline = start + o.seconds * version / 2
+            judge = Judge(folder, version, save=version >= 2)
+            deadline = start + o.seconds * version / 3
             rng = np.random.default_rng(o.seed)
             for damage, data, note in damages(judge, rng, deadline, o.share, o.bomb):
                 judge.look(damage, data, note)

@@ -6,9 +6,9 @@ import pytest
 from tests.checkpoint_fuzz import Judge, damages, flipped, main
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_damaged_checkpoint_loads_right_or_is_refused(tmp_path, version):
-    judge = Judge(tmp_path, version, save=version == 2)
+    judge = Judge(tmp_path, version, save=version >= 2)
     assert judge.look("none", judge.whole) == "right"
     for damage, data, note in damages(judge, np.random.default_rng(0), share=0.006):
         judge.look(damage, data, note)

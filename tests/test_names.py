@@ -135,7 +135,7 @@ def test_both_versions_have_the_same_losses_and_invent_the_same(folder, monkeypa
     arguments = ["names", "--data", str(words), "--steps", "8", "--log-interval", "1"]
     assert train.main(arguments) == 0
     on_arrays = capsys.readouterr().out
-    assert train.main([*arguments, "--scalars", "--out", "s.npz"]) == 0
+    assert train.main([*arguments, "--scalars", "--out", "s"]) == 0
     on_scalars = capsys.readouterr().out
     arrays, scalars = engines
     assert isinstance(scalars.model, nn.ScalarGPT) and isinstance(arrays.model, nn.GPT)
@@ -144,7 +144,8 @@ def test_both_versions_have_the_same_losses_and_invent_the_same(folder, monkeypa
     assert losses(on_arrays) == pytest.approx(arrays.losses, abs=1e-4)
     assert invented(on_scalars) == invented(on_arrays)
     assert "4 names, one at each step\n" in on_arrays and "longer" not in on_arrays
-    found = [nn.load_checkpoint(path).model.state_dict() for path in ("checkpoints/names.npz", "s.npz")]
+    found = [nn.load_checkpoint(path).model.state_dict() for path in (
+        "checkpoints/latest/last.npz", "s/last.npz")]
     for name, array in found[0].items():
         np.testing.assert_allclose(found[1][name], array, rtol=1e-2, atol=1e-5, err_msg=name)
 

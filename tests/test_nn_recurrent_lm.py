@@ -131,7 +131,7 @@ def test_the_text_is_learned_saved_and_continued(cell, data, capsys):
     assert train.main(arguments) == 0
     loss = float(re.search(r"validation loss (\d\.\d+)", capsys.readouterr().out).group(1))
     assert 0.1 < loss < 1.5          # letter frequencies alone give 3.0
-    assert nn.load_checkpoint("checkpoints/text-best.npz").model.config.cell == cell
+    assert nn.load_checkpoint("checkpoints/latest/best.npz").model.config.cell == cell
     assert generate.main(["--prompt", "the q", "--max-new-tokens", "7", "--temperature", "0"]) == 0
     generated = capsys.readouterr().out
     assert generated.startswith("the q") and len(generated) == 5 + 7 + 1

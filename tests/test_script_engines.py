@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 def test_the_static_engine_memorises_ten_of_ten(seed, folder, capsys):
     assert train.main(["--engine", "static", "--seed", str(seed)]) == 0
     assert "memorised 10/10" in capsys.readouterr().out
-    assert nn.load_checkpoint("checkpoints/sentences.npz").info["step"] == 500
+    assert nn.load_checkpoint("checkpoints/latest/last.npz").info["step"] == 500
 
 
 def test_both_engines_print_the_same_losses(folder, capsys):
@@ -43,7 +43,7 @@ def test_both_engines_print_the_same_losses(folder, capsys):
 def test_the_flags_of_the_model_reach_the_static_one(folder, capsys):
     train.main(["--engine", "static", "--steps", "2", "--n-layer", "2", "--n-head", "2",
                 "--n-embd", "8", "--lr", "0.01", "--seed", "4"])
-    model = nn.load_checkpoint("checkpoints/sentences.npz").model
+    model = nn.load_checkpoint("checkpoints/latest/last.npz").model
     assert (model.config.n_layer, model.config.n_head, model.config.n_embd) == (2, 2, 8)
     twin = nn.GPT(model.config, rng=np.random.default_rng((4, INIT)))
     difference = model.head.weight.data - twin.head.weight.data
@@ -70,13 +70,13 @@ def test_images_of_a_folder_by_both_engines(images_folder, capsys):
     assert "pixels to train on, 30 to test on\n" in out
     assert "ln 3 = 1.099 nats,\nand an accuracy of 33%" in out and accuracy(out) > 90
     assert len(re.findall(r"^epoch +\d+/20   loss", out, re.MULTILINE)) == 10
-    assert "saved checkpoints/images.npz" in out
-    found = nn.load_checkpoint("checkpoints/images.npz")
+    assert re.search(r"saved checkpoints/images-\d+-\d+/last.npz", out)
+    found = nn.load_checkpoint("checkpoints/latest/last.npz")
     whole = load_idx(images_folder)
     right = nn.predict(found.model, whole.test_images) == whole.test_labels
     assert f"{right.mean():.2%}" in out and found.info["epoch"] == 20
     assert "VisionTransformer, which continues no text: it classifies images. In Python" in refused(
-        capsys, generate.main, "--checkpoint", "checkpoints/images.npz")
+        capsys, generate.main, "--checkpoint", "checkpoints/latest/last.npz")
     assert train.main(["images", "--engine", "static", *data]) == 0
     out = capsys.readouterr().out
     assert "an image is a sequence of 8 rows; engine static" in out and accuracy(out) > 90
@@ -100,7 +100,7 @@ def test_between_two_lines_a_terminal_shows_how_far_it_is(engine, images_folder,
 def test_flags_reach_the_vision_transformer(images_folder, monkeypatch, capsys):
     recorders = {}
     for owner, name in [(nn, "VisionConfig"), (nn, "decay_groups"), (nn, "warmup_cosine"),
-                        (images, "shuffled_batches")]:
+                        (images, "shuffled_steps")]:
         recorders[name] = Recorder(getattr(owner, name))
         monkeypatch.setattr(owner, name, recorders[name])
     train.main(["images", "--data", str(images_folder), "--epochs", "2", "--batch-size", "40",
@@ -111,7 +111,7 @@ def test_flags_reach_the_vision_transformer(images_folder, monkeypatch, capsys):
     assert recorders["decay_groups"].calls[0][0][1] == 0.2
     assert [call[0][0] for call in recorders["warmup_cosine"].calls] == list(range(6))
     assert recorders["warmup_cosine"].calls[0][1]["peak"] == 0.003
-    assert [call[0] for call in recorders["shuffled_batches"].calls] == [(90, 40, 9, 1), (90, 40, 9, 2)]
+    assert [call[0] for call in recorders["shuffled_steps"].calls] == [(90, 40, 9, 0, False)]
 
 
 def test_flags_reach_the_static_classifier_and_its_rate_falls(images_folder, monkeypatch, capsys):
@@ -149,8 +149,6 @@ def test_what_is_tested_on_is_never_trained_on(images_folder, monkeypatch, capsy
     (["images", "--engine", "static", "--patch-size", "2"], "--patch-size is not for --engine static"),
     (["images", "--data", "nowhere"], "there is no folder nowhere"),
     (["images", "--data", train.__file__], "train.py is a file; give the folder that holds"),
-    (["images", "--out", "x/", "--data", "x"], "--out: must name a file, got the folder 'x/'"),
-    (["images", "--engine", "static", "--out", "x.npz"], "--out is not for --engine static"),
     (["images", "--data", "."], "has no file train-images-idx3-ubyte"),
     (["images", "--epochs", "0"], "--epochs: must be an integer >= 1"),
     (["imgaes"], "unknown job 'imgaes'; did you mean 'images'?"),

@@ -1,6 +1,7 @@
 """train.py and generate.py, run as a user runs them: what they print, write and refuse."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import generate
 import nn
 import train
 from nn.data.text import python_help_text
-from nn.jobs import text
+from nn.jobs import run, text
 from nn.jobs.sentences import SENTENCES
 from nn.training import engines
 from tests.checks import ROOT, Recorder, refused
@@ -48,7 +49,8 @@ def test_generate_recites_from_the_checkpoint_that_the_default_run_wrote(folder,
     train.main([])
     printed = capsys.readouterr().out
     command = re.search(r"python generate.py (.*)", printed).group(1)
-    assert command == '--checkpoint checkpoints/sentences.npz --prompt "the old" --temperature 0'
+    assert re.fullmatch(r'--checkpoint checkpoints/sentences-\d{8}-\d{6}/last.npz --prompt "the old" '
+                        "--temperature 0", command)
     assert generate.main(["--prompt", "the old", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == SENTENCES[0] + "\n"
 
@@ -66,9 +68,9 @@ def test_five_steps_on_a_text_and_generate(folder, capsys):
     assert train.main(arguments) == 0
     out = capsys.readouterr().out
     assert re.search(r"1,800 characters to train on, 200 to\s+validate on", out)
-    assert "text-best.npz" in out
+    assert "/best.npz --temperature 0.8" in out
     assert len(re.findall(r"validation \d", out)) == 3
-    assert {p.name for p in Path("checkpoints").iterdir()} == {"text-last.npz", "text-best.npz"}
+    assert {p.name for p in Path("checkpoints/latest").iterdir()} == {"last.npz", "best.npz"}
     assert generate.main(["--prompt", "the ", "--max-new-tokens", "7", "--seed", "1"]) == 0
     generated = capsys.readouterr().out
     assert generated.startswith("the ") and len(generated) == 4 + 7 + 1
@@ -79,7 +81,7 @@ def test_the_validation_interval_does_not_change_the_training(folder, capsys):
     for interval in ("1", "4"):
         train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "4", "--dropout", "0.1",
                     "--eval-interval", interval, "--out", interval])
-        weights.append(nn.load_checkpoint(Path(interval) / "text-last.npz").model.state_dict())
+        weights.append(nn.load_checkpoint(Path(interval) / "last.npz").model.state_dict())
     for name in weights[0]:
         np.testing.assert_array_equal(weights[0][name], weights[1][name])
 
@@ -148,37 +150,38 @@ def test_flags_of_generate_reach_it_and_dropout_is_off(folder, monkeypatch, caps
 def test_an_interrupted_run_saves_what_it_has(folder, monkeypatch, capsys):
     def interrupt(self, step, batch, lr):
         if step == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
         return 1.0
 
     monkeypatch.setattr(engines.TapeEngine, "update", interrupt)
-    assert train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "9"]) == 130
-    assert nn.load_checkpoint("checkpoints/text-last.npz").info["step"] == 2
-    assert "stopped in step 3; saved checkpoints/text-last.npz" in capsys.readouterr().out
+    assert train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "9"]) == 143
+    assert nn.load_checkpoint("checkpoints/latest/last.npz").info["step"] == 3
+    assert re.fullmatch(r"\ntrain.py: stopped by SIGTERM after step 3, saved; to go on: python "
+                        r"train.py text --resume checkpoints/text-\d+-\d+\n", capsys.readouterr().err)
 
 
 def test_a_validation_loss_that_is_not_finite_saves_nothing(folder, monkeypatch, capsys):
     monkeypatch.setattr(text, "validation_loss", lambda *_: float("nan"))
     err = refused(capsys, train.main, "text", "--data", small_text(folder), *SMALL, "--steps", "1")
     assert "validation loss is nan at step 1" in err
-    assert not list(Path("checkpoints").glob("*.npz"))
+    assert not list(Path("checkpoints").glob("*"))
 
 
 def test_best_is_replaced_only_by_better(folder, monkeypatch, capsys):
     losses = iter([3.0, 2.0, 2.5])
     monkeypatch.setattr(text, "validation_loss", lambda *_: next(losses))
     train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "3", "--eval-interval", "1"])
-    best, last = (nn.load_checkpoint(Path("checkpoints") / f"text-{n}.npz").info
+    best, last = (nn.load_checkpoint(f"checkpoints/latest/{n}.npz").info
                   for n in ("best", "last"))
     assert best["step"] == 2 and last["step"] == 3
     assert "after 3 steps" in (out := capsys.readouterr().out) and "the best was 2.0000" in out
 
 
 def test_the_last_weights_are_saved_at_each_validation(folder, monkeypatch, capsys):
-    recorder = Recorder(text.save)
-    monkeypatch.setattr(text, "save", recorder)
+    recorder = Recorder(run.save_checkpoint)
+    monkeypatch.setattr(run, "save_checkpoint", recorder)
     train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "5", "--eval-interval", "2"])
-    steps = [info["step"] for (path, _, _, info), _ in recorder.calls if path.name == "text-last.npz"]
+    steps = [info["step"] for (path, _, _, info, _), _ in recorder.calls if path.name == "last.npz"]
     assert steps == [2, 4, 5]
 
 
@@ -215,8 +218,8 @@ def test_generate_is_fixed_by_its_seed_and_takes_the_newest_checkpoint(folder, c
     (["text", "--data", "."], ". is a folder without text files"),
     (["names", "--data", "."], "is a folder"),
     (["text", "--dropout", "1"], "must be a number >= 0 and < 1, got '1'"),
-    (["--steps", "1", "--out", "."], "--out: cannot write a file ."),
-    (["--steps", "1", "--out", "new/"], "--out: must name a file, got the folder 'new/'"),
+    (["--steps", "1", "--out", "new.npz"], "--out: must name a folder, in which last.npz is written"),
+    (["--steps", "1", "--out", "/dev/null"], "--out: /dev/null must be a folder, but is a device"),
     (["text", "--data", ""], "the name of the text is empty"),
     (["--seed", "-1"], "argument --seed: must be an integer >= 0, got '-1'"),
 ])
@@ -237,14 +240,8 @@ def test_texts_that_cannot_be_trained_on(content, message, folder, capsys):
 
 def test_a_folder_that_cannot_be_written_to(folder, capsys):
     (folder / "file").touch()
-    err = refused(capsys, train.main, "--steps", "1", "--out", "file/x.npz")
-    assert "--out: cannot make the folder file: File exists" in err
-
-
-def test_a_checkpoint_that_is_replaced_is_said_to_be(folder, capsys):
-    for word in ("saved", "replaced"):
-        train.main(["--steps", "1"])
-        assert f"{word} checkpoints/sentences.npz; try\n" in capsys.readouterr().out
+    err = refused(capsys, train.main, "--steps", "1", "--out", "file/x")
+    assert "--out: cannot make the folder file/x: Not a directory" in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--engine", "static"], ["text", "--data", "small.txt"],
@@ -299,8 +296,8 @@ def test_help_shows_defaults(folder, capsys):
 def test_as_processes_with_another_encoding_and_a_reader_that_leaves(folder):
     train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "1"])
     script = [sys.executable, str(ROOT / "generate.py"), "--max-new-tokens", "300"]
-    run = subprocess.run(script, capture_output=True, env={"PYTHONIOENCODING": "ascii"})
-    assert run.returncode == 0 and run.stderr == b""
+    done = subprocess.run(script, capture_output=True, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and done.stderr == b""
     head = subprocess.Popen([*script[:-1], "30000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     head.stdout.read(1)
     head.stdout.close()

@@ -18,7 +18,7 @@ def test_a_few_steps_of_each(arch, folder, capsys):
     assert train.main(["sentences", "--arch", arch, "--steps", "5"]) == 0
     out = capsys.readouterr().out
     assert f"; {arch}, engine tape" in out
-    config = nn.load_checkpoint("checkpoints/sentences.npz").model.config
+    config = nn.load_checkpoint("checkpoints/latest/last.npz").model.config
     assert {name: getattr(config, name) for name in ARCHS[arch]} == ARCHS[arch]
 
 
@@ -34,7 +34,7 @@ def test_each_recites_what_the_readme_says(arch, folder, capsys):
 
 def test_flags_go_before_the_architecture(folder, capsys):
     train.main(["--arch", "gelu", "--n-layer", "1", "--n-head", "2", "--n-embd", "8", "--steps", "1"])
-    config = nn.load_checkpoint("checkpoints/sentences.npz").model.config
+    config = nn.load_checkpoint("checkpoints/latest/last.npz").model.config
     assert (config.n_layer, config.n_head, config.n_embd, config.activation) == (1, 2, 8, "gelu")
 
 

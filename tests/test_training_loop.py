@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import tape
 import tape.lazy as ad
 from nn.models.static.sgd import TrainingGraph, sgd_step
 from nn.training.engines import Diverged, StaticEngine, TapeEngine
-from nn.training.loop import Evaluation, Plan, Stopped, train
+from nn.training.loop import Evaluation, Plan, Position, Stopped, train
 from nn.training.progress import Progress
+from nn.training.signals import noted
 
 
 class Counter:
@@ -34,7 +36,7 @@ def batches(*sizes):
 def saver():
     """A function to save with, and the list of what it was called with."""
     calls = []
-    return lambda which, info: calls.append((which, info)), calls
+    return lambda which, info, position: calls.append((which, info)), calls
 
 
 # --- the loop ---
@@ -96,10 +98,10 @@ def test_the_last_weights_are_saved_at_their_interval_and_the_best_when_they_are
     outcome = train(Counter(), batches(*[1] * 5), lambda i: 1.0,
                     Plan(5, 1, eval_interval=2, save_interval=2),
                     lambda: Evaluation("", next(losses)), save)
-    assert calls == [("last", {"step": 2, "loss": 2.0, "validation_loss": 3.0}),
-                     ("best", {"step": 2, "loss": 2.0, "validation_loss": 3.0}),
-                     ("last", {"step": 4, "loss": 4.0, "validation_loss": 2.0}),
+    assert calls == [("best", {"step": 2, "loss": 2.0, "validation_loss": 3.0}),
+                     ("last", {"step": 2, "loss": 2.0, "validation_loss": 3.0}),
                      ("best", {"step": 4, "loss": 4.0, "validation_loss": 2.0}),
+                     ("last", {"step": 4, "loss": 4.0, "validation_loss": 2.0}),
                      ("last", {"step": 5, "loss": 5.0, "validation_loss": 2.5})]
     assert outcome.best == 2.0 and outcome.evaluation.loss == 2.5
 
@@ -120,20 +122,78 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training_before_anything_
     assert calls == []
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("where", ["update", "evaluate"])
-def test_an_interruption_says_how_many_rounds_are_complete(where):
-    engine, counts = Counter(), itertools.count(1)
+def test_a_signal_is_acted_on_behind_the_step_and_a_second_one_does_not_lose_the_save(where, name):
+    number, saved = getattr(signal, name), []
+    before = signal.getsignal(number)
 
     def interrupted(*_):
-        if next(counts) == 3:
-            raise KeyboardInterrupt
-        return 1.0 if where == "update" else Evaluation("")
-    if where == "update":
-        engine.update = interrupted
+        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGINT)
+
+    class Interrupted(Counter):
+        def update(self, step, batch, lr):
+            if where == "update" and step == 3:
+                interrupted()
+            return super().update(step, batch, lr)
+
+    def evaluate():
+        if where == "evaluate" and len(engine.calls) == 3:
+            interrupted()
+        return Evaluation("")
+
+    def save(which, info, position):
+        saved.append((which, info["step"], position))
+    engine = Interrupted()
     with pytest.raises(Stopped) as stopped:
-        train(engine, batches(*[1] * 9), lambda i: 1.0, Plan(9, 1),
-              interrupted if where == "evaluate" else None)
-    assert stopped.value.rounds == 2 and isinstance(stopped.value, KeyboardInterrupt)
+        train(engine, batches(*[1] * 9), lambda i: 1.0, Plan(9, 1, save_interval=3), evaluate, save)
+    assert stopped.value.position == Position(3, 3.0, 1) and stopped.value.signal == number
+    assert saved == [("last", 3, Position(3, 3.0, 1))] and isinstance(stopped.value, KeyboardInterrupt)
+    assert signal.getsignal(number) == before and len(engine.calls) == 3
+
+
+def test_a_signal_during_a_save_is_acted_on_behind_the_next_step_and_that_is_saved():
+    saved = []
+
+    def save(which, info, position):
+        saved.append(position.step)
+        if position.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Stopped) as stopped:
+        train(Counter(), batches(*[1] * 9), lambda i: 1.0, Plan(9, 1, save_interval=2), None, save)
+    assert saved == [2, 3] and stopped.value.position.step == 3
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with noted() as found:
+            signal.raise_signal(signal.SIGHUP)
+        assert found.signal is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_steps_that_were_done_before_are_not_done_again(done, capsys):
+    """Two rounds of three steps, of 4, 4 and 2 examples; the third step's line is that of a round."""
+    save, whole, rest, positions = saver()[0], Counter(), Counter(), []
+    sizes, plan = (4, 4, 2, 4, 4, 2), Plan(2, 10, steps_per_round=3, save_interval=1)
+    wanted = train(whole, batches(*sizes), lambda i: i, plan,
+                   save=lambda which, info, position: positions.append(position))
+    start = [Position(), *positions][done]
+    lines = capsys.readouterr().out.splitlines()
+    found = train(rest, batches(*sizes)[done:], lambda i: i, plan, save=save, start=start)
+    assert found.loss == wanted.loss and whole.calls[done:][0][0] == rest.calls[0][0] == done + 1
+    again = capsys.readouterr().out.splitlines()
+    assert [line[:22] for line in again] == [line[:22] for line in lines[done // 3:]]
+
+
+def test_a_training_that_was_complete_is_evaluated_once_more():
+    outcome = train(Counter(), [], lambda i: 1.0, Plan(3, 1), lambda: Evaluation("", 2.0),
+                    start=Position(3, 1.5, 1, 0.5))
+    assert (outcome.loss, outcome.best, outcome.evaluation.loss) == (1.5, 0.5, 2.0)
 
 
 @pytest.mark.parametrize("given", [3, 4])

@@ -92,13 +92,13 @@ def test_a_few_steps_print_translations_and_save_a_checkpoint(folder, capsys):
     assert len(re.findall(r"  ->  .*\(wrong: \d{4}-\d\d-\d\d\)", out)) == 5
     assert "0 of 5 held-out dates right in every character: 0.0%" in out
     assert max(map(len, re.sub(r" *->.*", "", out).splitlines())) <= 80
-    found = nn.load_checkpoint("checkpoints/translate.npz")
+    found = nn.load_checkpoint("checkpoints/latest/last.npz")
     assert type(found.model) is nn.Seq2SeqTransformer and found.info["step"] == 4
     source = found.tokenizer.encode("march 3rd 1987")[None]
     ids = found.tokenizer.ids
     (row,) = nn.translate(found.model, source, ids["<start>"], ids["<stop>"], 3)
     assert len(row) <= 3
-    path = "checkpoints/translate.npz"
+    path = "checkpoints/latest/last.npz"
     assert (f"{path} holds a Seq2SeqTransformer, which continues no text: it translates. In Python: "
             f"with model = nn.load_checkpoint({path!r}).model, nn.translate(model, source, start, stop)"
             ) in refused(capsys, generate.main, "--checkpoint", path, "--prompt", "may")

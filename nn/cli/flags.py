@@ -24,7 +24,7 @@ from nn.cli.script import UsageError
 
 def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float = math.inf,
          above: float = -math.inf, below: float = math.inf, convert: Callable | None = None,
-         more: Mapping[str, Any] | None = None, **shown: Any) -> Any:
+         more: Mapping[str, Any] | None = None, group: str = "", **shown: Any) -> Any:
     """A field of a dataclass of flags, of the type int, float, str or Path, or of one of them or None;
     or of the type bool, for a flag without a value, whose default is False.
 
@@ -39,12 +39,15 @@ def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float 
         Makes the value from the text; by default the type of the field does.
     more : mapping, optional
         Further metadata of the field.
+    group : str
+        In --help, the heading under which it stands behind those without one.
     **shown
         Passed to ``add_argument``: metavar, choices.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
     return field(default=default, metadata={
-        "bounds": bounds, "convert": convert, "shown": {"help": text, **shown}, **(more or {})})
+        "bounds": bounds, "convert": convert, "group": group, "shown": {"help": text, **shown},
+        **(more or {})})
 
 
 def number(kind: type, low: float = -math.inf, high: float = math.inf, *,
@@ -92,12 +95,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False,
                          formatter_class=_HelpFormatter)
         self.flags, self.text_flag = flags, text_flag
-        hints = get_type_hints(flags)
+        hints, groups = get_type_hints(flags), {"": self._optionals}
         for one in fields(flags):
             how: dict[str, Any] = {"action": "store_true"} if hints[one.name] is bool else {
                 "type": one.metadata["convert"] or _converter(hints[one.name], one.metadata["bounds"])}
-            self.add_argument(f"--{one.name.replace('_', '-')}", default=one.default, **how,
-                              **one.metadata["shown"])
+            group = one.metadata["group"]
+            if group not in groups:
+                groups[group] = self.add_argument_group(group)
+            groups[group].add_argument(f"--{one.name.replace('_', '-')}",
+                                       default=one.default, **how, **one.metadata["shown"])
 
     @property
     def names(self) -> list[str]:
@@ -134,6 +140,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+def as_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """The arguments that give flags these values; of None and False there are none."""
+    return [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+            for name, value in settings.items() if value is not None and value is not False]
 
 
 def _converter(annotation: Any, bounds: dict[str, float]) -> Callable[[str], Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -37,7 +39,7 @@ def run(script: str, job: Callable[[], int | None]) -> int:
     if hasattr(sys.stdout, "reconfigure"):     # a terminal that lacks a character shows "?"
         sys.stdout.reconfigure(errors="replace")
     try:
-        with limit_blas_threads(1):            # several are in each other's way beside other programs
+        with ended_in_words(), limit_blas_threads(1):  # several are in each other's way beside programs
             return job() or 0
     except UsageError as error:
         print(f"{script}: error: {error}", file=sys.stderr)
@@ -46,15 +48,47 @@ def run(script: str, job: Callable[[], int | None]) -> int:
         print(f"{script}: error: not enough memory: {error or 'nothing is left'}. Make the model, the "
               f"block or the batch smaller", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\n{script}: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"\n{script}: {stop or 'stopped'}", file=sys.stderr)
+        return 128 + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
-def check_writable(path: Path, flag: str = "--out") -> None:
+class Ended(KeyboardInterrupt):
+    """A signal other than Ctrl-C asks the script to end."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.signal = number
+
+
+@contextmanager
+def ended_in_words() -> Iterator[None]:
+    """In a block SIGTERM and SIGHUP raise `Ended`, as Ctrl-C raises KeyboardInterrupt."""
+    def end(number: int, frame: Any) -> None:
+        raise Ended(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt_of(signal.getsignal(signal.SIGINT)))
+        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+            if number and signal.getsignal(number) is signal.SIG_DFL:    # under nohup it is ignored
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt_of(handler: Any) -> Any:
+    """The script's head makes Ctrl-C end the process without a word while it imports; no longer so."""
+    return signal.default_int_handler if handler is signal.SIG_DFL else handler
+
+
+def check_writable(path: Path, flag: str) -> None:
     """Raise a UsageError, before the training, where the file that a flag names cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

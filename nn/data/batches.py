@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Iterator, Sequence
 
 import numpy as np
@@ -75,3 +76,17 @@ def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> Iter
     """
     order = np.random.default_rng((seed, epoch)).permutation(count)
     return iter(np.split(order, range(batch_size, count, batch_size)))
+
+
+def shuffled_steps(count: int, batch_size: int, seed: int, done: int = 0,
+                   whole: bool = False) -> Iterator[np.ndarray]:
+    """The batches of `shuffled_batches`, epoch after epoch without an end, from step `done` on.
+
+    With `whole` the last batch of an epoch is left out where it is smaller.
+    """
+    per_epoch = count // batch_size if whole else -(-count // batch_size)
+    first, skipped = divmod(done, per_epoch)
+    for epoch in itertools.count(first + 1):
+        yield from itertools.islice(shuffled_batches(count, batch_size, seed, epoch),
+                                    skipped, per_epoch)
+        skipped = 0

@@ -44,11 +44,12 @@ class Yardsticks(NamedTuple):
 
 
 class Passed:
-    """Which yardsticks a loss has passed; each is told once."""
+    """Which yardsticks a loss has passed; each is told once. `best` is the lowest loss before."""
 
-    def __init__(self, sticks: Yardsticks):
+    def __init__(self, sticks: Yardsticks, best: float = math.inf):
         self.left = [("ln V", sticks.uniform), ("the unigram entropy", sticks.unigram),
                      ("the bigram entropy", sticks.bigram)]
+        self.by(best)
 
     def by(self, loss: float) -> str:
         """What to say of a new loss; empty where it is below no further yardstick."""

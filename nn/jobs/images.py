@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 
 import numpy as np
 
 import nn
-from nn.data.batches import shuffled_batches
+from nn.data.batches import shuffled_steps
 from nn.data.images import ImageData, load_digits, load_idx
-from nn.cli.script import UsageError, check_writable, user_input
-from nn.cli.flags import file_path, flag
-from nn.jobs.job import INIT, Job, chosen_workers, engine_flag, save, workers_flag
+from nn.cli.script import UsageError, user_input
+from nn.cli.flags import flag
+from nn.jobs.job import INIT, Job, chosen_workers, engine_flag, workers_flag
+from nn.jobs.run import Run, RunFlags
 from nn.layers.patch_embedding import nearest_patch_size
 from nn.models.vision import POOLS
 from nn.models.static.vision import Classifier, initial_weights
 from nn.training.engines import Batch, Engine, StaticEngine, TapeEngine
-from nn.training.loop import Evaluation, Plan, train
+from nn.training.loop import Evaluation, Outcome, Plan
 
 
 def tape_flag(text: str, default: Any, shown: str = "", **more: Any) -> Any:
@@ -30,7 +29,7 @@ def tape_flag(text: str, default: Any, shown: str = "", **more: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(RunFlags):
     engine: str = engine_flag()
     data: str | None = flag("folder with the four files of MNIST or a data set in its format (default: "
                             "the 1,797 digits of scikit-learn)", metavar="DIR")
@@ -46,7 +45,6 @@ class Flags:
     pool: str = tape_flag("what stands for an image: the mean over its patches, or a class token that "
                           "gathers from them", "mean", choices=POOLS)
     weight_decay: float = tape_flag("of matrices", 0.05, low=0)
-    out: Path = tape_flag("checkpoint to write", Path("checkpoints/images.npz"), convert=file_path)
     seed: int = flag("of weights and batches", 0, low=0)
     workers: int | None = workers_flag(more={"tape": None})
 
@@ -55,20 +53,36 @@ class Learner(NamedTuple):
     """What the two engines do differently."""
 
     engine: Engine
-    batches: Iterator[Batch]
+    images: np.ndarray                                   # to train on, (N, H, W)
+    whole: bool                                          # of batches: a smaller one is left out
     steps: int                                           # of an epoch
     lr: Callable[[int], float]                           # of the step
     predict: Callable[[], np.ndarray]                    # the labels of the test images
-    save: Callable[[str, dict], None] | None
+    model: nn.VisionTransformer | None                   # to be saved
     parameters: int
     sequence: str                                        # what an image is a sequence of
 
 
 def train_images(o: Flags) -> None:
     """Train on labelled images and count how many of the others it gets right."""
-    o = with_defaults(o)
+    given, o = o, with_defaults(o)
     data = read_images(o)
     learner = (static_learner if o.engine == "static" else tape_learner)(o, data)
+    with Run(given, "images", *data) as run:
+        print_start(o, data, learner)
+        outcome = trained(o, run, data, learner)
+        assert outcome.evaluation is not None
+        right = outcome.evaluation.detail
+        print(f"\n{right.sum():,} of {len(right):,} test images right: {right.mean():.2%}. By label:")
+        by_label = {label: right[data.test_labels == label].mean()
+                    for label in np.unique(data.test_labels)}
+        print("  " + "  ".join(f"{label}: {share:.0%}" for label, share in by_label.items()))
+        if learner.model:
+            print(f"\nsaved {run.last},\nfor nn.load_checkpoint and nn.predict")
+
+
+def print_start(o: Flags, data: ImageData, learner: Learner) -> None:
+    """Say how large the model and the data are, and what a first loss means."""
     height, width = data.train_images.shape[1:]
     print(f"{learner.parameters:,} parameters; an image is a sequence of {learner.sequence}; engine "
           f"{o.engine}\n{len(data.train_images):,} images of {height} x {width} pixels to train on, "
@@ -76,21 +90,23 @@ def train_images(o: Flags) -> None:
     print(f"a model that knows nothing has a loss of ln {data.classes} = {math.log(data.classes):.3f} "
           f"nats,\nand an accuracy of {1 / data.classes:.0%}\n", flush=True)
 
+
+def trained(o: Flags, run: Run, data: ImageData, learner: Learner) -> Outcome:
+    """Train, and count the right labels of the test images."""
     def evaluate() -> Evaluation:
         right = learner.predict() == data.test_labels
         return Evaluation(f"   test accuracy {right.mean():6.1%}", detail=right)
 
+    def batches(done: int) -> Iterator[Batch]:
+        for batch in shuffled_steps(len(data.train_images), o.batch_size, o.seed, done, learner.whole):
+            yield learner.images[batch], data.train_labels[batch]
+
     shown = max(1, o.epochs // 10)
     plan = Plan(o.epochs, len(data.train_images), "images", "epoch", learner.steps,
-                log_interval=shown, eval_interval=shown)
-    outcome = train(learner.engine, learner.batches, learner.lr, plan, evaluate, learner.save)
-    assert outcome.evaluation is not None
-    right = outcome.evaluation.detail
-    print(f"\n{right.sum():,} of {len(right):,} test images right: {right.mean():.2%}. By label:")
-    by_label = {label: right[data.test_labels == label].mean() for label in np.unique(data.test_labels)}
-    print("  " + "  ".join(f"{label}: {share:.0%}" for label, share in by_label.items()))
-    if learner.save:
-        print(f"\nsaved {o.out}, for nn.load_checkpoint and nn.predict")
+                log_interval=shown, eval_interval=shown, save_interval=o.save_interval or learner.steps)
+    if learner.model:
+        run.restore(learner.model)
+    return run.train(learner.engine, batches, learner.lr, plan, evaluate, lambda: learner.model)
 
 
 def with_defaults(o: Flags) -> Flags:
@@ -99,7 +115,7 @@ def with_defaults(o: Flags) -> Flags:
     given = [name for name in tape if getattr(o, name) is not None]
     if given and o.engine == "static":
         raise UsageError(f"--{given[0].replace('_', '-')} is not for --engine static: that is one "
-                         f"layer with one head on the rows, plain SGD, and nothing is saved")
+                         f"layer with one head on the rows, and plain SGD")
     missing = {name: default for name, default in tape.items() if name not in given}
     return replace(o, epochs=o.epochs or (30 if o.data is None else 6),
                    lr=o.lr or (0.1 if o.engine == "static" else 0.002), **missing)
@@ -118,13 +134,6 @@ def read_images(o: Flags) -> ImageData:
     return data
 
 
-def shuffled(o: Flags, data: ImageData) -> Iterator[Batch]:
-    """Batch after batch of images and labels, in another order in each epoch."""
-    for epoch in itertools.count(1):
-        for batch in shuffled_batches(len(data.train_images), o.batch_size, o.seed, epoch):
-            yield data.train_images[batch], data.train_labels[batch]
-
-
 def tape_learner(o: Flags, data: ImageData) -> Learner:
     """A Vision Transformer with AdamW, a warm-up and a cosine, saved after each epoch."""
     height, width = shape = data.train_images.shape[1:]
@@ -134,7 +143,6 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
             shape, o.patch_size or nearest_patch_size(shape, max(height // 4, 1)), data.classes,
             o.n_layer, o.n_head, o.n_embd, mean=mean, std=std, pool=o.pool),
             rng=np.random.default_rng((o.seed, INIT)))
-    check_writable(o.out)
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr)
     workers = chosen_workers(o.workers, model, o.batch_size * model.patches.count)
     steps = math.ceil(len(data.train_images) / o.batch_size)
@@ -144,10 +152,8 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
                                 floor=o.lr / 100)
 
     return Learner(
-        TapeEngine(model, optimizer, 1.0, workers=workers), shuffled(o, data), steps, lr,
-        lambda: nn.predict(model, data.test_images),
-        lambda which, info: save(o.out, model, None, {"job": "images", **info}),
-        model.parameter_count(),
+        TapeEngine(model, optimizer, 1.0, workers=workers), data.train_images, False, steps, lr,
+        lambda: nn.predict(model, data.test_images), model, model.parameter_count(),
         f"{model.patches.count} patches{' and a class token' if o.pool == 'class' else ''}")
 
 
@@ -160,7 +166,7 @@ def static_learner(o: Flags, data: ImageData) -> Learner:
         np.random.default_rng((o.seed, INIT)), width, o.n_embd, data.classes))
     steps = len(data.train_images) // o.batch_size
     return Learner(
-        engine, (batch for batch in shuffled(o, data) if len(batch[0]) == o.batch_size), steps,
+        engine, data.train_images, True, steps,
         lambda step: o.lr * (1 - step // steps / o.epochs),
         lambda: model.predict(data.test_images, engine.weights), None,
         sum(w.size for w in engine.weights), f"{height} rows")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import nn
-from nn.cli.script import user_input
 from nn.cli.flags import flag
 from nn.training.parallel import available_cores
 from tape import limit_blas_threads
@@ -72,12 +71,6 @@ def print_start(model: nn.GPT | nn.RecurrentLM, tokens: int, data: str) -> None:
           f"{math.log(model.config.vocab_size):.3f} nats per token\n", flush=True)
 
 
-def save(path: Path, model: Any, tokenizer: nn.Tokenizer | None, info: dict) -> None:
-    """Write a checkpoint; a UsageError where that is refused."""
-    with user_input():
-        nn.save_checkpoint(path, model, tokenizer, info)
-
-
-def print_generate(done: str, path: Path, flags: str) -> None:
-    """Say what was done with a checkpoint, and the command that generates text from it."""
-    print(f"{done} {path}; try\n  python generate.py --checkpoint {path} {flags}")
+def print_generate(path: Path, flags: str) -> None:
+    """Say where a checkpoint is, and the command that generates text from it."""
+    print(f"saved {path}; try\n  python generate.py --checkpoint {path} {flags}")

@@ -10,23 +10,22 @@ as in every `GPT`, the norm outside the blocks is behind the last, and the weigh
 
 from __future__ import annotations
 
-import itertools
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Mapping
 
 import numpy as np
 
 import nn
-from nn.data.batches import shuffled_batches
+from nn.data.batches import shuffled_steps
 from nn.data.text import python_words, read_lines
-from nn.cli.script import check_writable, user_input
-from nn.cli.flags import file_path, flag
-from nn.jobs.job import INIT, Job, print_generate, print_start, save
+from nn.cli.script import user_input
+from nn.cli.flags import flag
+from nn.jobs.job import INIT, Job, print_generate, print_start
+from nn.jobs.run import Run, RunFlags
 from nn.models.scalar_gpt import WRITTEN, ScalarGPT
 from nn.training.engines import Batch, TapeEngine
-from nn.training.loop import Evaluation, Plan, train
+from nn.training.loop import Evaluation, Plan
 
 END = "\n"              # the token before and after each name
 INVENTED = 20
@@ -34,7 +33,7 @@ SAMPLE = (INIT, 1)      # the invented names draw from (seed, 0, 1)
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(RunFlags):
     data: str | None = flag("UTF-8 file with a name on each line (default: the words of the help texts "
                             "that come with Python)", metavar="FILE")
     scalars: bool = flag("every number is a Tensor of its own: the same losses, and each step takes "
@@ -49,7 +48,6 @@ class Flags:
     temperature: float = flag("of the invented names", 0.5, low=0)
     log_interval: int = flag("steps between lines", 100, low=1)
     seed: int = flag("of weights, order and invented names", 0, low=0)
-    out: Path = flag("checkpoint to write", Path("checkpoints/names.npz"), convert=file_path)
 
 
 class ScalarAdam(nn.Adam):
@@ -68,14 +66,23 @@ class Recorded(TapeEngine):
     def __init__(self, model: nn.Module, optimizer: nn.Adam):
         # Of single numbers, those of the characters that the first name lacks have no gradient.
         super().__init__(model, optimizer, audits=not isinstance(model, ScalarGPT))
-        self.losses: list[float] = []
-        self.seconds = 0.0
+        self.losses: list[float] = []           # of a run that goes on, the last hundred before
+        self.seconds, self.updates = 0.0, 0
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
         start = time.perf_counter()
         self.losses.append(super().update(step, batch, lr))
         self.seconds += time.perf_counter() - start
+        self.updates += 1
         return self.losses[-1]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return {**super().state_dict(), "losses": np.array(self.losses[-100:])}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        rest = dict(state)
+        self.losses = list(map(float, rest.pop("losses", ())))
+        super().load_state_dict(rest)
 
     def latest(self) -> float:
         """The mean loss of the last hundred steps."""
@@ -91,16 +98,15 @@ def train_names(o: Flags) -> None:
         model = nn.GPT(nn.GPTConfig(
             vocab_size=len(tokenizer), block_size=o.block_size, n_layer=o.n_layer, n_head=o.n_head,
             n_embd=o.n_embd, **WRITTEN), rng=np.random.default_rng((o.seed, INIT)))
-    check_writable(o.out)
     tokens = float(np.mean([min(len(name) + 1, o.block_size) for name in names]))
-    print_start(model, round(tokens), described(names, o.block_size))
-    engine = trained(o, model, batches(o, names, tokenizer), tokens)
-    print(f"\nmean loss {engine.latest():.4f} of the last {len(engine.losses[-100:])} steps; "
-          f"{engine.seconds / o.steps * 1000:.1f} ms a step")
-    invent(o, model, tokenizer, {*names, ""})
-    save(o.out, model, tokenizer, {"job": "names", "step": o.steps, "loss": engine.latest(),
-                                   "prompt": "", "start": END, "stop": tokenizer.ids[END]})
-    print_generate("saved", o.out, f"--temperature {o.temperature:g}")
+    with Run(o, "names", END.join(names)) as run:
+        print_start(model, round(tokens), described(names, o.block_size))
+        run.restore(model)
+        engine = trained(o, run, model, tokenizer, names, tokens)
+        print(f"\nmean loss {engine.latest():.4f} of the last {len(engine.losses[-100:])} steps; "
+              f"{engine.seconds / max(engine.updates, 1) * 1000:.1f} ms a step")
+        invent(o, model, tokenizer, {*names, ""})
+        print_generate(run.last, f"--temperature {o.temperature:g}")
 
 
 def described(names: list[str], block_size: int) -> str:
@@ -110,15 +116,15 @@ def described(names: list[str], block_size: int) -> str:
     return f"{len(names):,} names, one at each step{cut if long else ''}"
 
 
-def batches(o: Flags, names: list[str], tokenizer: nn.Tokenizer) -> Iterator[Batch]:
+def batches(o: Flags, names: list[str], tokenizer: nn.Tokenizer, done: int = 0) -> Iterator[Batch]:
     """One name after the other, in another order each time: inputs (1, T), targets one place later."""
-    for epoch in itertools.count(1):
-        for (i,) in shuffled_batches(len(names), 1, o.seed, epoch):
-            ids = tokenizer.encode(END + names[i] + END)[None, :o.block_size + 1]
-            yield ids[:, :-1], ids[:, 1:]
+    for (i,) in shuffled_steps(len(names), 1, o.seed, done):
+        ids = tokenizer.encode(END + names[i] + END)[None, :o.block_size + 1]
+        yield ids[:, :-1], ids[:, 1:]
 
 
-def trained(o: Flags, model: nn.GPT, names: Iterator[Batch], tokens: float) -> Recorded:
+def trained(o: Flags, run: Run, model: nn.GPT, tokenizer: nn.Tokenizer, names: list[str],
+            tokens: float) -> Recorded:
     """Train the model, or with --scalars one of scalars whose weights it is then given."""
     scalars = ScalarGPT(model.config, model.state_dict()) if o.scalars else None
     learner, adam = (scalars, ScalarAdam) if scalars else (model, nn.Adam)
@@ -127,10 +133,16 @@ def trained(o: Flags, model: nn.GPT, names: Iterator[Batch], tokens: float) -> R
     def lr(step: int) -> float:
         return nn.warmup_linear(step, peak=o.lr, total=o.steps)
 
-    plan = Plan(o.steps, tokens, log_interval=o.log_interval, eval_interval=o.log_interval)
-    train(engine, names, lr, plan, lambda: Evaluation(f"   mean {engine.latest():.4f}"))
-    if scalars:
-        model.load_state_dict(scalars.arrays())
+    def with_weights() -> nn.GPT:
+        if scalars:
+            model.load_state_dict(scalars.arrays())
+        return model
+
+    plan = Plan(o.steps, tokens, log_interval=o.log_interval, eval_interval=o.log_interval,
+                save_interval=o.save_interval or 100)
+    run.train(engine, lambda done: batches(o, names, tokenizer, done), lr, plan,
+              lambda: Evaluation(f"   mean {engine.latest():.4f}"), with_weights, tokenizer,
+              {"prompt": "", "start": END, "stop": tokenizer.ids[END]})
     return engine
 
 

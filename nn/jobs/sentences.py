@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
 import nn
 from nn.data.batches import padded_sentences
-from nn.cli.script import UsageError, check_writable, user_input
-from nn.cli.flags import file_path, flag
-from nn.jobs.job import INIT, Job, engine_flag, print_generate, print_start, save
+from nn.cli.script import UsageError, user_input
+from nn.cli.flags import flag
+from nn.jobs.job import INIT, Job, engine_flag, print_generate, print_start
+from nn.jobs.run import Run, RunFlags
 from nn.models.static.gpt import language_model
-from nn.training.engines import StaticEngine, TapeEngine
-from nn.training.loop import Plan, train
+from nn.training.engines import Engine, StaticEngine, TapeEngine
+from nn.training.loop import Plan
 
 SENTENCES = (
     "the old sailor watched the grey sea and waited for the morning wind",
@@ -45,7 +45,7 @@ ARCHS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(RunFlags):
     arch: str = flag(f"architecture, one of {', '.join(ARCHS)}: the decoder of 2017, or a block that "
                      "grows in steps up to that of GPT-2", "decoder", choices=tuple(ARCHS),
                      metavar="ARCH")
@@ -57,7 +57,6 @@ class Flags:
     n_embd: int = flag("width", 64, low=1)
     log_interval: int = flag("steps between lines", 50, low=1)
     seed: int = flag("of the initial weights", 0, low=0)
-    out: Path = flag("checkpoint to write", Path("checkpoints/sentences.npz"), convert=file_path)
 
 
 def train_sentences(o: Flags) -> None:
@@ -73,33 +72,37 @@ def train_sentences(o: Flags) -> None:
         config = nn.GPTConfig(
             vocab_size=len(tokenizer), block_size=inputs.shape[1], **ARCHS[o.arch] | given)
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
-    check_writable(o.out)
     tokens = int((targets >= 0).sum())
-    print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step; {o.arch}, engine "
-                               f"{o.engine}")
-    plan = Plan(o.steps, tokens, log_interval=o.log_interval)
-    loss = (train_static if o.engine == "static" else train_on_tape)(model, batch, o.lr, plan)
-    recite(model, tokenizer, rows)
-    prompt = " ".join(SENTENCES[0].split()[:2])
-    replaces = o.out.exists()
-    save(o.out, model, tokenizer, {"job": "sentences", "step": o.steps, "loss": loss,
-                                   "prompt": prompt, "stop": tokenizer.ids[END]})
-    print_generate("replaced" if replaces else "saved", o.out, f'--prompt "{prompt}" --temperature 0')
+    plan = Plan(o.steps, tokens, log_interval=o.log_interval,
+                save_interval=o.save_interval or 100)
+    # The rate is the same at every step, so that a run that goes on may have more steps.
+    with Run(o, "sentences", *rows, grows="steps") as run:
+        print_start(model, tokens, f"{len(SENTENCES)} sentences, all at each step; {o.arch}, engine "
+                                   f"{o.engine}")
+        run.restore(model)
+        prompt = " ".join(SENTENCES[0].split()[:2])
+        engine, trained = (static_engine if o.engine == "static" else tape_engine)(model, batch, o.lr)
+        run.train(engine, lambda done: itertools.repeat(batch), lambda step: o.lr, plan, None, trained,
+                  tokenizer, {"prompt": prompt, "stop": tokenizer.ids[END]})
+        recite(trained(), tokenizer, rows)
+        print_generate(run.last, f'--prompt "{prompt}" --temperature 0')
 
 
-def train_on_tape(model: nn.GPT, batch: tuple, lr: float, plan: Plan) -> float:
-    """Train the model, whose operations are recorded anew at each step; the last loss."""
-    engine = TapeEngine(model, nn.SGD(model.parameters(), lr=lr))
-    return train(engine, itertools.repeat(batch), lambda step: lr, plan).loss
+def tape_engine(model: nn.GPT, batch: tuple, lr: float) -> tuple[Engine, Callable[[], nn.GPT]]:
+    """An engine that records the model's operations anew at each step, and the model."""
+    return TapeEngine(model, nn.SGD(model.parameters(), lr=lr)), lambda: model
 
 
-def train_static(model: nn.GPT, batch: tuple, lr: float, plan: Plan) -> float:
-    """Train the same model as a static graph, and copy the weights back; the last loss."""
+def static_engine(model: nn.GPT, batch: tuple, lr: float) -> tuple[Engine, Callable[[], nn.GPT]]:
+    """An engine that trains the same model as a static graph, and what gives the model its weights."""
     graph = language_model(model.config, *batch[0].shape)
     engine = StaticEngine(graph.run, graph.arrays(model.state_dict()))
-    outcome = train(engine, itertools.repeat(batch), lambda step: lr, plan)
-    model.load_state_dict(graph.state(engine.weights))
-    return outcome.loss
+
+    def trained() -> nn.GPT:
+        model.load_state_dict(graph.state(engine.weights))
+        return model
+
+    return engine, trained
 
 
 def recite(model: nn.GPT, tokenizer: nn.Tokenizer, rows: list[np.ndarray]) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Union
+from typing import Any, Iterator, Union
 
 import numpy as np
 
@@ -15,11 +14,12 @@ from nn.data.corpus import Corpus, read_corpus
 from nn.data.text import open_source, python_help_text, text_source
 from nn.data.yardsticks import Passed
 from nn.cli.meter import Meter
-from nn.cli.script import UsageError, check_writable, user_input
+from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
-from nn.jobs.job import INIT, Job, chosen_workers, print_generate, save, workers_flag
-from nn.training.engines import TapeEngine
-from nn.training.loop import Evaluation, Outcome, Plan, Stopped, train
+from nn.jobs.job import INIT, Job, chosen_workers, print_generate, workers_flag
+from nn.jobs.run import Run, RunFlags
+from nn.training.engines import Batch, TapeEngine
+from nn.training.loop import Evaluation, Outcome, Plan
 from tape import no_grad
 
 LanguageModel = Union[nn.GPT, nn.RecurrentLM]
@@ -37,7 +37,7 @@ def size_flag(text: str, name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(RunFlags):
     data: str | None = flag("UTF-8 text to learn: a file, a folder of text files, or - for standard "
                             "input; the first 90 %% train, the rest validates (default: the help texts "
                             "that come with Python)", metavar="PATH")
@@ -65,7 +65,6 @@ class Flags:
                              "on all", 20, low=1)
     seed: int = flag("of weights, batches and dropout", 0, low=0)
     workers: int | None = workers_flag()
-    out: Path = flag("folder to write text-last.npz and text-best.npz to", Path("checkpoints"))
 
 
 def train_text(o: Flags) -> None:
@@ -76,18 +75,23 @@ def train_text(o: Flags) -> None:
     with user_input(o):
         check_block_size(corpus.training, corpus.validation, o.block_size)
         model = make_model(o, vocab_size)
-    print(f"{model.parameter_count():,} parameters, {o.batch_size * o.block_size:,} tokens a step")
-    print(f"{corpus.described()}\n{corpus.yardsticks.table(vocab_size)}\n", flush=True)
-    check_writable(o.out / "text-last.npz")
-    outcome = trained(o, model, corpus)
-    assert outcome.evaluation is not None and outcome.evaluation.loss is not None
-    loss, sample = outcome.evaluation.loss, ""
-    if len(consecutive_blocks(corpus.validation, EVAL_ROWS, o.block_size)) > o.eval_batches:
-        loss, sample = validation_loss(model, corpus.validation), f" on {o.eval_batches} batches"
-    print(f"\nvalidation loss {loss:.4f} after {o.steps} steps, over all "
-          f"{len(corpus.validation):,} {corpus.tokenizer.unit}s;\n"
-          f"the best was {outcome.best:.4f}{sample}")
-    print_generate("saved", o.out / "text-best.npz", "--temperature 0.8")
+    with Run(o, "text", corpus.digest, repr(corpus.tokenizer.to_dict())) as run:
+        print(f"{model.parameter_count():,} parameters, {o.batch_size * o.block_size:,} tokens a step")
+        print(f"{corpus.described()}\n{corpus.yardsticks.table(vocab_size)}")
+        at_a_time = o.batch_size * (o.block_size if o.arch == "gpt" else 1)
+        workers = chosen_workers(o.workers, model, at_a_time)
+        print(flush=True)
+        run.restore(model)
+        outcome = trained(o, run, model, corpus, workers)
+        assert outcome.evaluation is not None and outcome.evaluation.loss is not None
+        loss, sample = outcome.evaluation.loss, ""
+        if len(consecutive_blocks(corpus.validation, EVAL_ROWS, o.block_size)) > o.eval_batches:
+            loss = validation_loss(model, corpus.validation, None, workers)
+            sample = f" on {o.eval_batches} batches"
+        print(f"\nvalidation loss {loss:.4f} after {o.steps} steps, over all "
+              f"{len(corpus.validation):,} {corpus.tokenizer.unit}s;\n"
+              f"the best was {outcome.best:.4f}{sample}")
+        print_generate(run.best, "--temperature 0.8")
 
 
 def corpus_of(o: Flags) -> Corpus:
@@ -128,16 +132,9 @@ def make_model(o: Flags, vocab_size: int) -> LanguageModel:
         n_embd=o.n_embd, dropout=o.dropout), rng)
 
 
-def trained(o: Flags, model: LanguageModel, corpus: Corpus) -> Outcome:
-    """Train the model; an interrupted training is saved too."""
-    passed, generating = Passed(corpus.yardsticks), corpus.generating(o.lines)
-
-    def save_as(which: str, info: dict) -> None:
-        save(o.out / f"text-{which}.npz", model, corpus.tokenizer,
-             {"job": "text", **generating, **info})
-
-    at_a_time = o.batch_size * (o.block_size if o.arch == "gpt" else 1)
-    workers = chosen_workers(o.workers, model, at_a_time)
+def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: int) -> Outcome:
+    """Train the model; the last and the best weights are saved."""
+    passed = Passed(corpus.yardsticks, run.position.best)
 
     def evaluate() -> Evaluation:
         loss = validation_loss(model, corpus.validation, o.eval_batches, workers)
@@ -147,18 +144,15 @@ def trained(o: Flags, model: LanguageModel, corpus: Corpus) -> Outcome:
         return nn.warmup_cosine(step, peak=o.lr, warmup=min(o.warmup, o.steps // 10), total=o.steps,
                                 floor=o.lr / 10)
 
+    def batches(done: int) -> Iterator[Batch]:
+        return (random_batch(corpus.training, o.batch_size, o.block_size, o.seed, step)
+                for step in itertools.count(done + 1))
+
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
-    batches = (random_batch(corpus.training, o.batch_size, o.block_size, o.seed, step)
-               for step in itertools.count(1))
     plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
-                eval_interval=o.eval_interval, save_interval=o.eval_interval)
-    try:
-        return train(TapeEngine(model, optimizer, o.grad_clip, workers=workers), batches, lr, plan,
-                     evaluate, save_as)
-    except Stopped as stopped:
-        save_as("last", {"step": stopped.rounds})
-        print(f"\nstopped in step {stopped.rounds + 1}; saved {o.out / 'text-last.npz'}")
-        raise
+                eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval)
+    return run.train(TapeEngine(model, optimizer, o.grad_clip, workers=workers), batches, lr, plan,
+                     evaluate, lambda: model, corpus.tokenizer, corpus.generating(o.lines))
 
 
 @no_grad

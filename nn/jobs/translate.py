@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Iterator, Sequence
 
@@ -12,12 +12,13 @@ import numpy as np
 import nn
 from nn.cli.flags import file_path, flag
 from nn.cli.picture import check_picture
-from nn.cli.script import check_writable, user_input
-from nn.data.batches import padded_rows, shuffled_batches
+from nn.cli.script import user_input
+from nn.data.batches import padded_rows, shuffled_steps
 from nn.data.dates import Pair, date_pairs
-from nn.jobs.job import INIT, Job, chosen_workers, save, workers_flag
+from nn.jobs.job import INIT, Job, chosen_workers, workers_flag
+from nn.jobs.run import Run, RunFlags
 from nn.training.engines import Batch, TapeEngine
-from nn.training.loop import Evaluation, Plan, train
+from nn.training.loop import Evaluation, Plan
 from tape import no_grad
 
 PAD, START, STOP = SPECIAL = ("<pad>", "<start>", "<stop>")
@@ -25,7 +26,7 @@ SHOWN = 8           # translations
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(RunFlags):
     steps: int = flag("updates", 1000, low=1)
     batch_size: int = flag("dates per step", 64, low=1)
     dates: int = flag("dates to train on", 20_000, low=1)
@@ -40,7 +41,6 @@ class Flags:
     eval_interval: int = flag("steps between tests", 200, low=1)
     seed: int = flag("of dates, weights and batches", 0, low=0)
     workers: int | None = workers_flag()
-    out: Path = flag("checkpoint to write", Path("checkpoints/translate.npz"), convert=file_path)
     show_attention: Path | None = flag(
         "picture to write (.png, .pdf, .svg): which characters of a date each character of its "
         "translation attends to; needs matplotlib", convert=file_path, metavar="FILE")
@@ -103,14 +103,14 @@ class Translator:
 
 def train_translate(o: Flags) -> None:
     """Train on dates, and count how many of the others are translated without a mistake."""
-    check_writable(o.out)
     check_picture(o.show_attention, "--show-attention")
     with user_input(o):
         training, held_out = date_pairs(o.dates, o.held_out, o.seed)
     translator = Translator(o, training + held_out)
     model, (texts, wanted) = translator.model, zip(*held_out)
-    print(f"{model.parameter_count():,} parameters; {len(training):,} dates to train on, "
-          f"{len(held_out):,} others to test on\n", flush=True)
+    optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.98))
+    plan = Plan(o.steps, o.batch_size, "dates", log_interval=o.log_interval,
+                eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval)
 
     def evaluate() -> Evaluation:
         found = translator.translate(texts)
@@ -120,18 +120,18 @@ def train_translate(o: Flags) -> None:
         return nn.warmup_cosine(step, peak=o.lr, warmup=min(o.warmup, o.steps // 10), total=o.steps,
                                 floor=o.lr / 100)
 
-    def save_as(which: str, info: dict) -> None:
-        save(o.out, model, translator.tokenizer, {"job": "translate", **info})
-
-    optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.98))
-    plan = Plan(o.steps, o.batch_size, "dates", log_interval=o.log_interval,
-                eval_interval=o.eval_interval, save_interval=o.eval_interval)
     tokens = o.batch_size * 2 * translator.longest_target         # about: of source and target
-    engine = TapeEngine(model, optimizer, 1.0, workers=chosen_workers(o.workers, model, tokens))
-    outcome = train(engine, batches(o, translator, training), lr, plan, evaluate, save_as)
-    assert outcome.evaluation is not None
-    print_translations(held_out, outcome.evaluation.detail)
-    print(f"\nsaved {o.out}, for nn.load_checkpoint and nn.translate")
+    with Run(o, "translate", *("\t".join(pair) for pair in training + held_out)) as run:
+        print(f"{model.parameter_count():,} parameters; {len(training):,} dates to train on, "
+              f"{len(held_out):,} others to test on")
+        engine = TapeEngine(model, optimizer, 1.0, workers=chosen_workers(o.workers, model, tokens))
+        print(flush=True)
+        run.restore(model)
+        outcome = run.train(engine, partial(batches, o, translator, training), lr, plan, evaluate,
+                            lambda: model, translator.tokenizer)
+        assert outcome.evaluation is not None
+        print_translations(held_out, outcome.evaluation.detail)
+        print(f"\nsaved {run.last},\nfor nn.load_checkpoint and nn.translate")
     if o.show_attention is not None:
         source, target = max(list(zip(texts, outcome.evaluation.detail))[:SHOWN],
                              key=lambda pair: len(pair[0]))
@@ -139,11 +139,10 @@ def train_translate(o: Flags) -> None:
         print(f"saved {o.show_attention}: the attention in this translation of {source!r}")
 
 
-def batches(o: Flags, translator: Translator, pairs: Sequence[Pair]) -> Iterator[Batch]:
-    """Batch after batch, in another order in each epoch."""
-    for epoch in itertools.count(1):
-        for chosen in shuffled_batches(len(pairs), o.batch_size, o.seed, epoch):
-            yield translator.batch([pairs[i] for i in chosen])
+def batches(o: Flags, translator: Translator, pairs: Sequence[Pair], done: int) -> Iterator[Batch]:
+    """Batch after batch, in another order in each epoch, from step `done` on."""
+    for chosen in shuffled_steps(len(pairs), o.batch_size, o.seed, done):
+        yield translator.batch([pairs[i] for i in chosen])
 
 
 def print_translations(pairs: Sequence[Pair], found: Sequence[str]) -> None:

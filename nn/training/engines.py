@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Iterator, Protocol, Sequence
+from typing import Any, Iterator, Mapping, Protocol, Sequence
 
 import numpy as np
 
+from nn.layers.dropout import Dropout
 from nn.layers.module import Module
+from nn.layers.state_dict import load_arrays
 from nn.models.static.sgd import RunModel, sgd_step
 from nn.training.audit import audit
 from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import Optimizer
 from nn.training.parallel import DataParallel
 from nn.training.parts import shares
+from nn.training.resume import packed, unpacked
+from tape import Tensor
 
 Batch = tuple[Any, ...]         # inputs, of some models several, and targets; one row an example
 
 
 class Diverged(ArithmeticError):
-    """A number that must be finite is not; says which, and in which step."""
+    """A number that must be finite is not; says which, and in which step.
+
+    Attributes
+    ----------
+    batch, position : of the update that failed, see `nn.training.loop.train`; or None.
+    """
+
+    batch: Batch | None = None
+    position: Any = None
 
 
 def check_finite(name: str, value: float, when: int, unit: str = "step") -> None:
@@ -49,8 +61,19 @@ class Engine(Protocol):
         Raises
         ------
         Diverged
-            The loss, a gradient or the new weights are not finite; the weights are as before.
+            The loss, a gradient or the new weights are not finite; the engine is as before.
         """
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What the next updates depend on besides the batches and the weights of the model that is
+        saved, by name."""
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over what `state_dict` gave; ValueError where it does not fit."""
+
+    @property
+    def streams(self) -> Mapping[str, np.random.Generator]:
+        """The generators that updates draw from, by name."""
 
 
 class TapeEngine:
@@ -92,8 +115,29 @@ class TapeEngine:
         # the clipping of a small model.
         self._named = dict(model.named_parameters())
         self._run = model if workers == 1 else DataParallel(model, workers)
+        self.streams = {name: module.rng for name, module in model.named_modules()
+                        if isinstance(module, Dropout) and module.p}
 
     def update(self, step: int, batch: Batch, lr: float) -> float:
+        before = {name: rng.bit_generator.state for name, rng in self.streams.items()}
+        try:
+            loss = self._gradients(step, batch)
+        except Diverged:
+            for name, rng in self.streams.items():
+                rng.bit_generator.state = before[name]
+            raise
+        self.optimizer.lr = lr
+        self.optimizer.step()
+        return loss
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return packed(self.optimizer.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        self.optimizer.load_state_dict(unpacked(state, self.optimizer.state_dict()))
+
+    def _gradients(self, step: int, batch: Batch) -> float:
+        """Leave the gradients of a batch with the parameters, clipped; the mean loss."""
         self.optimizer.zero_grad()
         mean = 0.0
         for part, share in self._shares(batch):
@@ -108,8 +152,6 @@ class TapeEngine:
             clip_grad_norm(self._named, self.grad_clip)
         except ValueError as error:
             raise Diverged(f"step {step}, of which nothing was saved: {error}") from error
-        self.optimizer.lr = lr
-        self.optimizer.step()
         return mean
 
     def _shares(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
@@ -141,6 +183,8 @@ class StaticEngine:
         After the latest update.
     """
 
+    streams: Mapping[str, np.random.Generator] = {}
+
     def __init__(self, f_run_model: RunModel, weights: Sequence[np.ndarray]):
         self.f_run_model, self.weights = f_run_model, list(weights)
 
@@ -151,3 +195,11 @@ class StaticEngine:
         check_finite("sum of the new weights", sum(float(w.sum()) for w in weights), step)
         self.weights = weights
         return loss
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return {f"weights.{i}": weight for i, weight in enumerate(self.weights)}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        own = {name: Tensor(array) for name, array in self.state_dict().items()}
+        load_arrays(own, state, True, "StaticEngine")
+        self.weights = [np.array(weight.data) for weight in own.values()]

@@ -5,21 +5,42 @@ Its unit is the round: a step, or an epoch of several steps. A line of progress 
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass
-from typing import Any, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Iterable, Iterator
 
-from nn.training.engines import Batch, Engine, check_finite
+from nn.training.engines import Batch, Diverged, Engine, check_finite
 from nn.training.progress import Progress
+from nn.training.signals import noted
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training is between two steps: its state but for that of the engine.
+
+    Attributes
+    ----------
+    step : how many are done.
+    loss : the mean of the examples of the present round so far; of all, at its end.
+    seen : the number of these examples.
+    best : the lowest loss of an evaluation so far; infinite where none had one.
+    total, rounds : the sum of the losses of the rounds since the last line, and how many these are.
+    """
+
+    step: int = 0
+    loss: float = 0.0
+    seen: int = 0
+    best: float = math.inf
+    total: float = 0.0
+    rounds: int = 0
 
 
 class Stopped(KeyboardInterrupt):
-    """The training was interrupted after `rounds` complete rounds."""
+    """A signal ended the training between two steps, after it was saved."""
 
-    def __init__(self, rounds: int):
-        super().__init__()
-        self.rounds = rounds
+    def __init__(self, position: Position, signal: int, text: str = "stopped"):
+        super().__init__(text)
+        self.position, self.signal = position, signal
 
 
 @dataclass(frozen=True)
@@ -34,7 +55,7 @@ class Plan:
     steps_per_round : updates.
     log_interval : rounds between lines.
     eval_interval : rounds between evaluations.
-    save_interval : rounds between savings of the last weights.
+    save_interval : steps between savings of the last weights.
     """
 
     rounds: int
@@ -45,6 +66,11 @@ class Plan:
     log_interval: int = 1
     eval_interval: int = 1
     save_interval: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Of all rounds."""
+        return self.rounds * self.steps_per_round
 
     def due(self, interval: int, done: int) -> bool:
         """Whether what has this interval is done after `done` rounds."""
@@ -91,7 +117,9 @@ class Outcome:
 
 def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], plan: Plan,
           evaluate: Callable[[], Evaluation] | None = None,
-          save: Callable[[str, dict], None] | None = None) -> Outcome:
+          save: Callable[[str, dict, Position], None] | None = None,
+          start: Position = Position(), stop: Callable[[int], int | None] = lambda step: None
+          ) -> Outcome:
     """Train, print lines of progress, and save the last and the best weights.
 
     The loss in a line is the mean of the rounds since the line before.
@@ -101,15 +129,20 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
     engine : Engine
         Updates the weights.
     batches : iterable of (inputs, targets)
-        One for each step, in order; more are not asked for.
+        One for each step from `start` on, in order; more are not asked for.
     lr : callable
         The learning rate of step i, from 0.
     plan : Plan
     evaluate : callable, optional
         Measures the present weights.
     save : callable, optional
-        ``save("last", info)``, and ``save("best", info)`` when an evaluation had the lowest loss so
-        far. `info` has the number of the round under ``plan.name``, "loss" and "validation_loss".
+        ``save("last", info, position)``, and before it ``save("best", info, position)`` when an
+        evaluation had the lowest loss so far. `info` has the number of complete rounds under
+        ``plan.name``, "loss" and "validation_loss".
+    start : Position
+        Of a training that goes on.
+    stop : callable
+        Given the number of steps done, a number of a signal to end with, or None.
 
     Returns
     -------
@@ -119,63 +152,73 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
     ------
     Diverged
         The loss, a gradient, the weights or the loss of an evaluation are not finite. Nothing is
-        saved of that round.
+        saved of that step. Where an update failed, the error has its batch and the position before it.
     Stopped
-        In place of a KeyboardInterrupt.
+        A signal arrived (see `noted`), or `stop` gave one. The training was saved after the step.
     """
-    progress = Progress(plan.rounds, plan.examples, plan.unit, plan.name)
-    remaining, best, done = iter(batches), math.inf, 0
-    mean, found, since = math.nan, None, list[float]()
-    try:
-        while done < plan.rounds:
-            mean = _round(engine, remaining, lr, plan, done, progress)
-            now = done + 1
-            since.append(mean)
+    progress = Progress(plan.rounds, plan.examples, plan.unit, plan.name,
+                        start.step / plan.steps_per_round)
+    remaining, position, found = iter(batches), start, None
+    with noted() as signals:
+        ends = position.step == plan.steps
+        while not ends:
+            position = _step(engine, remaining, lr, plan, position, progress)
+            rounds, left = divmod(position.step, plan.steps_per_round)
+            now = 0 if left else rounds                # of a round that ends here
             found = None
-            if evaluate and plan.due(plan.eval_interval, now):
+            if evaluate and now and plan.due(plan.eval_interval, now):
                 with progress.evaluating():
                     found = evaluate()
-            info = _info(plan, now, mean, found)
-            if save and plan.due(plan.save_interval, now):
-                save("last", info)
-            if found and found.loss is not None and found.loss < best:
-                best = found.loss
-                if save:
-                    save("best", info)
-            if found or plan.due(plan.log_interval, now):
+            info = _info(plan, rounds, position.loss, found)
+            if now and (found or plan.due(plan.log_interval, now)):
                 evaluations = plan.left(plan.eval_interval, now) if evaluate else 0
-                print(progress.line(now, sum(since) / len(since), found.text if found else "",
+                print(progress.line(now, position.total / position.rounds, found.text if found else "",
                                     evaluations), flush=True)
-                since.clear()
+                position = replace(position, total=0.0, rounds=0)
                 if found and found.remark:
                     print(found.remark, flush=True)
-            done = now
-    except KeyboardInterrupt as interrupt:
-        raise Stopped(done) from interrupt
-    return Outcome(mean, found, best)
+            if found and found.loss is not None and found.loss < position.best:
+                position = replace(position, best=found.loss)
+                if save:
+                    save("best", info, position)
+            signals.note(stop(position.step))
+            ends = signals.signal is not None or position.step == plan.steps
+            if save and (ends or position.step % plan.save_interval == 0):
+                save("last", info, position)
+    if signals.signal is not None:
+        raise Stopped(position, signals.signal)
+    if start.step == plan.steps and evaluate:         # it was complete already
+        found = evaluate()
+    return Outcome(position.loss, found, position.best)
 
 
-def _round(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], plan: Plan,
-           done: int, progress: Progress) -> float:
-    """Update once for each batch of a round; the mean loss of its examples."""
-    mean, seen, first = 0.0, 0, done * plan.steps_per_round
-    i = first - 1
-    for i, batch in enumerate(itertools.islice(batches, plan.steps_per_round), first):
-        if plan.steps_per_round > 1:
-            progress.pulse(i / plan.steps_per_round)
-        loss = engine.update(i + 1, batch, lr(i))
-        seen += len(batch[0])
-        mean += (loss - mean) * (len(batch[0]) / seen)
-    if i + 1 < first + plan.steps_per_round:
-        raise ValueError(f"train: batches must be one for each of the {plan.rounds} * "
-                         f"{plan.steps_per_round} steps, got {i + 1}")
-    return mean
+def _step(engine: Engine, batches: Iterator[Batch], lr: Callable[[int], float], plan: Plan,
+          before: Position, progress: Progress) -> Position:
+    """Update once with the next batch."""
+    done, per_round = before.step, plan.steps_per_round
+    batch = next(batches, None)
+    if batch is None:
+        raise ValueError(f"train: batches must be one for each of the {plan.rounds} * {per_round} "
+                         f"steps, got {done}")
+    if per_round > 1:
+        progress.pulse(done / per_round)
+    try:
+        loss = engine.update(done + 1, batch, lr(done))
+    except Diverged as error:
+        error.batch, error.position = batch, before
+        raise
+    mean, seen = (before.loss, before.seen) if done % per_round else (0.0, 0)
+    seen += len(batch[0])
+    mean += (loss - mean) * (len(batch[0]) / seen)
+    after = replace(before, step=done + 1, loss=mean, seen=seen)
+    ends = after.step % per_round == 0
+    return replace(after, total=before.total + mean, rounds=before.rounds + 1) if ends else after
 
 
-def _info(plan: Plan, now: int, loss: float, found: Evaluation | None) -> dict:
+def _info(plan: Plan, rounds: int, loss: float, found: Evaluation | None) -> dict:
     """What is saved with the weights."""
-    info = {plan.name: now, "loss": loss}
+    info = {plan.name: rounds, "loss": loss}
     if found and found.loss is not None:
-        check_finite("validation loss", found.loss, now, plan.name)
+        check_finite("validation loss", found.loss, rounds, plan.name)
         info["validation_loss"] = found.loss
     return info

@@ -21,10 +21,14 @@ class Progress:
         What an example is.
     name : str
         What a round is: "step" or "epoch".
+    before : float
+        Rounds that were done earlier, which the speed leaves out.
     """
 
-    def __init__(self, rounds: int, examples: float, unit: str = "tokens", name: str = "step"):
+    def __init__(self, rounds: int, examples: float, unit: str = "tokens", name: str = "step",
+                 before: float = 0):
         self.rounds, self.examples, self.unit, self.name = rounds, examples, unit, name
+        self.before = before
         self.start = self.last_pulse = time.perf_counter()
         self.evaluations, self.evaluation_seconds = 0, 0.0
 
@@ -49,8 +53,9 @@ class Progress:
         The time left is that of the rounds, and of so many evaluations as still come.
         """
         seconds = max(time.perf_counter() - self.start - self.evaluation_seconds, 1e-9)
+        here = done - self.before
         each = self.evaluation_seconds / max(self.evaluations, 1)
-        left = round(seconds / done * (self.rounds - done) + each * evaluations)
+        left = round(seconds / here * (self.rounds - done) + each * evaluations)
         return (f"{self.name} {done:>{len(str(self.rounds))}}/{self.rounds}   loss {loss:7.4f}{more}   "
-                f"{done * self.examples / seconds:>7,.0f} {self.unit}/s   "
+                f"{here * self.examples / seconds:>7,.0f} {self.unit}/s   "
                 f"{left // 60}:{left % 60:02d} left")

@@ -15,7 +15,7 @@
 from tape.kernels.attention import attention, attention_backward
 from tape.kernels.causal import (
     attention_scale, causal_attention, causal_attention_backward, future_mask)
-from tape.kernels.choice import find, use_kernels
+from tape.kernels.choice import find, kernels_in_use, use_kernels
 from tape.kernels.lookup import add_rows, scatter_rows
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
@@ -29,7 +29,8 @@ from tape.kernels.update import adam_update
 __all__ = [
     "HALF", "SINGLE", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum", "sum_dtype",
     "unbroadcast", "variance",
-    "adam_update", "attention", "attention_backward", "find", "use_kernels",
+    "adam_update", "attention", "attention_backward", "find", "kernels_in_use",
+    "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",

@@ -77,6 +77,11 @@ def use_kernels(name: str) -> Before:
     return before
 
 
+def kernels_in_use() -> str:
+    """The name of the set in use; see `use_kernels`."""
+    return _in_use
+
+
 def in_use() -> tuple[str, str]:
     """The name of the set in use, and why it is."""
     return _in_use, _reason

@@ -20,7 +20,7 @@ from typing import BinaryIO, Iterator
 import numpy as np
 from numpy.lib import format as npy
 
-_DTYPES = {np.dtype(name) for name in ("u1", "f2", "f4", "f8")}
+_DTYPES = {np.dtype(name) for name in ("u1", "i8", "f2", "f4", "f8")}
 _NPY_HEADER = 1000          # characters; NumPy's own of an array with two axes has about 120
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 
@@ -133,7 +133,7 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
 def _array(name: str, data: bytes, wanted: tuple[int, ...] | None) -> np.ndarray:
     """The array in the bytes of an ``.npy`` file."""
     shape, fortran, dtype, start = _array_header(name, data)
-    if dtype.kind not in "fu" or dtype.newbyteorder("=") not in _DTYPES:
+    if dtype.kind not in "fiu" or dtype.newbyteorder("=") not in _DTYPES:
         raise unfit(f"{name!r} has a dtype that no array of a checkpoint has")
     if shape != wanted and (wanted is not None or len(shape) != 1):
         expected = "one axis" if wanted is None else f"shape {wanted}"

@@ -8,19 +8,21 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
 import numpy as np
 
 from nn.data.tokenizers import Tokenizer
 from nn.models.registry import MODELS, name_of
 from nn.training.checkpoint.archive import CheckpointError, unfit
-from nn.training.checkpoint.header import DIGEST, FORMAT, HEADER, WEIGHT, parsed, understood
+from nn.training.checkpoint.header import (
+    DIGEST, FORMAT, HEADER, WEIGHT, WITH_TRAINING, parsed, understood)
+from nn.training.checkpoint.training import TRAINING, Training
 from nn.training.checkpoint.weights import as_weight, record_of
 
 
 def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = None,
-                    info: dict | None = None) -> Path:
+                    info: dict | None = None, training: Training | None = None) -> Path:
     """Write a checkpoint; an older file of that name is replaced only by a complete new one.
 
     What `load_checkpoint` would refuse is not written, as weights that are NaN or infinite.
@@ -35,6 +37,8 @@ def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = 
     info : dict, optional
         Anything that JSON can hold: step, loss, a prompt to try, and `start`, which `generate.py` puts
         in front of every prompt without showing it. Tuples come back as lists, and keys as texts.
+    training : Training, optional
+        What the training needs to go on. With it the model may be None, where that has all of it.
 
     Returns
     -------
@@ -46,33 +50,43 @@ def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = 
         It could not be loaded again; says why. The older file stays as it is.
     """
     path = Path(path)
-    kind = name_of(model)
-    if kind is None:
+    kind = None if model is None else name_of(model)
+    if kind is None and (model is not None or training is None):
         raise TypeError(f"save_checkpoint: the model must be a {' or a '.join(MODELS)}, got "
                         f"{type(model).__name__}. Of any other, np.savez(path, "
                         f"**model.state_dict()) keeps the weights")
-    weights = {name: np.ascontiguousarray(array) for name, array in model.state_dict().items()}
-    header = {"format": FORMAT, "model": kind, "config": asdict(model.config), "info": info or {},
-              "tokenizer": None if tokenizer is None else tokenizer.to_dict(),
+    weights = {} if model is None else _contiguous(model.state_dict())
+    header = {"format": FORMAT, "model": kind, "config": model and asdict(model.config),
+              "info": info or {}, "tokenizer": None if tokenizer is None else tokenizer.to_dict(),
               "arrays": {name: record_of(array) for name, array in weights.items()}}
+    arrays = {WEIGHT + name: array for name, array in weights.items()}
+    if training is not None:
+        more = _contiguous({name: array for name, array in training.arrays.items() if array.size})
+        header |= {"format": WITH_TRAINING, "training": {
+            "values": training.values,
+            "arrays": {name: record_of(array) for name, array in more.items()}}}
+        arrays |= {TRAINING + name: array for name, array in more.items()}
     text = json.dumps(header).encode("ascii")
     try:
-        _check_loadable(text, weights)
+        _check_loadable(text, arrays)
     except CheckpointError as error:
         raise CheckpointError(f"save_checkpoint: {path} was not written: what it would hold "
                               f"{error}") from error
-    arrays = {HEADER: np.frombuffer(text, np.uint8),
-              DIGEST: np.frombuffer(hashlib.sha256(text).digest(), np.uint8)}
-    _replace(path, arrays | {WEIGHT + name: array for name, array in weights.items()})
+    _replace(path, {HEADER: np.frombuffer(text, np.uint8),
+                    DIGEST: np.frombuffer(hashlib.sha256(text).digest(), np.uint8)} | arrays)
     return path
 
 
-def _check_loadable(text: bytes, weights: dict[str, np.ndarray]) -> None:
-    header = parsed(text, len(text) + sum(array.nbytes for array in weights.values()))
-    shapes = understood(header, [HEADER, DIGEST, *(WEIGHT + name for name in weights)]).shapes
-    for name, array in weights.items():
-        if array.shape != shapes[name]:
-            raise unfit(f"{name!r} must have shape {shapes[name]}, got {array.shape}")
+def _contiguous(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(array) for name, array in state.items()}
+
+
+def _check_loadable(text: bytes, arrays: dict[str, np.ndarray]) -> None:
+    header = parsed(text, len(text) + sum(array.nbytes for array in arrays.values()))
+    for name, shape in understood(header, [HEADER, DIGEST, *arrays]).shapes.items():
+        array = arrays[WEIGHT + name]
+        if array.shape != shape:
+            raise unfit(f"{name!r} must have shape {shape}, got {array.shape}")
         as_weight(name, array)
 
 

@@ -4,8 +4,10 @@ Built from tape's public names only.
 """
 
 from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
-from nn.generation.sampling import generate, sample
+from nn.generation.beams import Beam, beam_search
+from nn.generation.sampling import sample
 from nn.generation.translation import translate
+from nn.generation.writing import generate, generate_batch
 from nn.layers.activation import GELU, ReLU, SiLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.layers.cache import KeyValueCache
@@ -40,7 +42,8 @@ from nn.training.optim import SGD, Adam, AdamW, decay_groups
 from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
-    "ALiBi", "Adam", "AdamW", "Audit", "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout",
+    "ALiBi", "Adam", "AdamW", "Audit", "Beam",
+    "CharTokenizer", "Checkpoint", "CheckpointError", "Dropout",
     "Embedding", "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU",
     "KeyValueCache", "LSTM", "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module",
     "ModuleDict", "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm",
@@ -48,8 +51,10 @@ __all__ = [
     "Seq2SeqConfig", "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding",
     "Summary", "SwiGLU", "Tokenizer", "TransformerBlock", "TransformerDecoderBlock",
     "TransformerEncoder", "TransformerEncoderBlock", "VisionConfig", "VisionTransformer",
-    "WordTokenizer", "audit", "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm",
-    "cross_entropy", "decay_groups", "evaluating", "generate", "load_checkpoint", "mse",
+    "WordTokenizer", "audit", "beam_search",
+    "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm",
+    "cross_entropy", "decay_groups", "evaluating", "generate", "generate_batch",
+    "load_checkpoint", "mse",
     "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "summary",
     "translate", "warmup_constant", "warmup_cosine", "warmup_linear", "without_memory",
 ]

@@ -6,6 +6,7 @@ Built from tape's public names only.
 from nn.data.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
 from nn.generation.beams import Beam, beam_search
 from nn.generation.sampling import sample
+from nn.generation.text import generate_text, stream_text
 from nn.generation.translation import translate
 from nn.generation.writing import generate, generate_batch
 from nn.layers.activation import GELU, ReLU, SiLU
@@ -53,9 +54,10 @@ __all__ = [
     "TransformerEncoder", "TransformerEncoderBlock", "VisionConfig", "VisionTransformer",
     "WordTokenizer", "audit", "beam_search",
     "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm",
-    "cross_entropy", "decay_groups", "evaluating", "generate", "generate_batch",
+    "cross_entropy", "decay_groups", "evaluating", "generate", "generate_batch", "generate_text",
     "load_checkpoint", "mse",
-    "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "summary",
+    "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "stream_text",
+    "summary",
     "translate", "warmup_constant", "warmup_cosine", "warmup_linear", "without_memory",
 ]
 

@@ -17,14 +17,14 @@ import os
 import textwrap
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, Callable, Mapping, NoReturn, Sequence, get_args, get_type_hints
+from typing import Any, Callable, Iterable, Mapping, NoReturn, Sequence, get_args, get_type_hints
 
 from nn.cli.script import UsageError
 
 
 def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float = math.inf,
          above: float = -math.inf, below: float = math.inf, convert: Callable | None = None,
-         more: Mapping[str, Any] | None = None, **shown: Any) -> Any:
+         more: Mapping[str, Any] | None = None, group: str = "", **shown: Any) -> Any:
     """A field of a dataclass of flags, of the type int, float, str or Path, or of one of them or None;
     or of the type bool, for a flag without a value, whose default is False.
 
@@ -39,12 +39,15 @@ def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float 
         Makes the value from the text; by default the type of the field does.
     more : mapping, optional
         Further metadata of the field.
+    group : str
+        The heading in --help under which it stands.
     **shown
         Passed to ``add_argument``: metavar, choices.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
     return field(default=default, metadata={
-        "bounds": bounds, "convert": convert, "shown": {"help": text, **shown}, **(more or {})})
+        "bounds": bounds, "convert": convert, "group": group, "shown": {"help": text, **shown},
+        **(more or {})})
 
 
 def number(kind: type, low: float = -math.inf, high: float = math.inf, *,
@@ -93,11 +96,15 @@ class Parser(argparse.ArgumentParser):
                          formatter_class=_HelpFormatter)
         self.flags, self.text_flag = flags, text_flag
         hints = get_type_hints(flags)
+        groups: dict[str, Any] = {"": self}
         for one in fields(flags):
             how: dict[str, Any] = {"action": "store_true"} if hints[one.name] is bool else {
                 "type": one.metadata["convert"] or _converter(hints[one.name], one.metadata["bounds"])}
-            self.add_argument(f"--{one.name.replace('_', '-')}", default=one.default, **how,
-                              **one.metadata["shown"])
+            heading = one.metadata["group"]
+            if heading not in groups:
+                groups[heading] = self.add_argument_group(heading)
+            groups[heading].add_argument(f"--{one.name.replace('_', '-')}", default=one.default, **how,
+                                         **one.metadata["shown"])
 
     @property
     def names(self) -> list[str]:
@@ -134,6 +141,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+def refuse_together(o: Any, name: str, others: Iterable[str]) -> None:
+    """Raise a UsageError where a flag is given, and with it one of others that it would ignore."""
+    defaults = type(o)()
+    if getattr(o, name) == getattr(defaults, name):
+        return
+    for other in others:
+        if other != name and getattr(o, other) != getattr(defaults, other):
+            first, second = (f"--{word.replace('_', '-')}" for word in (other, name))
+            raise UsageError(f"{first} is not for {second}: leave one of them out")
 
 
 def _converter(annotation: Any, bounds: dict[str, float]) -> Callable[[str], Any]:

@@ -35,7 +35,9 @@ def run(script: str, job: Callable[[], int | None]) -> int:
     if hasattr(sys.stdout, "reconfigure"):     # a terminal that lacks a character shows "?"
         sys.stdout.reconfigure(errors="replace")
     try:
-        return job() or 0
+        status = job() or 0
+        sys.stdout.flush()        # here, so that what cannot be written is reported below
+        return status
     except UsageError as error:
         print(f"{script}: error: {error}", file=sys.stderr)
         return 2
@@ -47,8 +49,17 @@ def run(script: str, job: Callable[[], int | None]) -> int:
         print(f"\n{script}: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except OSError as error:      # of files it is a UsageError: this is a full disk, or the like
+        _drop_output()
+        print(f"{script}: error: cannot write: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _drop_output() -> None:
+    """What is still in the buffer cannot be written either, and must not be tried at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def check_writable(path: Path, flag: str = "--out") -> None:

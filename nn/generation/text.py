@@ -28,7 +28,7 @@ def generate_text(model: Any, tokenizer: Tokenizer, prompt: str, max_new_tokens:
                        stop_texts)
 
 
-def stream_text(tokenizer: Tokenizer, ids: Sequence[int], tokens: Iterable[int],
+def stream_text(tokenizer: Tokenizer, ids: Iterable[int], tokens: Iterable[int],
                 stop_texts: Sequence[str] = ()) -> Iterator[str]:
     """The text that `tokens` add to that of `ids`, piece by piece, each as soon as it is sure.
 
@@ -41,7 +41,7 @@ def stream_text(tokenizer: Tokenizer, ids: Sequence[int], tokens: Iterable[int],
     return _before(_characters(tokenizer, ids, tokens), stop_texts)
 
 
-def _characters(tokenizer: Tokenizer, ids: Sequence[int], tokens: Iterable[int]) -> Iterator[str]:
+def _characters(tokenizer: Tokenizer, ids: Iterable[int], tokens: Iterable[int]) -> Iterator[str]:
     """Whole characters. Only what is new is decoded, behind the piece before it.
 
     That piece says how the tokens join: of words, with a space.

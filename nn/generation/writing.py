@@ -94,6 +94,12 @@ def steps(model: Any, idx: Any, max_new_tokens: int, how: Sampling, rng: Rng = N
     return _start(model, idx, max_new_tokens, rng, stop, None, use_cache, how)[0]
 
 
+def sample_streams(rng: Rng, count: int) -> list[np.random.Generator]:
+    """The random numbers of each of so many samples; see `generate`."""
+    first = np.random.default_rng(rng)
+    return [first, *(first.spawn(count - 1) if count > 1 else ())]
+
+
 def _start(model: Any, idx: Any, max_new_tokens: int, rng: Rng, stop: int | None,
            num_samples: int | None, use_cache: bool, how: Sampling) -> tuple[Iterator[Step], bool]:
     """The steps, and whether they are of a single text."""
@@ -101,8 +107,7 @@ def _start(model: Any, idx: Any, max_new_tokens: int, rng: Rng, stop: int | None
     count = 1 if num_samples is None else num_samples
     if count < 1:
         raise ValueError(f"generate: num_samples must be at least 1, got {num_samples}")
-    first = np.random.default_rng(rng)
-    streams = [first, *(first.spawn(count - 1) if count > 1 else ())]
+    streams = sample_streams(rng, count)
     # Each prompt draws the numbers that it draws alone.
     rows = [(list(prompt), stream if i == 0 else copy.deepcopy(stream))
             for i, prompt in enumerate(prompts) for stream in streams]

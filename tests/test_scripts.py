@@ -137,7 +137,8 @@ def test_flags_of_generate_reach_it_and_dropout_is_off(folder, monkeypatch, caps
     capsys.readouterr()
     generate.main(["--prompt", "the", "--temperature", "0.5", "--top-k", "3", "--seed", "4",
                    "--max-new-tokens", "5"])
-    model, tokenizer, _ = nn.load_checkpoint("checkpoints/text-best.npz")
+    best = nn.load_checkpoint("checkpoints/text-best.npz")
+    model, tokenizer = best.model, best.tokenizer
     tokens = nn.generate(model, tokenizer.encode("the"), 5, 0.5, 3, 4)
     assert capsys.readouterr().out == f"the{tokenizer.decode(tokens)}\n"
     model.train()

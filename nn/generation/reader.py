@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -27,8 +27,8 @@ class Reader:
     """
 
     def __init__(self, model: Any, use_cache: bool = True):
-        self.model = on_arrays(model)
-        self.modules = [self.model] if self.model is not model else list(model.modules())
+        twin = on_arrays(model)
+        self.forward = _evaluated(model) if twin is model else twin
         cache = model.new_cache() if hasattr(model, "new_cache") else None
         self.longest = model.config.block_size if cache is None else cache.longest
         self.cache = cache if use_cache else None
@@ -43,12 +43,23 @@ class Reader:
             self.cache = None
         start = max(0, length - self.longest) if self.cache is None else self.cache.length
         idx = np.array([text[int(start):length] for text in texts])          # (B, T)
-        with evaluating(self.model, self.modules), no_grad():
-            logits, _ = (self.model(idx) if self.cache is None else
-                         self.model(idx, cache=self.cache))                  # (B, T, V)
+        with no_grad():
+            logits, _ = (self.forward(idx) if self.cache is None else
+                         self.forward(idx, cache=self.cache))                # (B, T, V)
         return np.asarray(logits)[:, -1]
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows of the texts that were read; one may be named more than once."""
         if self.cache is not None:
             self.cache.select(np.asarray(rows))
+
+
+def _evaluated(model: Any) -> Callable:
+    """The model, in evaluation mode for the length of each call."""
+    modules = list(model.modules())
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with evaluating(model, modules):
+            return model(*args, **kwargs)
+
+    return forward

@@ -125,13 +125,12 @@ def layer_norm(x, weight, bias, eps):
                              f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
     x = _floating(x)
     mean = _mean_rows(x)
-    dtype = np.result_type(*(a for a in (x, weight, bias) if a is not None))
+    dtype = np.result_type(x, x if weight is None else weight, x if bias is None else bias)
     out = np.subtract(x, mean, dtype=dtype)
-    rstd = _dot_rows(out, out)
+    rstd = _single(_dot_rows(out, out))
     rstd /= x.shape[-1]
-    rstd += eps
-    np.sqrt(rstd, out=rstd)
-    np.reciprocal(rstd, out=rstd)
+    rstd += float(eps)
+    rstd = np.reciprocal(np.sqrt(rstd))
     out *= rstd
     if weight is not None:
         out *= weight
@@ -161,9 +160,14 @@ def layer_norm_backward(g, x, weight, bias, mean, rstd):
 
 def _mean_rows(x):
     """mean(x, axis=-1, keepdims=True)."""
-    mean = _row_sums(x)
+    mean = _single(_row_sums(x))
     mean /= x.shape[-1]
     return mean
+
+
+def _single(x):
+    """One number as a scalar, on which arithmetic is five times as fast; other arrays as they are."""
+    return x[(0,) * x.ndim] if x.size == 1 else x
 
 
 def _row_sums(x):
@@ -320,7 +324,8 @@ def causal_attention(q, k, v, scale):
     q, k, v = _floating(q), _floating(k), _floating(v)
     scale = attention_scale(q) if scale is None else scale
     weights = (q * scale) @ k.swapaxes(-1, -2)                 # (..., T, S)
-    weights += future_mask(*weights.shape[-2:], weights.dtype)
+    if q.shape[-2] > 1:              # one query is the last: all keys are its past
+        weights += future_mask(*weights.shape[-2:], weights.dtype)
     weights -= np.maximum.reduce(weights, axis=-1, keepdims=True, initial=-np.inf)
     np.exp(weights, out=weights)
     weights /= _row_sums(weights)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import generate
 import nn
 import train
+from nn.cli.script import command
 from nn.data.text import python_help_text
 from nn.jobs import text
 from nn.jobs.sentences import SENTENCES
@@ -47,8 +50,8 @@ def test_the_ten_sentences_begin_with_different_words_and_share_many():
 def test_generate_recites_from_the_checkpoint_that_the_default_run_wrote(folder, capsys):
     train.main([])
     printed = capsys.readouterr().out
-    command = re.search(r"python generate.py (.*)", printed).group(1)
-    assert command == '--checkpoint checkpoints/sentences.npz --prompt "the old" --temperature 0'
+    assert printed.endswith("  python generate.py --checkpoint checkpoints/sentences.npz \\\n"
+                            '    --prompt "the old" --temperature 0\n')
     assert generate.main(["--prompt", "the old", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == SENTENCES[0] + "\n"
 
@@ -258,8 +261,16 @@ def test_output_fits_a_terminal_of_80_columns(arguments, folder, capsys, monkeyp
         train.main([*arguments, "--steps", "1", "--n-layer", "1"])
     except SystemExit:
         pass
-    long = [line for line in capsys.readouterr().out.splitlines() if len(line) > 80]
-    assert all(line.startswith("  python generate.py ") for line in long)      # one line, to be copied
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@given(st.lists(st.integers(1, 90).map("-".__mul__), min_size=1, max_size=8))
+def test_a_command_breaks_between_flags_and_reads_as_one_line(parts):
+    lines = command("python x.py", *parts).split(" \\\n")
+    assert " ".join(line.strip() for line in lines) == " ".join(["python x.py", *parts])
+    assert all(len(line) <= 77 or line.strip() in parts for line in lines)
+    for line, after in zip(lines, lines[1:]):           # no sooner than it must
+        assert len(f"{line} {after.split()[0]} \\") > 79
 
 
 def test_training_that_diverges_stops_with_a_sentence(folder, capsys):

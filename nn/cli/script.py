@@ -62,6 +62,21 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def command(*parts: str, width: int = 79) -> str:
+    """A command to be copied: flag by flag, on a new line where the next would not fit.
+
+    A line that goes on ends in a backslash, so that a terminal need not break it inside a flag.
+    """
+    lines = [f"  {parts[0]}"]
+    for part in parts[1:]:
+        if len(f"{lines[-1]} {part} \\") > width:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}"
+    return "\n".join(lines)
+
+
 def check_writable(path: Path, flag: str = "--out") -> None:
     """Raise a UsageError, before the training, where the file that a flag names cannot be written."""
     try:

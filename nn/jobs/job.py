@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import nn
-from nn.cli.script import user_input
+from nn.cli.script import command, user_input
 from nn.cli.flags import flag
 
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
@@ -49,4 +50,5 @@ def save(path: Path, model: Any, tokenizer: nn.Tokenizer | None, info: dict) -> 
 
 def print_generate(done: str, path: Path, flags: str) -> None:
     """Say what was done with a checkpoint, and the command that generates text from it."""
-    print(f"{done} {path}; try\n  python generate.py --checkpoint {path} {flags}")
+    parts = re.split(" (?=--)", flags)
+    print(f"{done} {path}; try\n" + command("python generate.py", f"--checkpoint {path}", *parts))

@@ -49,9 +49,6 @@ NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
 _SAME_BUT_FASTER: dict[Callable, Callable] = {
     np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
 
-# The types of most attributes, which nobody can change.
-_PLAIN = frozenset((int, float, bool, str, types.NoneType))
-
 
 class Primitive:
     """An operator that can be differentiated. Make one with `primitive` or `derivative`.
@@ -196,9 +193,6 @@ class Primitive:
         inputs, positional = args[:count], args[count:]
         if not kwargs and not positional and len(inputs) == count and not self.defaults:
             return inputs, self.defaults
-        if not kwargs and len(positional) == len(self.defaults) and len(inputs) == count and (
-                _PLAIN.issuperset(map(type, positional))):
-            return inputs, dict(zip(self.defaults, positional))
         if len(inputs) < count or len(positional) > len(self.defaults):
             raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "
                             f"arguments{CALLS.get(self.name, '')}")
@@ -236,8 +230,6 @@ class Primitive:
         lists = False
         for value in inputs:
             kind = type(value)
-            if kind is np.ndarray:
-                continue
             apply = getattr(kind, "__tape_apply__", None)
             if apply is not None:
                 return apply(self, inputs, attributes)

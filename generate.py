@@ -1,4 +1,4 @@
-"""Continue a text with a model that train.py trained.
+"""Continue a text with a model that train.py trained, or look at what the model makes of one.
 
     python generate.py --prompt "the old" --temperature 0
 """
@@ -6,75 +6,115 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Sequence
 
-import nn
-from nn.cli.script import run, user_input
-from nn.cli.flags import Parser, flag
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)       # Ctrl-C during the imports ends in silence
+
+from nn.cli.cache_costs import LENGTHS, compare_cache
+from nn.cli.flags import Parser, file_path, flag, number, refuse_together
+from nn.cli.insight import print_score, show_attention
+from nn.cli.language_model import load_language_model
+from nn.cli.picture import check_picture
+from nn.cli.prompt import asked, given_prompt
+from nn.cli.script import UsageError, run, user_input
+from nn.cli.writing import write
+from nn.data.text import read_text
 
 FOLDER = Path("checkpoints")
+WHAT, HOW, LOOK = "the text", "how tokens are chosen", "instead of writing"
 
 
 @dataclass(frozen=True)
 class Flags:
     checkpoint: Path | None = flag(
         f"a file that train.py wrote (default: the newest in {FOLDER}{os.sep})", metavar="PATH")
-    prompt: str | None = flag("the beginning (default: one that suits the model)", metavar="TEXT")
-    max_new_tokens: int = flag("length, at most", 200, low=1, metavar="N")
+    prompt: str | None = flag("the beginning (default: one that suits the model)", group=WHAT,
+                              metavar="TEXT")
+    prompt_file: Path | None = flag("the beginning, from a UTF-8 file; - is standard input, which is "
+                                    "also read if something is piped into it", group=WHAT,
+                                    metavar="FILE")
+    interactive: bool = flag("ask for one prompt after the other; Ctrl-D ends", False, group=WHAT)
+    max_new_tokens: int = flag("length, at most", 200, group=WHAT, low=1, metavar="N")
+    stop: Sequence[str] | None = flag("the text ends before TEXT; may be given several times",
+                                      group=WHAT, convert=str, action="append", metavar="TEXT")
+    num_samples: int = flag("texts, one after the other; text i does not depend on how many", 1,
+                            group=WHAT, low=1, metavar="N")
+    explain: bool = flag("a table behind each text: the probability of each token, its rank, and the "
+                         "runners-up", False, group=WHAT)
     temperature: float = flag("0: always the likeliest token; 1: as the model believes; above: wilder",
-                              0.8, low=0, metavar="T")
-    top_k: int | None = flag("only the K likeliest tokens take part", low=1, metavar="K")
-    seed: int = flag("the same seed, the same text", 0, low=0, metavar="S")
+                              0.8, group=HOW, low=0, metavar="T")
+    top_k: int | None = flag("only the K likeliest tokens take part", group=HOW, low=1, metavar="K")
+    top_p: float | None = flag("only the fewest likeliest that have the probability P together",
+                               group=HOW, above=0, high=1, metavar="P")
+    min_p: float | None = flag("only those at least P times as likely as the likeliest", group=HOW,
+                               low=0, high=1, metavar="P")
+    repetition_penalty: float = flag("above 1: what the text has already becomes less likely", 1.0,
+                                     group=HOW, above=0, metavar="R")
+    beams: int | None = flag("beam search with B beams: the likeliest texts rather than samples",
+                             group=HOW, low=1, metavar="B")
+    seed: int = flag("the same seed, the same text", 0, group=HOW, low=0, metavar="S")
+    no_cache: bool = flag("compute the whole text anew for each token", False, group=HOW)
+    score: Path | None = flag("the loss and perplexity of the text in a file", group=LOOK,
+                              metavar="FILE")
+    show_attention: str | None = flag(
+        "the attention of each block and head in the prompt: a picture (.png, .svg), or drawn on the "
+        "terminal if FILE is the word text", group=LOOK, metavar="FILE")
+    compare_cache: bool = flag("what writing costs with the length, with the cache and without; of an "
+                               "untrained model", False, group=LOOK)
+    lengths: Sequence[int] = flag("of --compare-cache", LENGTHS, group=LOOK, nargs="+",
+                                  convert=number(int, 2), metavar="N")
+    plot: Path | None = flag("a picture of --compare-cache", group=LOOK, convert=file_path,
+                             metavar="FILE")
 
 
-def write_text(o: Flags) -> None:
-    """Print the prompt and what the model makes of it, as it makes it."""
+def generate(o: Flags) -> None:
+    """What the flags ask for: to compare, to score, to draw, or to write."""
+    check_together(o)
+    if o.compare_cache:
+        check_picture(o.plot, "--plot")
+        return compare_cache(o.lengths, o.plot)
+    if o.show_attention not in (None, "text"):
+        check_picture(file_path(o.show_attention), "--show-attention")
     with user_input():
-        path = o.checkpoint or newest()
-        checkpoint = nn.load_checkpoint(path)
-        tokenizer, info = checkpoint.tokenizer, checkpoint.info
-        if not isinstance(checkpoint.model, (nn.GPT, nn.RecurrentLM)):
-            raise ValueError(no_text(path, checkpoint.model))
-        if tokenizer is None:
-            raise ValueError(f"{path} has no tokenizer, so its tokens cannot be written as text")
-        prompt = info.get("prompt", tokenizer.vocabulary[0]) if o.prompt is None else o.prompt
-        start = info.get("start", "")               # stands before each prompt, and is not shown
+        model = load_language_model(o.checkpoint, FOLDER)
+        if o.score is not None:
+            return print_score(model, model.encode(read_text(o.score), "--score"))
+        text = given_prompt(o.prompt, o.prompt_file, o.interactive)
+    for prompt in asked() if o.interactive else [model.prompt if text is None else text]:
         try:
-            ids = [*tokenizer.encode(start), *tokenizer.encode(prompt)]
-        except ValueError as error:
-            raise ValueError(f"--prompt: {error}") from error
-        if not ids:
-            raise ValueError("--prompt: the prompt must have at least one token")
-    shown = tokenizer.decode(ids)
-    print(shown.removeprefix(start), end="", flush=True)
-    for token in nn.generate(checkpoint.model, ids, o.max_new_tokens, o.temperature, o.top_k, o.seed,
-                             stop=info.get("stop")):
-        ids.append(token)
-        text = tokenizer.decode(ids)
-        print(text[len(shown):], end="", flush=True)
-        shown = text
-    print()
+            ids = model.encode(prompt, "--prompt")
+        except UsageError as error:
+            if not o.interactive:
+                raise
+            print(error, file=sys.stderr)               # and ask again
+            continue
+        seen = model.window(ids)
+        if o.show_attention is not None:
+            show_attention(o.show_attention, model, seen)
+        else:
+            write(o, model, ids)
 
 
-def no_text(path: Path, model: nn.Module) -> str:
-    """What a model that continues no text is for, and what to run instead."""
-    load = f"with model = nn.load_checkpoint({str(path)!r}).model,"
-    uses = {nn.Seq2SeqTransformer: f"translates. In Python: {load} nn.translate(model, source, start, "
-                                   f"stop), all of them token ids",
-            nn.VisionTransformer: f"classifies images. In Python: {load} nn.predict(model, images)"}
-    use = next((text for kind, text in uses.items() if isinstance(model, kind)), "is of another kind")
-    return f"{path} holds a {type(model).__name__}, which continues no text: it {use}"
-
-
-def newest() -> Path:
-    try:
-        return nn.newest_checkpoint(FOLDER)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}. Train a model first, python train.py, or name a file with "
-                                f"--checkpoint") from error
+def check_together(o: Flags) -> None:
+    """Refuse flags that others would ignore."""
+    names = {field.name for field in fields(o)}
+    refuse_together(o, "compare_cache", names - {"lengths", "plot"})
+    refuse_together(o, "score", names - {"checkpoint"})
+    refuse_together(o, "show_attention", names - {"checkpoint", "prompt", "prompt_file"})
+    refuse_together(o, "beams", ["temperature", "top_k", "top_p", "min_p", "seed", "explain"])
+    refuse_together(o, "interactive", ["prompt", "prompt_file"])
+    refuse_together(o, "prompt", ["prompt_file"])
+    if not o.compare_cache and (o.plot or o.lengths != LENGTHS):
+        raise UsageError("--plot and --lengths are of --compare-cache: add it, or leave them out")
+    if "" in (o.stop or ()):
+        raise UsageError("--stop: the text must have at least one character")
+    if o.beams is not None and o.num_samples > o.beams:
+        raise UsageError(f"--num-samples must be at most --beams, got {o.num_samples} and {o.beams}")
 
 
 def parser() -> Parser:
@@ -85,7 +125,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Generate; returns the exit status: 0, or 2 for a mistake in the arguments or the file."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run("generate.py", lambda: write_text(parser().parse(arguments)))
+    return run("generate.py", lambda: generate(parser().parse(arguments)))
 
 
 if __name__ == "__main__":

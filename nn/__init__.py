@@ -4,8 +4,11 @@ Built from tape's public names only.
 """
 
 from nn.data.tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer
-from nn.generation.sampling import generate, sample
+from nn.generation.beams import Beam, beam_search
+from nn.generation.sampling import sample
+from nn.generation.text import generate_text, stream_text
 from nn.generation.translation import translate
+from nn.generation.writing import generate, generate_batch
 from nn.layers.activation import GELU, ReLU, SiLU
 from nn.layers.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.layers.cache import KeyValueCache
@@ -41,8 +44,8 @@ from nn.training.parallel import DataParallel
 from nn.training.schedule import warmup_constant, warmup_cosine, warmup_linear
 
 __all__ = [
-    "ALiBi", "Adam", "AdamW", "Audit", "BPETokenizer", "CharTokenizer", "Checkpoint", "CheckpointError",
-    "DataParallel", "Dropout",
+    "ALiBi", "Adam", "AdamW", "Audit", "BPETokenizer", "Beam", "CharTokenizer", "Checkpoint",
+    "CheckpointError", "DataParallel", "Dropout",
     "Embedding", "ExponentialMovingAverage", "FeedForward", "GELU", "GPT", "GPTConfig", "GRU",
     "KeyValueCache", "LSTM", "LayerNorm", "LearnedPositionalEncoding", "Linear", "Module",
     "ModuleDict", "ModuleList", "MultiHeadAttention", "Parameter", "PatchEmbedding", "RMSNorm",
@@ -50,9 +53,12 @@ __all__ = [
     "Seq2SeqConfig", "Seq2SeqTransformer", "Sequential", "SiLU", "SinusoidalPositionalEncoding",
     "Summary", "SwiGLU", "Tokenizer", "TransformerBlock", "TransformerDecoderBlock",
     "TransformerEncoder", "TransformerEncoderBlock", "VisionConfig", "VisionTransformer",
-    "WordTokenizer", "audit", "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm",
-    "cross_entropy", "decay_groups", "evaluating", "generate", "load_checkpoint", "mse",
-    "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "summary",
+    "WordTokenizer", "audit", "beam_search",
+    "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm",
+    "cross_entropy", "decay_groups", "evaluating", "generate", "generate_batch", "generate_text",
+    "load_checkpoint", "mse",
+    "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "stream_text",
+    "summary",
     "translate", "warmup_constant", "warmup_cosine", "warmup_linear", "without_memory",
 ]
 

@@ -22,8 +22,8 @@ FLOORS = {
     "models": {"layers"},
     "data": set(),
     "training": {"data", "models", "layers"},
-    "generation": {"models", "layers"},
-    "cli": set(),
+    "generation": {"data", "models", "layers"},
+    "cli": {"training", "generation", "data", "models", "layers"},
     "jobs": {"cli", "training", "generation", "data", "models", "layers"},
 }
 

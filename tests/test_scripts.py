@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import generate
 import nn
 import train
+from nn.cli.script import command
 from nn.data.text import python_help_text
 from nn.jobs import run, text
 from nn.jobs.sentences import SENTENCES
@@ -48,9 +51,8 @@ def test_the_ten_sentences_begin_with_different_words_and_share_many():
 def test_generate_recites_from_the_checkpoint_that_the_default_run_wrote(folder, capsys):
     train.main([])
     printed = capsys.readouterr().out
-    command = re.search(r"python generate.py (.*)", printed).group(1)
-    assert re.fullmatch(r'--checkpoint checkpoints/sentences-\d{8}-\d{6}/last.npz --prompt "the old" '
-                        "--temperature 0", command)
+    assert re.search(r"  python generate.py --checkpoint checkpoints/sentences-\d{8}-\d{6}/last.npz "
+                     r'\\\n    --prompt "the old" --temperature 0\n$', printed)
     assert generate.main(["--prompt", "the old", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == SENTENCES[0] + "\n"
 
@@ -136,12 +138,13 @@ def test_what_validates_is_never_trained_on_and_every_flag_reaches_its_place(
 
 def test_flags_of_generate_reach_it_and_dropout_is_off(folder, monkeypatch, capsys):
     train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "2", "--dropout", "0.9"])
-    recorder = Recorder(nn.generate)
-    monkeypatch.setattr(nn, "generate", recorder)
+    capsys.readouterr()
     generate.main(["--prompt", "the", "--temperature", "0.5", "--top-k", "3", "--seed", "4",
                    "--max-new-tokens", "5"])
-    (model, ids, *rest), _ = recorder.calls[0]
-    assert len(ids) >= 3 and rest == [5, 0.5, 3, 4]
+    best = nn.load_checkpoint("checkpoints/text-best.npz")
+    model, tokenizer = best.model, best.tokenizer
+    tokens = nn.generate(model, tokenizer.encode("the"), 5, 0.5, 3, 4)
+    assert capsys.readouterr().out == f"the{tokenizer.decode(tokens)}\n"
     model.train()
     assert list(nn.generate(model, [1], 8, temperature=0)) == list(
         nn.generate(model, [1], 8, temperature=0))
@@ -255,8 +258,16 @@ def test_output_fits_a_terminal_of_80_columns(arguments, folder, capsys, monkeyp
         train.main([*arguments, "--steps", "1", "--n-layer", "1"])
     except SystemExit:
         pass
-    long = [line for line in capsys.readouterr().out.splitlines() if len(line) > 80]
-    assert all(line.startswith("  python generate.py ") for line in long)      # one line, to be copied
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@given(st.lists(st.integers(1, 90).map("-".__mul__), min_size=1, max_size=8))
+def test_a_command_breaks_between_flags_and_reads_as_one_line(parts):
+    lines = command("python x.py", *parts).split(" \\\n")
+    assert " ".join(line.strip() for line in lines) == " ".join(["python x.py", *parts])
+    assert all(len(line) <= 77 or line.strip() in parts for line in lines)
+    for line, after in zip(lines, lines[1:]):           # no sooner than it must
+        assert len(f"{line} {after.split()[0]} \\") > 79
 
 
 def test_training_that_diverges_stops_with_a_sentence(folder, capsys):

@@ -17,7 +17,7 @@ import os
 import textwrap
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, Callable, Mapping, NoReturn, Sequence, get_args, get_type_hints
+from typing import Any, Callable, Iterable, Mapping, NoReturn, Sequence, get_args, get_type_hints
 
 from nn.cli.script import UsageError
 
@@ -40,7 +40,7 @@ def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float 
     more : mapping, optional
         Further metadata of the field.
     group : str
-        In --help, the heading under which it stands behind those without one.
+        The heading in --help under which it stands; what has none comes first.
     **shown
         Passed to ``add_argument``: metavar, choices.
     """
@@ -99,11 +99,11 @@ class Parser(argparse.ArgumentParser):
         for one in fields(flags):
             how: dict[str, Any] = {"action": "store_true"} if hints[one.name] is bool else {
                 "type": one.metadata["convert"] or _converter(hints[one.name], one.metadata["bounds"])}
-            group = one.metadata["group"]
-            if group not in groups:
-                groups[group] = self.add_argument_group(group)
-            groups[group].add_argument(f"--{one.name.replace('_', '-')}",
-                                       default=one.default, **how, **one.metadata["shown"])
+            heading = one.metadata["group"]
+            if heading not in groups:
+                groups[heading] = self.add_argument_group(heading)
+            groups[heading].add_argument(f"--{one.name.replace('_', '-')}", default=one.default, **how,
+                                         **one.metadata["shown"])
 
     @property
     def names(self) -> list[str]:
@@ -146,6 +146,17 @@ def as_arguments(settings: Mapping[str, Any]) -> list[str]:
     """The arguments that give flags these values; of None and False there are none."""
     return [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
             for name, value in settings.items() if value is not None and value is not False]
+
+
+def refuse_together(o: Any, name: str, others: Iterable[str]) -> None:
+    """Raise a UsageError where a flag is given, and with it one of others that it would ignore."""
+    defaults = type(o)()
+    if getattr(o, name) == getattr(defaults, name):
+        return
+    for other in others:
+        if other != name and getattr(o, other) != getattr(defaults, other):
+            first, second = (f"--{word.replace('_', '-')}" for word in (other, name))
+            raise UsageError(f"{first} is not for {second}: leave one of them out")
 
 
 def _converter(annotation: Any, bounds: dict[str, float]) -> Callable[[str], Any]:

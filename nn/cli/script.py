@@ -40,7 +40,9 @@ def run(script: str, job: Callable[[], int | None]) -> int:
         sys.stdout.reconfigure(errors="replace")
     try:
         with ended_in_words(), limit_blas_threads(1):  # several are in each other's way beside programs
-            return job() or 0
+            status = job() or 0
+            sys.stdout.flush()    # here, so that what cannot be written is reported below
+            return status
     except UsageError as error:
         print(f"{script}: error: {error}", file=sys.stderr)
         return 2
@@ -52,8 +54,32 @@ def run(script: str, job: Callable[[], int | None]) -> int:
         print(f"\n{script}: {stop or 'stopped'}", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except OSError as error:      # of files it is a UsageError: this is a full disk, or the like
+        _drop_output()
+        print(f"{script}: error: cannot write: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def _drop_output() -> None:
+    """What is still in the buffer cannot be written either, and must not be tried at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def command(*parts: str, width: int = 79) -> str:
+    """A command to be copied: flag by flag, on a new line where the next would not fit.
+
+    A line that goes on ends in a backslash, so that a terminal need not break it inside a flag.
+    """
+    lines = [f"  {parts[0]}"]
+    for part in parts[1:]:
+        if len(f"{lines[-1]} {part} \\") > width:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}"
+    return "\n".join(lines)
 
 
 class Ended(KeyboardInterrupt):

@@ -1,18 +1,89 @@
-"""From logits to tokens: `sample` draws one, `generate` continues a sequence."""
+"""From logits to a token: which tokens take part, and the draw."""
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+import math
+from dataclasses import dataclass
+from typing import Any, Sequence
 
 import numpy as np
 
-from nn.layers.init import Rng
-from nn.layers.module import evaluating
-from tape import no_grad
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn from logits; checked, and `sample` says what each part does.
+
+    Attributes
+    ----------
+    temperature, top_k, top_p, min_p : of `sample`.
+    repetition_penalty : of `penalised`; 1 is none.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or positive"),
+            "top_k": (self.top_k is None or self.top_k >= 1, "at least 1"),
+            "top_p": (self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            "min_p": (self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
+            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "positive; 1 is none")}
+        for name, (right, words) in allowed.items():
+            if not right:
+                raise ValueError(f"sample: {name} must be {words}, got {getattr(self, name)}")
+
+    def draw(self, logits: np.ndarray, seen: Sequence[int], rng: np.random.Generator) -> int:
+        """A token behind the text `seen`; as `sample` draws it."""
+        logits = penalised(logits, seen, self.repetition_penalty)
+        if self.temperature == 0:
+            return int(np.argmax(logits))
+        ids, weights = candidates(logits, self)
+        cumulative = np.cumsum(weights)
+        place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+        return int(ids[min(place, len(ids) - 1)])
 
 
-def sample(logits: np.ndarray, rng: np.random.Generator, temperature: float = 1.0,
-           top_k: int | None = None) -> int:
+def candidates(logits: np.ndarray, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that take part, best first and lower ids first on a tie, and their weights (K,).
+
+    The weights are in proportion to the probabilities; the first is 1. In this order each filter
+    keeps the first few, so together they keep as many as the strictest of them. `how.temperature`
+    must be positive.
+    """
+    ids = np.argsort(-logits, kind="stable")[:how.top_k]
+    with np.errstate(over="ignore"):        # a tiny temperature: -inf is right
+        scores = (logits[ids] - logits[ids[0]]).astype(np.float64) / how.temperature
+    weights = np.exp(scores)
+    count = len(ids)
+    if how.top_p is not None and how.top_p < 1:
+        cumulative = np.cumsum(weights)
+        # The first place at which the sum reaches top_p, and that place too.
+        count = int(np.searchsorted(cumulative, how.top_p * cumulative[-1])) + 1
+    if how.min_p is not None:
+        count = min(count, int(np.count_nonzero(weights >= how.min_p)))
+    return ids[:count], weights[:count]
+
+
+def penalised(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
+    """Logits (V,) in which each token of `seen` is less likely, however often it occurs.
+
+    A positive logit is divided by the penalty: Keskar et al. 2019, arXiv:1909.05858, section 4.1. A
+    negative one is multiplied by it, since to divide would make it likelier.
+    """
+    if penalty == 1 or not len(seen):
+        return logits
+    out, places = logits.copy(), np.unique(np.asarray(seen, np.int64))
+    of_seen = out[places]
+    out[places] = np.where(of_seen > 0, of_seen / penalty, of_seen * penalty)
+    return out
+
+
+def sample(logits: Any, rng: np.random.Generator, temperature: float = 1.0,
+           top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> int:
     """Draw a token from softmax(logits / temperature).
 
     Parameters
@@ -23,61 +94,16 @@ def sample(logits: np.ndarray, rng: np.random.Generator, temperature: float = 1.
     temperature : float
         0 is greedy: the largest logit, the first of them on a tie.
     top_k : int, optional
-        Only the k largest logits take part, exactly k even on ties; more than V is all.
+        Only the k largest logits take part: exactly k, on ties the lower ids; more than V is all.
+    top_p : float, optional
+        Of these only the fewest likeliest whose probabilities sum to at least top_p, so that the
+        token that crosses it takes part. Holtzman et al. 2019, arXiv:1904.09751, section 3.1.
+    min_p : float, optional
+        Of these only those at least min_p times as likely as the likeliest. Nguyen et al. 2024,
+        arXiv:2407.01082, section 3.
 
     Returns
     -------
     int
     """
-    if temperature < 0:
-        raise ValueError(f"sample: temperature must be 0 (greedy) or positive, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"sample: top_k must be at least 1, got {top_k}")
-    if temperature == 0:
-        return int(np.argmax(logits))
-    candidates = np.argsort(-logits, kind="stable")[:top_k]      # best first
-    with np.errstate(over="ignore"):        # a tiny temperature: -inf is right
-        scores = (logits[candidates] - logits[candidates[0]]).astype(np.float64) / temperature
-    cumulative = np.cumsum(np.exp(scores))
-    place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
-    return int(candidates[min(place, len(candidates) - 1)])
-
-
-@no_grad
-def generate(model: Any, idx: Any, max_new_tokens: int, temperature: float = 1.0,
-             top_k: int | None = None, rng: Rng = None, stop: int | None = None) -> Iterator[int]:
-    """Continue a sequence: an iterator of token ids, each available as soon as it is drawn.
-
-    Parameters
-    ----------
-    model : callable
-        ``model(idx (1, T)) -> (logits (1, T, V), loss)``, with ``model.config.block_size``. One that
-        has a ``new_cache()`` is given it as ``cache``, and then only the tokens that are new, as
-        long as the text fits into the cache: of a `GPT` block_size tokens, of a `RecurrentLM` any
-        number.
-    idx : integer sequence
-        The prompt, at least one token. Of a text that does not fit the last block_size tokens are
-        seen.
-    max_new_tokens : int
-    temperature, top_k : see `sample`.
-    rng : numpy.random.Generator or int, optional
-    stop : int, optional
-        A token that ends the text; it is not yielded.
-    """
-    ids = [int(i) for i in np.ravel(idx)]
-    if not ids:
-        raise ValueError("generate: the prompt must have at least one token")
-    rng = np.random.default_rng(rng)
-    modules = list(model.modules())
-    cache = model.new_cache() if hasattr(model, "new_cache") else None
-    for _ in range(max_new_tokens):
-        if cache is not None and len(ids) > cache.longest:
-            cache = None                # the window moves, and with it the position of every token
-        with evaluating(model, modules):
-            logits, _ = (model(np.array([ids[-model.config.block_size:]])) if cache is None else
-                         model(np.array([ids[cache.length:]]), cache=cache))
-        token = sample(logits.numpy()[0, -1], rng, temperature, top_k)
-        if token == stop:
-            return
-        ids.append(token)
-        yield token
+    return Sampling(temperature, top_k, top_p, min_p).draw(np.asarray(logits), (), rng)

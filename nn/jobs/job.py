@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import nn
+from nn.cli.script import command
 from nn.cli.flags import flag
 from nn.training.parallel import available_cores
 from tape import limit_blas_threads
@@ -73,4 +75,5 @@ def print_start(model: nn.GPT | nn.RecurrentLM, tokens: int, data: str) -> None:
 
 def print_generate(path: Path, flags: str) -> None:
     """Say where a checkpoint is, and the command that generates text from it."""
-    print(f"saved {path}; try\n  python generate.py --checkpoint {path} {flags}")
+    parts = re.split(" (?=--)", flags)
+    print(f"saved {path}; try\n" + command("python generate.py", f"--checkpoint {path}", *parts))

@@ -7,16 +7,14 @@ needs one row of each projection, and T scores in place of T^2.
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
-from tape import Tensor
 
-
-def without_gradient(name: str, *kept: Tensor) -> None:
+def without_gradient(name: str, *kept: Any) -> None:
     """Refuse to keep what a gradient should flow through: a later call takes it as constants."""
-    if any(part.requires_grad for part in kept):
+    if any([type(part) is not np.ndarray and part.requires_grad for part in kept]):
         raise RuntimeError(f"{name}: what a cache keeps is constant, and no gradient flows through it, "
                            f"got values that require one. Call the model with tape.no_grad(), or "
                            f"without a cache.")
@@ -45,8 +43,10 @@ class KeyValueCache:
         self.longest, self.length = int(longest), 0
         self._buffers: tuple[np.ndarray, np.ndarray] | None = None
 
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def extend(self, keys: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
         """Add those of the next T positions, (B, n_kv_head, T, D) each, and return those of all.
+
+        They are Tensors or arrays.
 
         Raises
         ------
@@ -70,9 +70,15 @@ class KeyValueCache:
                              f"{held[1]}, T, {held[3]}), as those in the cache, got {keys.shape}. "
                              f"Begin a new cache for another batch.")
         for buffer, new in zip(self._buffers, (keys, values)):
-            buffer[:, :, self.length:self.length + T] = new.data
+            buffer[:, :, self.length:self.length + T] = new
         self.length += T
         return self.held()
+
+    def select(self, rows: np.ndarray) -> None:
+        """Go on with these rows of the batch, in this order; one may be named more than once."""
+        if self._buffers is not None:
+            keys, values = self._buffers
+            self._buffers = keys[rows], values[rows]
 
     def held(self) -> tuple[np.ndarray, np.ndarray]:
         """The keys and values that were added so far, (B, n_kv_head, length, D) each."""
@@ -105,6 +111,11 @@ class DecoderCache:
             raise ValueError(f"DecoderCache: all blocks must have read the same positions, got "
                              f"{lengths}: a call was broken off. Begin a new cache.")
         return lengths[0]
+
+    def select(self, rows: np.ndarray) -> None:
+        """Go on with these rows of the batch, as of `KeyValueCache`."""
+        for block in self.blocks:
+            block.select(rows)
 
 
 def past_and_caches(cache: DecoderCache | None,

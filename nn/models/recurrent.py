@@ -81,6 +81,11 @@ class StateCache:
         self.state: State | None = None
         self.length = 0
 
+    def select(self, rows: np.ndarray) -> None:
+        """Go on with these rows of the batch, in this order; one may be named more than once."""
+        if self.state is not None:
+            self.state = tuple(part[:, rows] for part in self.state)         # (L, B, H) each
+
 
 class RecurrentLM(Module):
     """Token embedding, recurrent layers, logits: a language model that is called as `GPT` is.

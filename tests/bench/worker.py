@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -33,7 +34,7 @@ LIBRARIES = {
     "autograd": ("library_arrays", "Autograd"),
     "mygrad": ("library_arrays", "MyGrad"),
 }
-LENGTH, DEEP, USES, WRITTEN = 1_000, 20_000, 1_000, 63
+LENGTH, DEEP, USES = 1_000, 20_000, 1_000
 
 Timing = tuple[float, float]
 
@@ -65,10 +66,12 @@ def train(lib: Any, seconds: float, model: str) -> dict[str, Timing]:
     return {f"step {model}, ms": timed(lib.training_step(MODELS[model]), seconds, 1e3)}
 
 
-def write(lib: Any, seconds: float, model: str) -> dict[str, Timing]:
-    call = lib.writing(MODELS[model], WRITTEN)
-    middle, best = timed(call, seconds, 1 / WRITTEN)
-    return {f"generate {model}, tokens/s (more is better)": (1 / middle, 1 / best)}
+def write(lib: Any, seconds: float, model: str, tokens: int, block: int) -> dict[str, Timing]:
+    """So many tokens behind one, by the model of that name with a block of that size."""
+    call = lib.writing(replace(MODELS[model], block=block), tokens)
+    middle, best = timed(call, seconds, 1 / tokens)
+    name = model if block == MODELS[model].block else f"{model}, {tokens} at block {block}"
+    return {f"generate {name}, tokens/s (more is better)": (1 / middle, 1 / best)}
 
 
 def resident(key: str) -> float:
@@ -146,7 +149,8 @@ ALL = ("tape", "torch", "jax", "autograd", "mygrad")
 # name -> (function, its arguments, the libraries that have it).
 CASES: dict[str, tuple[Callable, tuple, tuple[str, ...]]] = {
     **{f"step-{model}": (train, (model,), (*ALL, "parallel", "compile")) for model in MODELS},
-    "generate": (write, ("cpu",), ("tape", "torch")),
+    "generate": (write, ("cpu", 63, 64), ("tape", "torch")),
+    "generate-256": (write, ("cpu", 256, 256), ("tape", "torch")),
     **{f"memory-{model}": (memory, (model,), (*ALL, "parallel")) for model in ("cpu", "mid")
        if Path("/proc/self/clear_refs").exists()},          # Linux
     "operators": (operators, (), ALL),

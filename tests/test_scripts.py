@@ -51,7 +51,7 @@ def test_the_ten_sentences_begin_with_different_words_and_share_many():
 def test_generate_recites_from_the_checkpoint_that_the_default_run_wrote(folder, capsys):
     train.main([])
     printed = capsys.readouterr().out
-    assert re.search(r"  python generate.py --checkpoint checkpoints/sentences-\d{8}-\d{6}/last.npz "
+    assert re.search(r"  python generate.py \\\n    --checkpoint checkpoints/sentences-\d{8}-\d{6}/last.npz "
                      r'\\\n    --prompt "the old" --temperature 0\n$', printed)
     assert generate.main(["--prompt", "the old", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == SENTENCES[0] + "\n"
@@ -70,7 +70,7 @@ def test_five_steps_on_a_text_and_generate(folder, capsys):
     assert train.main(arguments) == 0
     out = capsys.readouterr().out
     assert re.search(r"1,800 characters to train on, 200 to\s+validate on", out)
-    assert "/best.npz --temperature 0.8" in out
+    assert re.search(r"/best.npz \\\n    --temperature 0.8\n$", out)
     assert len(re.findall(r"validation \d", out)) == 3
     assert {p.name for p in Path("checkpoints/latest").iterdir()} == {"last.npz", "best.npz"}
     assert generate.main(["--prompt", "the ", "--max-new-tokens", "7", "--seed", "1"]) == 0
@@ -141,7 +141,7 @@ def test_flags_of_generate_reach_it_and_dropout_is_off(folder, monkeypatch, caps
     capsys.readouterr()
     generate.main(["--prompt", "the", "--temperature", "0.5", "--top-k", "3", "--seed", "4",
                    "--max-new-tokens", "5"])
-    best = nn.load_checkpoint("checkpoints/text-best.npz")
+    best = nn.load_checkpoint("checkpoints/latest/best.npz")
     model, tokenizer = best.model, best.tokenizer
     tokens = nn.generate(model, tokenizer.encode("the"), 5, 0.5, 3, 4)
     assert capsys.readouterr().out == f"the{tokenizer.decode(tokens)}\n"

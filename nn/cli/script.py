@@ -51,7 +51,7 @@ def run(script: str, job: Callable[[], int | None]) -> int:
               f"block or the batch smaller", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"\n{script}: {stop or 'stopped'}", file=sys.stderr)
+        print(f"\n{script}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
         _drop_output()

@@ -49,6 +49,9 @@ NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
 _SAME_BUT_FASTER: dict[Callable, Callable] = {
     np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
 
+# Where all operands and attributes are of these types, nothing is recorded and nothing converted.
+_ON_ARRAYS = frozenset({np.ndarray, int, float, bool, type(None)})
+
 
 class Primitive:
     """An operator that can be differentiated. Make one with `primitive` or `derivative`.
@@ -58,6 +61,7 @@ class Primitive:
     name : what errors, `tape.show` and the gradient checker call it.
     symbol : how it is written between its operands, if it is: ``+``.
     inputs, defaults : the names of its inputs; its attributes with their defaults.
+    arity : how many these are together; -1 where they cannot all be given by their places.
     forward : arrays -> array.
     protected : the same with read-only arrays, for a user's operator, which may write to what it is
         given.
@@ -133,11 +137,13 @@ class Primitive:
         self.variadic = False
         if isinstance(forward, np.ufunc):
             self.inputs: tuple[str, ...] = ("x", "y")[:forward.nin]
+            self.arity = forward.nin
             self.__signature__ = inspect.Signature(       # not the ufunc's out=, where=, ...
                 [inspect.Parameter(x, inspect.Parameter.POSITIONAL_ONLY) for x in self.inputs])
             return
         inputs = []
-        for p in inspect.signature(forward).parameters.values():
+        parameters = inspect.signature(forward).parameters
+        for p in parameters.values():
             if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL):
                 inputs.append(p.name)
                 self.variadic |= p.kind == p.VAR_POSITIONAL
@@ -147,6 +153,8 @@ class Primitive:
             inputs = [n for n, default in self.defaults.items() if default is inspect.Parameter.empty]
             self.defaults = {n: d for n, d in self.defaults.items() if n not in inputs}
         self.inputs = tuple(inputs)
+        by_place = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        self.arity = len(parameters) if by_place.issuperset(p.kind for p in parameters.values()) else -1
 
     def _residual_names(self) -> tuple[str, ...]:
         return ()
@@ -227,6 +235,9 @@ class Primitive:
         return f"{self.name}({', '.join(inputs + attributes)})"
 
     def __call__(self, *args, **kwargs):
+        if len(args) == self.arity and type(args[0]) is np.ndarray and not kwargs and (
+                _ON_ARRAYS.issuperset(map(type, args))):
+            return self.on_arrays(*args)               # in a fifth of the time of what follows
         inputs, attributes = self.bind(args, kwargs)
         lists = False
         for value in inputs:

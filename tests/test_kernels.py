@@ -5,6 +5,7 @@ definitions and the derivatives against differences.
 """
 
 import importlib.util
+import inspect
 import os
 import threading
 
@@ -36,6 +37,12 @@ def test_every_kernel_has_a_name_in_the_list():
     of_operators = {name for operator in choice.followers
                     for name in (operator.kernel, operator.kernel + "_backward")}
     assert of_operators | {"softmax"} <= {*choice.KERNELS} <= {*kernels.__all__}
+
+
+def test_kernels_take_arguments_in_the_order_of_their_operators(kernel_set):
+    for operator in choice.followers:
+        names = [*inspect.signature(operator.forward).parameters]
+        assert names == [*operator.inputs, *operator.defaults] and operator.arity == len(names)
 
 
 def test_names_of_the_compiled_set_are_those_of_numpys(compiled):

@@ -83,6 +83,7 @@ def test_attributes_without_a_default_behind_the_slash_are_required():
 def test_keyword_only_attributes():
     operator = tape.primitive(lambda x, /, *, factor: x * factor, lambda g, factor: g * factor)
     assert gradcheck(lambda x: operator(x, factor=3.0), [X], order=2)
+    np.testing.assert_array_equal(operator(X, 3.0), operator(leaf(X), 3.0).numpy())
 
 
 def test_name_and_doc_and_repr():

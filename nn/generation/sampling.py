@@ -42,8 +42,8 @@ class Sampling:
         if self.temperature == 0:
             return int(np.argmax(logits))
         ids, weights = candidates(logits, self)
-        cumulative = np.cumsum(weights)
-        place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+        cumulative = weights.cumsum()
+        place = cumulative.searchsorted(rng.random() * cumulative[-1], side="right")
         return int(ids[min(place, len(ids) - 1)])
 
 
@@ -54,9 +54,11 @@ def candidates(logits: np.ndarray, how: Sampling) -> tuple[np.ndarray, np.ndarra
     keeps the first few, so together they keep as many as the strictest of them. `how.temperature`
     must be positive.
     """
-    ids = np.argsort(-logits, kind="stable")[:how.top_k]
-    with np.errstate(over="ignore"):        # a tiny temperature: -inf is right
-        scores = (logits[ids] - logits[ids[0]]).astype(np.float64) / how.temperature
+    ids = (-logits).argsort(kind="stable")[:how.top_k]
+    scores = (logits[ids] - logits[ids[0]]).astype(np.float64)
+    if how.temperature != 1:
+        with np.errstate(over="ignore"):        # a tiny temperature: -inf is right
+            scores /= how.temperature
     weights = np.exp(scores)
     count = len(ids)
     if how.top_p is not None and how.top_p < 1:

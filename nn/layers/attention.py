@@ -139,7 +139,7 @@ class MultiHeadAttention(Module):
         B, T, _ = x.shape
         # Causal queries are the last T.
         start = past + (context.shape[1] - T if self.causal else 0)
-        q = self._rotated(tape.split_heads(self.query(x), self.n_head), start)   # (B, H, T, D)
+        q = self._rotated(_split_heads(self.query(x), self.n_head), start)   # (B, H, T, D)
         k, v = map(self._shared, self._keys_and_values(context, cache))      # (B, H, S, D) each
         fused = self.alibi is None and not return_weights and not (
             self.training and self.dropout.p > 0)
@@ -151,7 +151,7 @@ class MultiHeadAttention(Module):
         else:
             weights = self.weights(q, k, mask)                   # (B, H, T, S)
             out = self.dropout(weights) @ v                      # (B, H, T, D)
-        out = self.output(tape.merge_heads(out, self.n_head))    # (B, T, C)
+        out = self.output(_merge_heads(out, self.n_head))        # (B, T, C)
         return (out, weights) if return_weights else out
 
     def weights(self, q: Tensor, k: Tensor, mask: Any = None) -> Tensor:
@@ -174,9 +174,9 @@ class MultiHeadAttention(Module):
                                  f"(B, S) = {(len(keys), keys.shape[2])} and a context of shape "
                                  f"{context.shape}. Begin a new cache for another context.")
             return keys, values
-        k = self._rotated(tape.split_heads(self.key(context), self.n_kv_head),
+        k = self._rotated(_split_heads(self.key(context), self.n_kv_head),
                           0 if cache is None else cache.length)
-        v = tape.split_heads(self.value(context), self.n_kv_head)
+        v = _split_heads(self.value(context), self.n_kv_head)
         return (k, v) if cache is None else cache.extend(k, v)
 
     def _rotated(self, x: Tensor, start: int = 0) -> Tensor:
@@ -186,6 +186,20 @@ class MultiHeadAttention(Module):
         """(B, n_kv_head, S, D) -> (B, H, S, D): each head repeated for its group of queries."""
         group = self.n_head // self.n_kv_head
         return x if group == 1 else x[:, np.repeat(np.arange(self.n_kv_head), group)]
+
+
+def _split_heads(x: Any, n_head: int) -> Any:
+    """(B, T, H D) -> (B, H, T, D); a single position, as one is written at a time, is in order."""
+    if type(x) is np.ndarray and x.shape[1] == 1:
+        return x.reshape(len(x), n_head, 1, -1)
+    return tape.split_heads(x, n_head)
+
+
+def _merge_heads(x: Any, n_head: int) -> Any:
+    """(B, H, T, D) -> (B, T, H D), as `_split_heads`."""
+    if type(x) is np.ndarray and x.shape[2] == 1:
+        return x.reshape(len(x), 1, -1)
+    return tape.merge_heads(x, n_head)
 
 
 def _added(mask: Any, wanted: tuple, dtype: Any) -> Any:

@@ -14,10 +14,11 @@ import numpy as np
 
 def without_gradient(name: str, *kept: Any) -> None:
     """Refuse to keep what a gradient should flow through: a later call takes it as constants."""
-    if any([type(part) is not np.ndarray and part.requires_grad for part in kept]):
-        raise RuntimeError(f"{name}: what a cache keeps is constant, and no gradient flows through it, "
-                           f"got values that require one. Call the model with tape.no_grad(), or "
-                           f"without a cache.")
+    for part in kept:
+        if type(part) is not np.ndarray and part.requires_grad:
+            raise RuntimeError(f"{name}: what a cache keeps is constant, and no gradient flows through "
+                               f"it, got values that require one. Call the model with tape.no_grad(), "
+                               f"or without a cache.")
 
 
 class KeyValueCache:

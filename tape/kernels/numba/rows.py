@@ -38,8 +38,8 @@ def layer_norm(x, weight, bias, eps):
         return plain.layer_norm(x, weight, bias, eps)
     dtype = x.dtype
     none = _NONE[dtype]
-    out, mean, rstd = (np.empty(shape, dtype) for shape in (
-        x.shape, (*x.shape[:-1], 1), (*x.shape[:-1], 1)))
+    out = np.empty(x.shape, dtype)
+    mean, rstd = np.empty((2, *x.shape[:-1], 1), dtype)
     _layer_norm[dtype](
         as_rows(x), none if weight is None else packed(weight), none if bias is None else packed(bias),
         eps, out.reshape(-1, x.shape[-1]), mean.reshape(-1), rstd.reshape(-1))

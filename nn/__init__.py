@@ -28,7 +28,8 @@ from nn.layers.position import (
 from nn.layers.recurrent import GRU, LSTM, RNN
 from nn.layers.summary import Summary, summary
 from nn.layers.transformer import (
-    TransformerBlock, TransformerDecoderBlock, TransformerEncoder, TransformerEncoderBlock)
+    TransformerBlock, TransformerDecoderBlock, TransformerEncoder, TransformerEncoderBlock,
+    checkpoint_blocks)
 from nn.models.gpt import GPT, GPTConfig
 from nn.models.recurrent import RecurrentConfig, RecurrentLM
 from nn.models.scalar_gpt import ScalarGPT
@@ -54,7 +55,7 @@ __all__ = [
     "Summary", "SwiGLU", "Tokenizer", "TransformerBlock", "TransformerDecoderBlock",
     "TransformerEncoder", "TransformerEncoderBlock", "VisionConfig", "VisionTransformer",
     "WordTokenizer", "audit", "beam_search",
-    "binary_cross_entropy_with_logits", "causal_mask", "clip_grad_norm",
+    "binary_cross_entropy_with_logits", "causal_mask", "checkpoint_blocks", "clip_grad_norm",
     "cross_entropy", "decay_groups", "evaluating", "generate", "generate_batch", "generate_text",
     "load_checkpoint", "mse",
     "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "stream_text",

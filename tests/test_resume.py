@@ -15,6 +15,7 @@ import pytest
 
 import nn
 import train
+from nn.jobs import run as jobs_run
 from nn.jobs.verify import compared, progress_lines
 from nn.training.checkpoint import load_training
 from nn.training.resume import fingerprint, packed, set_streams, stream_states, unpacked
@@ -33,6 +34,8 @@ JOBS = {
     "sentences": ("--n-embd", "16", "--steps", "30", "--log-interval", "5"),
     "static": ("--engine", "static", "--n-embd", "16", "--steps", "30", "--log-interval", "5"),
     "text": (*SMALL_TEXT, "--steps", "30", "--eval-interval", "7", "--log-interval", "3"),
+    "micro-batches": (*SMALL_TEXT, "--steps", "14", "--micro-batch-size", "5", "--checkpointing",
+                      "--workers", "2"),
     "lstm": ("text", "--arch", "lstm", "--data", "t.txt", "--n-layer", "2", "--n-embd", "8",
              "--dropout", "0.2", "--steps", "12", "--eval-interval", "5"),
     "names": ("names", "--data", "t.txt", "--steps", "120", "--log-interval", "10"),
@@ -122,6 +125,46 @@ def test_steps_may_grow_where_the_rate_does_not_depend_on_them(data, capsys):
     assert compared(*(load_training(f"{name}/last.npz") for name in ("whole", "parts"))) == []
     assert "steps: 30 when saved, 29 now" in refused(
         capsys, train.main, "--resume", "parts", "--steps", "29")
+
+
+def weights_of(path):
+    return nn.load_checkpoint(path).model.state_dict()
+
+
+def test_checkpointing_of_blocks_gives_the_same_weights_and_may_change(data, monkeypatch):
+    flags = [*SMALL_TEXT, "--steps", "12"]
+    assert train.main([*flags, "--out", "plain"]) == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        assert train.main([*flags, "--out", "less"]) == 143
+    assert train.main(["--resume", "less", "--checkpointing"]) == 0
+    for name, array in weights_of("plain/last.npz").items():
+        np.testing.assert_array_equal(array, weights_of("less/last.npz")[name])
+
+
+def test_micro_batches_are_the_same_to_rounding_and_may_not_change(data, monkeypatch, capsys):
+    flags = [*SMALL_TEXT[:-4], "--steps", "3"]             # without dropout
+    assert train.main([*flags, "--out", "whole"]) == 0
+    assert train.main([*flags, "--out", "parts", "--micro-batch-size", "5"]) == 0
+    for name, array in weights_of("whole/last.npz").items():
+        np.testing.assert_allclose(array, weights_of("parts/last.npz")[name], rtol=0, atol=1e-4)
+    assert "micro_batch_size: 5 when saved, 4 now" in refused(
+        capsys, train.main, "--resume", "parts", "--micro-batch-size", "4")
+
+
+def test_a_flag_that_an_older_version_did_not_have_had_its_default(data, monkeypatch):
+    with monkeypatch.context() as patch:
+        of_now = jobs_run._settings
+        patch.setattr(jobs_run, "_settings", lambda o: {
+            name: value for name, value in of_now(o).items() if name not in ("lines", "seed")})
+        stop_after(patch, 5)
+        assert train.main([*SMALL_TEXT, "--steps", "9", "--out", "a"]) == 143
+    assert train.main(["--resume", "a"]) == 0
+
+
+def test_checkpointing_is_for_models_with_blocks(data, capsys):
+    assert "--checkpointing is not for --arch lstm" in refused(
+        capsys, train.main, "text", "--data", "t.txt", "--arch", "lstm", "--checkpointing")
 
 
 def test_best_is_replaced_only_by_better_over_resumes(data, monkeypatch, capsys):

@@ -53,7 +53,8 @@ class RunFlags:
 OWN = ("out", "overwrite", "resume", "verify_resume", "replay")
 
 # What such a run may have otherwise, because the training does not depend on it.
-FREE = ("save_interval", "log_interval", "eval_interval", "show_attention", "temperature")
+FREE = ("save_interval", "log_interval", "eval_interval", "show_attention", "temperature",
+        "checkpointing")
 
 
 class Done(Exception):
@@ -220,7 +221,7 @@ class Run:
     def _values(self, engine: Engine, position: Position) -> dict:
         """What a checkpoint holds of the training besides arrays."""
         best = position.best if math.isfinite(position.best) else None
-        return {"job": self.job, "settings": self._settings(), "data": self.data,
+        return {"job": self.job, "settings": _settings(self.o), "data": self.data,
                 "versions": versions(), "streams": stream_states(engine.streams),
                 "position": asdict(position) | {"best": best}}
 
@@ -228,7 +229,8 @@ class Run:
         """Read a checkpoint, and refuse it where this run differs from the one that wrote it."""
         found = load_training(path)
         values = training_values(path, found)
-        changed = differences(values["settings"], self._settings())
+        # A flag that an older version did not have had its default.
+        changed = differences(_settings(type(self.o)()) | values["settings"], _settings(self.o))
         self.found, self.position = found, _position(path, values["position"])
         refused = [text for text in changed if not self._may_change(text.partition(":")[0], values)]
         if values["data"] != self.data:
@@ -243,9 +245,6 @@ class Run:
         if other := differences(values["versions"], versions()):
             print(f"note: the last bits may differ from a run without a stop: {'; '.join(other)}")
 
-    def _settings(self) -> dict[str, Any]:
-        return {name: value for name, value in as_settings(self.o).items() if name not in OWN}
-
     def _may_change(self, name: str, values: dict) -> bool:
         if name == self.grows:
             return getattr(self.o, name) > values["settings"].get(name, math.inf)
@@ -258,6 +257,11 @@ class Run:
             engine.load_state_dict({name: array for name, array in training.arrays.items()
                                     if not name.startswith("batch.")})
             set_streams(engine.streams, training.values["streams"])
+
+
+def _settings(o: Any) -> dict[str, Any]:
+    """The flags that a run that goes on has as well."""
+    return {name: value for name, value in as_settings(o).items() if name not in OWN}
 
 
 def training_values(path: Path, found: Checkpoint) -> dict[str, Any]:

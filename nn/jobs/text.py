@@ -50,6 +50,11 @@ class Flags(RunFlags):
     arch: str = flag("gpt: a Transformer; rnn, lstm, gru: a recurrent net", "gpt", choices=tuple(SIZES))
     steps: int = flag("updates", 2000, low=1)
     batch_size: int = flag("blocks per step", 12, low=1)
+    micro_batch_size: int | None = flag("blocks computed at a time, whose gradients are added up, so "
+                                        "that a step needs less memory (default: all)", low=1,
+                                        metavar="N")
+    checkpointing: bool = flag("keep the input of each block of the model alone, and compute the block "
+                               "once more in the backward pass: less memory, the same result", False)
     block_size: int = flag("tokens of context", 64, low=1)
     n_layer: int = size_flag("blocks of the model, or recurrent layers", "n_layer")
     n_head: int = size_flag("attention heads", "n_head")
@@ -78,7 +83,8 @@ def train_text(o: Flags) -> None:
     with Run(o, "text", corpus.digest, repr(corpus.tokenizer.to_dict())) as run:
         print(f"{model.parameter_count():,} parameters, {o.batch_size * o.block_size:,} tokens a step")
         print(f"{corpus.described()}\n{corpus.yardsticks.table(vocab_size)}")
-        at_a_time = o.batch_size * (o.block_size if o.arch == "gpt" else 1)
+        rows = min(o.batch_size, o.micro_batch_size or o.batch_size)
+        at_a_time = rows * (o.block_size if o.arch == "gpt" else 1)
         workers = chosen_workers(o.workers, model, at_a_time)
         print(flush=True)
         run.restore(model)
@@ -112,6 +118,9 @@ def corpus_of(o: Flags) -> Corpus:
 def with_sizes(o: Flags) -> Flags:
     """The flags with the default sizes of their --arch."""
     sizes = SIZES[o.arch]
+    if o.checkpointing and o.arch != "gpt":
+        raise UsageError(f"--checkpointing is not for --arch {o.arch}, which has no blocks to compute "
+                         f"once more")
     for name in SIZES["gpt"]:
         if name not in sizes and getattr(o, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is not for --arch {o.arch}, which has no "
@@ -124,9 +133,11 @@ def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
     rng = np.random.default_rng((o.seed, INIT))
     if o.arch == "gpt":
-        return nn.GPT(nn.GPTConfig(
+        model = nn.GPT(nn.GPTConfig(
             vocab_size=vocab_size, block_size=o.block_size, n_layer=o.n_layer, n_head=o.n_head,
             n_embd=o.n_embd, dropout=o.dropout, bias=False), rng)
+        nn.checkpoint_blocks(model, o.checkpointing)
+        return model
     return nn.RecurrentLM(nn.RecurrentConfig(
         vocab_size=vocab_size, block_size=o.block_size, cell=o.arch, n_layer=o.n_layer,
         n_embd=o.n_embd, dropout=o.dropout), rng)
@@ -151,8 +162,9 @@ def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: i
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
     plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
                 eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval)
-    return run.train(TapeEngine(model, optimizer, o.grad_clip, workers=workers), batches, lr, plan,
-                     evaluate, lambda: model, corpus.tokenizer, corpus.generating(o.lines))
+    engine = TapeEngine(model, optimizer, o.grad_clip, o.micro_batch_size, workers=workers)
+    return run.train(engine, batches, lr, plan, evaluate, lambda: model, corpus.tokenizer,
+                     corpus.generating(o.lines))
 
 
 @no_grad

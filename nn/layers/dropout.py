@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-import tape
 from nn.layers.batch_part import current_part
 from nn.layers.init import Rng
 from nn.layers.module import Module
+from nn.layers.recomputed import drawn_once
 from tape import Tensor
 
 
@@ -15,7 +17,8 @@ class Dropout(Module):
     """Zero each element with probability `p` while training; see `tape.dropout`.
 
     It draws from a generator that is spawned from `rng`, so that the numbers that `rng` itself gives
-    do not depend on dropout. Within `nn.DataParallel` the parts of a batch draw together.
+    do not depend on dropout. Within `nn.DataParallel` the parts of a batch draw together, and what
+    `recomputed` runs again drops the same elements.
     """
 
     def __init__(self, p: float, rng: Rng = None):
@@ -27,8 +30,12 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.p):
             return x
-        part = current_part()
-        if part is None:
-            return tape.dropout(x, self.p, self.rng)
-        keep = part.random(self.rng, x.shape) >= self.p
+        keep = drawn_once(partial(self._drawn, x.shape))
         return x * (keep.astype(x.dtype) / (1 - self.p))
+
+    def _drawn(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Which elements are kept."""
+        part = current_part()
+        drawn = (self.rng.random(shape, np.float32) if part is None else
+                 part.random(self.rng, shape))
+        return drawn >= self.p

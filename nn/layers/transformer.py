@@ -14,6 +14,7 @@ from nn.layers.feed_forward import FeedForward
 from nn.layers.init import Rng, Scheme
 from nn.layers.module import Module
 from nn.layers.norm import LayerNorm, norm_layer
+from nn.layers.recomputed import recomputed
 from tape import Tensor
 
 
@@ -41,7 +42,14 @@ class TransformerBlock(Module):
     norm_kind : "layer" or "rms"
     n_kv_head, rotary, alibi
         Of `MultiHeadAttention`.
+
+    Attributes
+    ----------
+    checkpointing : whether the tape keeps the inputs of the block alone, and it runs once more in the
+        backward pass; see `checkpoint_blocks`.
     """
+
+    checkpointing = False
 
     def __init__(self, d_model: int, n_head: int, d_hidden: int | None = None, norm: str = "pre",
                  activation: Any = "relu", causal: bool = False, bias: bool = True,
@@ -65,6 +73,11 @@ class TransformerBlock(Module):
 
     def forward(self, x: Tensor, mask: Any = None, *, cache: KeyValueCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C); `mask` and `cache` as of `MultiHeadAttention`."""
+        if self.checkpointing and cache is None:
+            return recomputed(self._computed, x, mask)
+        return self._computed(x, mask, cache)
+
+    def _computed(self, x: Tensor, mask: Any = None, cache: KeyValueCache | None = None) -> Tensor:
         x = self._residual(x, self.norm1, partial(self.attention, mask=mask, cache=cache))
         return self._residual(x, self.norm2, self.feed_forward)
 
@@ -73,6 +86,42 @@ class TransformerBlock(Module):
         if self.pre:
             return x + self.dropout(sublayer(norm(x)))
         return norm(x + self.dropout(sublayer(x)))
+
+
+def checkpoint_blocks(model: Module, on: bool = True) -> None:
+    """Let the tape keep of each `TransformerBlock` in a model its input alone (gradient checkpointing).
+
+    In the backward pass a block runs once more, right before its derivatives are taken, and drops the
+    elements that it dropped before. So the gradients are the same to the last bit; the tape holds the
+    inside of one block in place of all, for the time of one more forward. See `tape.checkpoint`.
+    Blocks with attention to a context are not changed: their results are two.
+
+    Parameters
+    ----------
+    model : Module
+    on : bool
+        False goes back to blocks that are kept.
+
+    Raises
+    ------
+    ValueError
+        The model has no such block.
+
+    Examples
+    --------
+    >>> import nn
+    >>> model = nn.GPT(nn.GPTConfig(vocab_size=7, block_size=4, n_layer=2, n_head=1, n_embd=8), rng=0)
+    >>> nn.checkpoint_blocks(model)
+    >>> [block.checkpointing for block in model.blocks]
+    [True, True]
+    """
+    blocks = [module for module in model.modules() if isinstance(module, TransformerBlock)
+              and not isinstance(module, TransformerDecoderBlock)]
+    if not blocks:
+        raise ValueError(f"checkpoint_blocks: the model must have a TransformerBlock, got a "
+                         f"{type(model).__name__} without one")
+    for block in blocks:
+        block.checkpointing = on
 
 
 class TransformerEncoderBlock(TransformerBlock):

@@ -138,6 +138,18 @@ def test_a_file_that_just_changed_is_read_whatever_its_time(age, read, cache, tm
     assert len(calls) == read
 
 
+def test_a_file_that_was_changed_and_given_its_old_time_is_read(cache, tmp_path):
+    source = file_of(tmp_path, age=3600)
+    (path,) = source.paths
+    before, state = known_digest(source, cache_folder()), path.stat()
+    time.sleep(0.02)                            # longer than a tick of the file system's clock
+    text = path.read_bytes()
+    path.write_bytes(text[::-1])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    assert known_digest(source, cache_folder()) != before
+
+
 def test_other_content_tokenizers_and_sizes_have_files_of_their_own(cache, tmp_path):
     vocabularies = []
     for text, arguments in [(TEXT, ["char"]), (TEXT + "Q", ["char"]), (TEXT, ["word"]),

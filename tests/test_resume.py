@@ -15,7 +15,7 @@ import pytest
 
 import nn
 import train
-from nn.jobs import run as jobs_run
+from nn.jobs import job as jobs_job, run as jobs_run
 from nn.jobs.verify import compared, progress_lines
 from nn.training.checkpoint import load_training
 from nn.training.resume import fingerprint, packed, set_streams, stream_states, unpacked
@@ -165,6 +165,85 @@ def test_a_flag_that_an_older_version_did_not_have_had_its_default(data, monkeyp
 def test_checkpointing_is_for_models_with_blocks(data, capsys):
     assert "--checkpointing is not for --arch lstm" in refused(
         capsys, train.main, "text", "--data", "t.txt", "--arch", "lstm", "--checkpointing")
+
+
+@pytest.mark.parametrize("flag", ["--resumes", "--replays=x"])
+def test_a_flag_that_only_begins_like_one_is_unknown(flag, data, capsys):
+    assert f"unknown argument '{flag}'; did you mean {flag[:8]}?" in refused(capsys, train.main, flag)
+
+
+def test_a_run_goes_on_with_as_many_workers_as_it_chose(data, monkeypatch, capsys):
+    monkeypatch.setattr(jobs_job, "ENOUGH", 0)
+    flags, cores = [*SMALL_TEXT, "--steps", "12"], "nn.jobs.job.available_cores"
+    with monkeypatch.context() as patch:
+        patch.setattr(cores, lambda: 2)
+        assert train.main([*flags, "--out", "whole"]) == 0
+        stop_after(patch, 5)
+        assert train.main([*flags, "--out", "parts"]) == 143
+    capsys.readouterr()
+    monkeypatch.setattr(cores, lambda: 3)
+    assert train.main(["--resume", "parts"]) == 0
+    assert "2 workers, each with one BLAS thread\n" in capsys.readouterr().out
+    assert not compared(load_training("whole/last.npz"), load_training("parts/last.npz"))
+    assert "workers: 2 when saved, 1 now" in refused(
+        capsys, train.main, "--resume", "parts", "--workers", "1")
+
+
+def test_a_copy_of_a_checkpoint_in_the_folder_of_another_run_is_refused(data, capsys):
+    for name in "ab":
+        assert train.main([*SMALL_TEXT, "--steps", "3", "--out", name]) == 0
+    Path("b/copy.npz").write_bytes(Path("a/last.npz").read_bytes())
+    assert "b/copy.npz lies in a folder with a run, whose last.npz" in refused(
+        capsys, train.main, "--resume", "b/copy.npz")
+    Path("c").mkdir()
+    Path("b/copy.npz").rename("c/copy.npz")
+    assert train.main(["--resume", "c/copy.npz"]) == 0
+
+
+def test_a_best_that_was_deleted_is_written_anew_and_else_not_named(data, monkeypatch, capsys):
+    flags = [*SMALL_TEXT, "--steps", "8", "--eval-interval", "4", "--out", "a"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        assert train.main(flags) == 143
+    Path("a/best.npz").unlink()
+    assert train.main(["--resume", "a"]) == 0
+    assert Path("a/best.npz").exists()
+    Path("a/best.npz").unlink()
+    capsys.readouterr()
+    assert train.main(["--resume", "a"]) == 0               # it is complete
+    assert "saved a/last.npz" in capsys.readouterr().out
+
+
+def test_a_training_does_not_end_because_latest_cannot_be_set(data, monkeypatch, capsys):
+    of_now = os.replace
+
+    def replace(source, target):
+        if Path(target).name == "latest":
+            raise PermissionError(13, "Permission denied")
+        of_now(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert train.main([*SMALL_TEXT, "--steps", "3"]) == 0
+    assert re.search(r"note: checkpoints/latest does not lead to checkpoints/text-\d+-\d+: Permission "
+                     r"denied\n", capsys.readouterr().err)
+    assert sorted(Path("checkpoints").rglob("*.npz")) and not [*Path("checkpoints").glob(".latest*")]
+
+
+def test_a_disk_that_is_full_is_reported_with_the_file(data):
+    pytest.importorskip("resource", reason="the size of files cannot be limited here")
+    limited = ("import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000)); "
+               f"sys.path.insert(0, {str(ROOT)!r}); import train; "
+               f"sys.exit(train.main({[*SMALL_TEXT, '--steps', '3', '--out', 'a']}))")
+    done = run_python("-c", limited, cwd=data)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "train.py: error: cannot write a/best.npz: File too large\n" in done.stderr
+
+
+def test_what_verify_resume_cannot_prove_is_refused(data, capsys):
+    assert "give --data a file rather than -" in refused(
+        capsys, train.main, "text", "--data", "-", "--verify-resume")
+    assert "train at least two" in refused(
+        capsys, train.main, *SMALL_TEXT, "--steps", "1", "--verify-resume")
 
 
 def test_best_is_replaced_only_by_better_over_resumes(data, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from typing import Iterator, NamedTuple
 import numpy as np
 
 from nn.data.text import IN_MEMORY, Report, Source, silent
-from nn.data.token_files import TokenFile, cache_folder, known_digest, token_dtype
+from nn.data.token_files import TokenFile, cache_folder, file_states, known_digest, token_dtype
 from nn.data.tokenizers import (
     BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer, tokenizer_from_dict)
 from nn.data.yardsticks import Yardsticks, yardsticks
@@ -131,11 +131,11 @@ def _in_memory(source: Source, tokenizer: str, vocab_size: int | None, lines: bo
 def _build(place: TokenFile, source: Source, tokenizer: str, vocab_size: int | None, lines: bool,
            report: Report) -> None:
     """Write the tokens of a text to its place in the cache."""
-    before = [path.stat().st_mtime_ns for path in source.paths]
+    before = file_states(source.paths)
     made = _tokenizer(source, tokenizer, vocab_size, lines, report)
     dtype = token_dtype(len(made))
     first, second = place.write(_encoded(source, made, lines, report), dtype)
-    if before != [path.stat().st_mtime_ns for path in source.paths]:
+    if before != file_states(source.paths):
         raise ValueError(f"{source.described} was changed while it was read; start again")
     ids, cut = place.ids(first + second, dtype), _cut(first, second)
     _check_length(ids, cut)

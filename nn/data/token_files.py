@@ -17,7 +17,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Iterable, Iterator
+from typing import Any, BinaryIO, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -48,14 +48,12 @@ def token_dtype(vocab_size: int) -> np.dtype:
 def known_digest(source: Source, folder: Path, report: Report = silent) -> str:
     """The digest of a text; of an earlier run if its files have the same paths, sizes and times.
 
-    A file that was changed keeps its size and its time, which has a resolution of nanoseconds on most
-    file systems, only if somebody set the time back. Files of the last two seconds, which could have
-    changed again within the resolution, are read in any case.
+    The times are those of the last write, which a program may set back, and of the last change of any
+    kind, which none can. Files that were written in the last two seconds, and could be again within the
+    resolution of the times, are read in any case.
     """
-    states = [path.stat() for path in source.paths]
-    newest = max((state.st_mtime_ns for state in states), default=time.time_ns())
-    names = [[str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino]
-             for path, state in zip(source.paths, states)]
+    names = file_states(source.paths)
+    newest = max((path.stat().st_mtime_ns for path in source.paths), default=time.time_ns())
     note = folder / f"known-{_key(names)}.txt"
     settled = newest < time.time_ns() - _FRESH
     if settled and note.is_file():
@@ -65,6 +63,12 @@ def known_digest(source: Source, folder: Path, report: Report = silent) -> str:
         with unfinished(note) as file:
             file.write(digest.encode("ascii"))
     return digest
+
+
+def file_states(paths: Sequence[Path]) -> list[list]:
+    """The path, size, times and number of each file: the same as long as none was changed."""
+    return [[str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+            for path in paths for state in [path.stat()]]
 
 
 def _key(names: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from nn.training.replay import watched
 from nn.training.resume import (
     as_settings, differences, fingerprint, set_streams, stream_states, versions)
 from nn.training.runs import (
-    LATEST, ROOT, RunFolder, checkpoint_at, given_folder, new_folder, set_latest)
+    LATEST, ROOT, RunFolder, checkpoint_at, given_folder, new_folder, own_checkpoint, set_latest)
 
 RUNS = "the run"
 
@@ -98,7 +99,7 @@ class Run:
             if o.replay:
                 self._go_on_from(o.replay)
             elif o.resume:
-                path = checkpoint_at(o.resume)
+                path = own_checkpoint(checkpoint_at(o.resume))
                 self.folder = RunFolder(path.parent)
                 try:
                     self._go_on_from(path)
@@ -163,8 +164,9 @@ class Run:
         def save_as(which: str, more: dict, position: Position) -> None:
             save(self.best if which == "best" else self.last, more, position)
             if not self._linked:        # once: of two runs at a time the later one is the newest
-                set_latest(self.last.parent)
                 self._linked = True
+                if problem := set_latest(self.last.parent):
+                    print(f"note: {problem}", file=sys.stderr)
 
         if self.found:
             self._restore_engine(engine)
@@ -221,7 +223,10 @@ class Run:
     def _values(self, engine: Engine, position: Position) -> dict:
         """What a checkpoint holds of the training besides arrays."""
         best = position.best if math.isfinite(position.best) else None
-        return {"job": self.job, "settings": _settings(self.o), "data": self.data,
+        settings = _settings(self.o)
+        if settings.get("workers", 0) is None:      # as chosen here, wherever the run goes on
+            settings["workers"] = getattr(engine, "workers", None)
+        return {"job": self.job, "settings": settings, "data": self.data,
                 "versions": versions(), "streams": stream_states(engine.streams),
                 "position": asdict(position) | {"best": best}}
 
@@ -239,8 +244,9 @@ class Run:
             raise CheckpointError(f"{path} cannot be gone on with: {'; '.join(refused)}. Leave these "
                                   f"flags out, or begin a new run" + (
                                       f". {self.grows} may grow" if self.grows else ""))
-        if self.folder and self.folder.best.exists():
-            best = load_training(self.folder.best).info.get("validation_loss", math.inf)
+        if self.folder:                 # best.npz may be newer than last.npz, or have been deleted
+            best = (load_training(self.folder.best).info.get("validation_loss")
+                    if self.folder.best.exists() else None)
             self.position = _position(path, values["position"] | {"best": best})
         if other := differences(values["versions"], versions()):
             print(f"note: the last bits may differ from a run without a stop: {'; '.join(other)}")
@@ -248,7 +254,7 @@ class Run:
     def _may_change(self, name: str, values: dict) -> bool:
         if name == self.grows:
             return getattr(self.o, name) > values["settings"].get(name, math.inf)
-        return name in FREE
+        return name in FREE or name == "workers" and self.o.workers is None
 
     def _restore_engine(self, engine: Engine) -> None:
         assert self.found and self.found.training
@@ -304,7 +310,7 @@ def asked_for(arguments: Sequence[str]) -> dict[str, Any] | None:
     ------
     UsageError
     """
-    if not any(word.startswith(("--resume", "--replay")) for word in arguments):
+    if not {"--resume", "--replay"} & {word.partition("=")[0] for word in arguments}:
         return None
     o, _ = Parser("train.py", RunFlags, "").parse_known_args(arguments)
     path = o.replay or o.resume

@@ -97,7 +97,7 @@ def train_text(o: Flags) -> None:
         print(f"\nvalidation loss {loss:.4f} after {o.steps} steps, over all "
               f"{len(corpus.validation):,} {corpus.tokenizer.unit}s;\n"
               f"the best was {outcome.best:.4f}{sample}")
-        print_generate(run.best, "--temperature 0.8")
+        print_generate(run.best if run.best.exists() else run.last, "--temperature 0.8")
 
 
 def corpus_of(o: Flags) -> Corpus:

@@ -36,12 +36,16 @@ def verify_resume(run: Callable[[Any], None], o: Any) -> int:
     if o.out or o.resume or o.replay:
         raise UsageError("--verify-resume trains in folders of its own, which it removes: leave --out, "
                          "--resume and --replay out")
+    if getattr(o, "data", None) == "-":
+        raise UsageError("--verify-resume reads the data three times: give --data a file rather than -")
     o = replace(o, verify_resume=False)
     share = float(np.random.default_rng((o.seed, 0, 2)).uniform(0.2, 0.8))
     with tempfile.TemporaryDirectory() as name:
         whole, parts = Path(name) / "whole", Path(name) / "parts"
         print("training without a stop ...", flush=True)
         lines = _lines(run, replace(o, out=whole), None)
+        if _step(load_training(whole / LAST)) < 2:
+            raise UsageError("--verify-resume stops between two steps: train at least two")
         print("training with a stop ...", flush=True)
         before = _lines(run, replace(o, out=parts), share)
         stopped = _step(load_training(parts / LAST))

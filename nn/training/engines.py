@@ -109,7 +109,7 @@ class TapeEngine:
             raise ValueError(f"TapeEngine: micro_batch_size must be a positive integer or None, got "
                              f"{micro_batch_size!r}")
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
-        self.micro_batch_size = micro_batch_size
+        self.micro_batch_size, self.workers = micro_batch_size, workers
         self._audits = audits
         # Found once: those that the optimiser changes are settled too, and a search takes as long as
         # the clipping of a small model.

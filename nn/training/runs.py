@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,20 +142,27 @@ def _locked(path: Path) -> Any:
     return descriptor
 
 
-def set_latest(folder: Path, root: Path = ROOT) -> None:
+def set_latest(folder: Path, root: Path = ROOT) -> str:
     """Make ``latest`` in `root` lead to a folder beside it: a link, or a text file with its name.
 
-    It is replaced at once, so that it always leads to a run.
+    It is replaced at once, so that it always leads to a run. Where that fails a text says why, because
+    a training need not end for it; else the text is empty.
     """
     if folder.parent != root:
-        return
+        return ""
     latest, new = root / LATEST, root / f".{LATEST}.{os.getpid()}.tmp"
-    new.unlink(missing_ok=True)
     try:
-        new.symlink_to(folder.name, target_is_directory=True)
-    except (OSError, NotImplementedError):      # Windows asks for a privilege
-        new.write_text(folder.name, encoding="utf-8")
-    os.replace(new, latest)
+        new.unlink(missing_ok=True)
+        try:
+            new.symlink_to(folder.name, target_is_directory=True)
+        except (OSError, NotImplementedError):      # Windows asks for a privilege
+            new.write_text(folder.name, encoding="utf-8")
+        os.replace(new, latest)
+        return ""
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        return f"{latest} does not lead to {folder}: {error.strerror}"
 
 
 def checkpoint_at(path: Path, root: Path = ROOT) -> Path:
@@ -168,7 +176,7 @@ def checkpoint_at(path: Path, root: Path = ROOT) -> Path:
     if str(path) == LATEST and not path.exists():
         path = root / LATEST
     if path.is_file() and path.name == LATEST:
-        path = path.parent / path.read_text(encoding="utf-8").strip()
+        path = path.parent / path.read_text(encoding="utf-8", errors="replace").strip()
     elif path.is_symlink() and path.is_dir():
         path = path.parent / os.readlink(path)          # the run is called by its own name
     found = path / LAST if path.is_dir() else path
@@ -177,3 +185,17 @@ def checkpoint_at(path: Path, root: Path = ROOT) -> Path:
             ": the run ended before it saved one" if path.is_dir() else
             "; python train.py begins a run" if path == root / LATEST else ""))
     return found
+
+
+def own_checkpoint(path: Path) -> Path:
+    """A checkpoint to go on with, unless its run would write over those of another.
+
+    Raises
+    ------
+    RunError
+        It has a name of its own, and lies in the folder of a run.
+    """
+    if path.name not in (LAST, BEST) and any((path.parent / name).exists() for name in (LAST, BEST)):
+        raise RunError(f"--resume: {path} lies in a folder with a run, whose {LAST} going on would "
+                       f"replace. Copy it as {LAST} to a folder of its own")
+    return path

@@ -101,6 +101,8 @@ def _replace(path: Path, arrays: dict[str, np.ndarray]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:          # of a full disk Python's own text names no file
+        raise type(error)(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 import nn
 import train
-from nn.jobs import job as jobs_job, run as jobs_run
+from nn.jobs import job as jobs_job, run as jobs_run, verify
 from nn.jobs.verify import compared, progress_lines
 from nn.training.checkpoint import load_training
 from nn.training.resume import fingerprint, packed, set_streams, stream_states, unpacked
@@ -237,6 +238,54 @@ def test_a_disk_that_is_full_is_reported_with_the_file(data):
     done = run_python("-c", limited, cwd=data)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "train.py: error: cannot write a/best.npz: File too large\n" in done.stderr
+
+
+def interrupted_at(monkeypatch, call, what):
+    """Calls of `engine.update`, of which one does something besides."""
+    of_now, calls = nn.training.engines.TapeEngine.update, []
+
+    def update(self, *given):
+        calls.append(1)
+        if len(calls) == call:
+            what()
+        return of_now(self, *given)
+
+    monkeypatch.setattr(nn.training.engines.TapeEngine, "update", update)
+
+
+@pytest.mark.parametrize("call", [3, 20 + 1, 20 + 18 + 1])
+def test_verify_resume_ends_with_a_signal_in_each_of_its_parts(call, data, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "stop_at", lambda share, steps: 18)
+    monkeypatch.setattr(jobs_run, "stop_at", lambda share, steps: 18)
+    interrupted_at(monkeypatch, call, lambda: signal.raise_signal(signal.SIGINT))
+    assert train.main([*SMALL_TEXT, "--steps", "20", "--verify-resume"]) == 130
+    assert capsys.readouterr().err == "\ntrain.py: stopped; nothing is proved\n"
+
+
+def test_a_folder_that_was_removed_is_made_again_unless_another_run_has_it(data, monkeypatch, capsys):
+    flags = [*SMALL_TEXT, "--steps", "12", "--save-interval", "4", "--out", "a"]
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, 6, lambda: shutil.rmtree("a"))
+        assert train.main(flags) == 0
+    assert Path("a/last.npz").exists()
+
+    def replaced():
+        shutil.rmtree("a")
+        Path("a").mkdir()
+        Path("a/last.npz").write_text("of another")
+
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, 6, replaced)
+        assert "the folder a was removed while this run wrote to it" in refused(
+            capsys, train.main, *flags, "--overwrite")
+    assert Path("a/last.npz").read_text() == "of another"
+
+
+def test_of_changed_data_no_flags_are_blamed(data, capsys):
+    assert train.main([*SMALL_TEXT, "--steps", "3", "--out", "a"]) == 0
+    Path("t.txt").write_text(TEXT[::-1])
+    message = refused(capsys, train.main, "--resume", "a")
+    assert "it was trained on. Restore the data, or begin a new run\n" in message
 
 
 def test_what_verify_resume_cannot_prove_is_refused(data, capsys):

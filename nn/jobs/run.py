@@ -58,6 +58,11 @@ FREE = ("save_interval", "log_interval", "eval_interval", "show_attention", "tem
         "checkpointing")
 
 
+def stop_at(share: float, steps: int) -> int:
+    """The step after which a run ends that has this share of the steps to do; see `stops_after`."""
+    return min(max(round(share * steps), 1), steps - 1)
+
+
 class Done(Exception):
     """The job has nothing more to do; its exit status is `status`."""
 
@@ -158,6 +163,8 @@ class Run:
         def save(path: Path, more: dict, position: Position, batch: Batch = ()) -> None:
             arrays = engine.state_dict() | {f"batch.{i}": np.asarray(a) for i, a in enumerate(batch)}
             with user_input():
+                if self.folder:
+                    self.folder.hold()
                 save_checkpoint(path, model(), tokenizer, {"job": self.job, **(info or {}), **more},
                                 Training(self._values(engine, position), arrays))
 
@@ -217,8 +224,7 @@ class Run:
 
     def _stop(self, step: int, plan: Plan) -> int | None:
         share = stops_after.get()
-        at = None if share is None else min(max(round(share * plan.steps), 1), plan.steps - 1)
-        return signal.SIGINT if step == at else None
+        return signal.SIGINT if share is not None and step == stop_at(share, plan.steps) else None
 
     def _values(self, engine: Engine, position: Position) -> dict:
         """What a checkpoint holds of the training besides arrays."""
@@ -238,12 +244,15 @@ class Run:
         changed = differences(_settings(type(self.o)()) | values["settings"], _settings(self.o))
         self.found, self.position = found, _position(path, values["position"])
         refused = [text for text in changed if not self._may_change(text.partition(":")[0], values)]
+        remedies = ["leave these flags out"] if refused else []
         if values["data"] != self.data:
             refused.insert(0, "the data are not those that it was trained on")
+            remedies.insert(0, "restore the data")
         if refused:
-            raise CheckpointError(f"{path} cannot be gone on with: {'; '.join(refused)}. Leave these "
-                                  f"flags out, or begin a new run" + (
-                                      f". {self.grows} may grow" if self.grows else ""))
+            remedy = " and ".join(remedies).capitalize()
+            grows = f". {self.grows} may grow" if self.grows else ""
+            raise CheckpointError(f"{path} cannot be gone on with: {'; '.join(refused)}. {remedy}, or "
+                                  f"begin a new run{grows}")
         if self.folder:                 # best.npz may be newer than last.npz, or have been deleted
             best = (load_training(self.folder.best).info.get("validation_loss")
                     if self.folder.best.exists() else None)

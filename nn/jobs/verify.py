@@ -13,7 +13,7 @@ from typing import Any, Callable
 import numpy as np
 
 from nn.cli.script import UsageError
-from nn.jobs.run import stops_after
+from nn.jobs.run import stop_at, stops_after
 from nn.training.checkpoint import Checkpoint, load_training
 from nn.training.loop import Stopped
 from nn.training.runs import LAST
@@ -38,22 +38,28 @@ def verify_resume(run: Callable[[Any], None], o: Any) -> int:
                          "--resume and --replay out")
     if getattr(o, "data", None) == "-":
         raise UsageError("--verify-resume reads the data three times: give --data a file rather than -")
-    o = replace(o, verify_resume=False)
+    try:
+        return _verified(run, replace(o, verify_resume=False))
+    except Stopped as stopped:          # of which nothing is kept, so that no run can go on
+        raise Stopped(stopped.position, stopped.signal, "stopped; nothing is proved") from None
+
+
+def _verified(run: Callable[[Any], None], o: Any) -> int:
     share = float(np.random.default_rng((o.seed, 0, 2)).uniform(0.2, 0.8))
     with tempfile.TemporaryDirectory() as name:
         whole, parts = Path(name) / "whole", Path(name) / "parts"
         print("training without a stop ...", flush=True)
-        lines = _lines(run, replace(o, out=whole), None)
-        if _step(load_training(whole / LAST)) < 2:
+        lines = _lines(run, replace(o, out=whole))
+        steps = _step(load_training(whole / LAST))
+        if steps < 2:
             raise UsageError("--verify-resume stops between two steps: train at least two")
         print("training with a stop ...", flush=True)
-        before = _lines(run, replace(o, out=parts), share)
+        before = _lines(run, replace(o, out=parts), share, stop_at(share, steps))
         stopped = _step(load_training(parts / LAST))
         print(f"going on after step {stopped} ...", flush=True)
-        after = _lines(run, replace(o, resume=parts), None)
+        after = _lines(run, replace(o, resume=parts))
         found = [load_training(folder / LAST) for folder in (whole, parts)]
     differing = compared(*found) + (["the lines of progress"] if lines != before + after else [])
-    steps = _step(found[0])
     if differing:
         print(f"not the same: {', '.join(differing)}")
         return 1
@@ -62,13 +68,15 @@ def verify_resume(run: Callable[[Any], None], o: Any) -> int:
     return 0
 
 
-def _lines(run: Callable[[Any], None], o: Any, share: float | None) -> list[str]:
-    """The lines of progress of a run, without the speed, which may differ."""
+def _lines(run: Callable[[Any], None], o: Any, share: float | None = None, at: int = -1) -> list[str]:
+    """The lines of progress of a run, without the speed, which may differ; it may stop at that step."""
     token = stops_after.set(share)
     try:
-        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(
-                *((Stopped,) if share else ())):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
             run(o)
+    except Stopped as stopped:
+        if stopped.position.step != at:         # somebody else's signal
+            raise
     finally:
         stops_after.reset(token)
     return progress_lines(printed.getvalue())

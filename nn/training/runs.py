@@ -55,6 +55,28 @@ class RunFolder:
         for unfinished in path.glob(".*.npz.*.tmp"):        # of a run that was killed while saving
             unfinished.unlink(missing_ok=True)
 
+    def hold(self) -> None:
+        """Before a save: the path must still be the folder that is locked, which may have been removed.
+
+        It is made again if there is none.
+
+        Raises
+        ------
+        RunError
+            Another run took its place.
+        """
+        if self._lock is None or self.path.exists() and os.path.samestat(
+                os.fstat(self._lock), os.stat(self.path)):
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = _locked(self.path)
+        if self.last.exists() or self.best.exists():
+            os.close(lock)
+            raise RunError(f"the folder {self.path} was removed while this run wrote to it, and holds "
+                           f"another run now, which is left as it is; this one ends")
+        os.close(self._lock)
+        self._lock = lock
+
     def clear(self) -> None:
         """Remove what another run wrote."""
         for file in (self.last, self.best, self.replay):

@@ -1,5 +1,6 @@
 """What `nn.generate` writes: every filter against its definition, batches, samples and the cache."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 import nn
 from nn.generation.reader import Reader
 from nn.generation.sampling import Sampling, candidates, penalised
-from nn.generation.writing import steps
+from nn.generation.writing import sample_streams, steps
 from nn.layers.arrays import on_arrays
 from nn.models.gpt import POSITIONS
 from tape import Tensor
@@ -349,3 +350,10 @@ def test_the_search_ends_when_nothing_that_is_left_can_be_better():
 def test_beam_search_refuses_in_words(arguments, words):
     with pytest.raises(ValueError, match=words):
         nn.beam_search(example(), *arguments)
+
+
+def test_the_streams_of_samples_are_made_as_they_are_asked_for():
+    first = np.random.default_rng(3)
+    wanted = [stream.random() for stream in (first, *first.spawn(3))]
+    found = itertools.islice(sample_streams(3, 10 ** 12), 4)       # which would be too many to keep
+    assert [stream.random() for stream in found] == wanted

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -279,6 +280,16 @@ def test_a_folder_that_was_removed_is_made_again_unless_another_run_has_it(data,
         assert "the folder a was removed while this run wrote to it" in refused(
             capsys, train.main, *flags, "--overwrite")
     assert Path("a/last.npz").read_text() == "of another"
+
+
+def test_commands_to_copy_name_a_folder_with_a_space(data, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        assert train.main([*SMALL_TEXT, "--steps", "9", "--out", "my run"]) == 143
+    *_, command = capsys.readouterr().err.strip().partition("to go on: python train.py ")
+    assert "--resume 'my run'; to" in refused(capsys, train.main, *SMALL_TEXT, "--out", "my run")
+    assert train.main(shlex.split(command)) == 0
+    assert "--checkpoint 'my run/best.npz'" in capsys.readouterr().out
 
 
 def test_of_changed_data_no_flags_are_blamed(data, capsys):

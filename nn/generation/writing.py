@@ -94,10 +94,12 @@ def steps(model: Any, idx: Any, max_new_tokens: int, how: Sampling, rng: Rng = N
     return _start(model, idx, max_new_tokens, rng, stop, None, use_cache, how)[0]
 
 
-def sample_streams(rng: Rng, count: int) -> list[np.random.Generator]:
-    """The random numbers of each of so many samples; see `generate`."""
+def sample_streams(rng: Rng, count: int) -> Iterator[np.random.Generator]:
+    """The random numbers of each of so many samples, made as they are asked for; see `generate`."""
     first = np.random.default_rng(rng)
-    return [first, *(first.spawn(count - 1) if count > 1 else ())]
+    yield first
+    for _ in range(count - 1):          # what is spawned does not depend on what was drawn
+        yield from first.spawn(1)
 
 
 def _start(model: Any, idx: Any, max_new_tokens: int, rng: Rng, stop: int | None,
@@ -107,7 +109,7 @@ def _start(model: Any, idx: Any, max_new_tokens: int, rng: Rng, stop: int | None
     count = 1 if num_samples is None else num_samples
     if count < 1:
         raise ValueError(f"generate: num_samples must be at least 1, got {num_samples}")
-    streams = sample_streams(rng, count)
+    streams = list(sample_streams(rng, count))
     # Each prompt draws the numbers that it draws alone.
     rows = [(list(prompt), stream if i == 0 else copy.deepcopy(stream))
             for i, prompt in enumerate(prompts) for stream in streams]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -76,4 +77,5 @@ def print_start(model: nn.GPT | nn.RecurrentLM, tokens: int, data: str) -> None:
 def print_generate(path: Path, flags: str) -> None:
     """Say where a checkpoint is, and the command that generates text from it."""
     parts = re.split(" (?=--)", flags)
-    print(f"saved {path}; try\n" + command("python generate.py", f"--checkpoint {path}", *parts))
+    print(f"saved {path}; try\n" + command(
+        "python generate.py", f"--checkpoint {shlex.quote(str(path))}", *parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import sys
 from contextvars import ContextVar
@@ -220,7 +221,7 @@ class Run:
 
     def command(self, flag: str, path: Path) -> str:
         """A command that goes on with a path."""
-        return f"python train.py {self.job} {flag} {path}"
+        return f"python train.py {self.job} {flag} {shlex.quote(str(path))}"
 
     def _stop(self, step: int, plan: Plan) -> int | None:
         share = stops_after.get()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -130,8 +131,8 @@ def given_folder(path: Path, overwrite: bool = False) -> RunFolder:
         folder.clear()
     elif folder.last.exists() or folder.best.exists():
         folder.close()
-        raise RunError(f"--out: {path} holds a run already. To go on with it: --resume {path}; to "
-                       f"replace it: --overwrite; or choose another name")
+        raise RunError(f"--out: {path} holds a run already. To go on with it: --resume "
+                       f"{shlex.quote(str(path))}; to replace it: --overwrite; or choose another name")
     return folder
 
 

@@ -26,6 +26,7 @@ from tape.hollow import Outline, copied, hollow, is_hollow
 from tape.promotion import as_new_array
 
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
+_ONE = {kind: kind(1) for kind in (np.float16, np.float32, np.float64)}
 
 
 class Tensor(Methods):
@@ -200,6 +201,9 @@ class Tensor(Methods):
                 f"{caller}: nothing was recorded for this tensor of shape {self.shape}: no input "
                 f"of it had requires_grad=True, or it was computed under no_grad or detached.")
         if gradient is None:
+            one = _ONE.get(type(self._data))
+            if one is not None:
+                return one
             if self.size != 1:
                 raise ValueError(
                     f"{caller}: the gradient of a tensor of shape {self.shape} is not one number per "

@@ -327,8 +327,13 @@ def _contribute_jointly(record: Record, g: Any, as_tensor: Callable | None,
         saved = record.saved if as_tensor is None else vjp.unpack(record, as_tensor)
         contributions = vjp.joint_gradients(g, saved, len(parents))
     for i, contribution in enumerate(contributions):
-        if parents[i] is not None and contribution is not None:
-            cotangents.add(parents[i], _fitted(contribution, g, record, i, as_tensor))
+        parent = parents[i]
+        if parent is None or contribution is None:
+            continue
+        if as_tensor is not None or vjp.elementwise or type(contribution) is not _ndarray or not (
+                contribution.dtype is parent.dtype is not HALF and contribution.shape == parent.shape):
+            contribution = _fitted(contribution, g, record, i, as_tensor)
+        cotangents.add(parent, contribution)
 
 
 def _recomputed(record: Record, g: Any, as_tensor: Callable) -> list:

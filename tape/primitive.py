@@ -200,9 +200,12 @@ class Primitive:
     def bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Split a call's arguments into inputs and a complete dict of attributes."""
         count = len(args) if self.variadic else len(self.inputs)
+        whole = self.complete and not kwargs
+        if whole and len(args) == count:
+            return args, self.defaults
         inputs, positional = args[:count], args[count:]
-        if self.complete and not kwargs and len(inputs) == count and len(positional) in (
-                0, len(self.defaults)) and all(map(is_, positional, self.defaults.values())):
+        if whole and len(positional) == len(self.defaults) and all(
+                map(is_, positional, self.defaults.values())):
             return inputs, self.defaults
         if len(inputs) < count or len(positional) > len(self.defaults):
             raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "

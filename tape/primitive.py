@@ -204,7 +204,7 @@ class Primitive:
         if whole and len(args) == count:
             return args, self.defaults
         inputs, positional = args[:count], args[count:]
-        if whole and len(positional) == len(self.defaults) and all(
+        if whole and len(args) == count + len(self.defaults) and all(
                 map(is_, positional, self.defaults.values())):
             return inputs, self.defaults
         if len(inputs) < count or len(positional) > len(self.defaults):

@@ -24,19 +24,20 @@ def in_both(monkeypatch, function):
 
 
 def test_pieces_cover_each_element_once_and_in_place(monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE", 16)
+    monkeypatch.setattr(pieces, "PIECE", 8)
     x, y = np.zeros((5, 7)), np.arange(35.0).reshape(5, 7)
     found = [*pieces.pieces(x, y)]
-    assert [len(a) for a, _ in found] == [16, 16, 3]
+    assert [len(a) for a, _ in found] == [8, 8, 8, 8, 3]
     for a, b in found:
         a += b
     assert np.array_equal(x, y)
+    assert len([*pieces.pieces(x[:4], y[:4])]) == 1             # 28 elements, which are four pieces
 
 
 @pytest.mark.parametrize("other", [np.zeros((7, 5)).T, np.zeros(7), np.zeros((5, 14))[:, ::2]],
                          ids=["transposed", "broadcast", "strided"])
 def test_arrays_that_lie_otherwise_are_one_piece(monkeypatch, other):
-    monkeypatch.setattr(pieces, "PIECE", 16)
+    monkeypatch.setattr(pieces, "PIECE", 8)
     x = np.zeros((5, 7))
     (a, b), = pieces.pieces(x, other)
     assert a is x and b is other

@@ -17,7 +17,8 @@ def pieces(*arrays: np.ndarray) -> Iterator[Sequence[np.ndarray]]:
     to a piece (``out=``) is written to the array.
     """
     first = arrays[0]
-    if first.size <= 4 * PIECE or not all(x.flags.c_contiguous and x.shape == first.shape for x in arrays):
+    if first.size <= 4 * PIECE or not all(
+            x.flags.c_contiguous and x.shape == first.shape for x in arrays):
         yield arrays
         return
     flat = [x.reshape(-1) for x in arrays]

@@ -1,6 +1,7 @@
 """Raw array code for the operators that gain from it: arrays in, arrays out, no differentiation.
 
     sums.py     sums and means, and the undoing of broadcasting
+    pieces.py   large arrays in pieces that stay in the cache
     numpy.py    the fused operators, and what else is worth ordering for speed
     causal.py   causal attention, the weights kept
     attention.py  attention block by block

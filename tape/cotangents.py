@@ -6,6 +6,7 @@ in the rules; what one use of an input adds to its gradient is a *contribution*.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -116,4 +117,17 @@ class Cotangents:
 
     def keys(self) -> list:
         """The values that have a gradient here."""
-        return list(dict.fromkeys((*self.sums, *self.picks)))
+        return list(dict.fromkeys((*self.sums, *self.picks)) if self.picks else self.sums)
+
+
+_one = {0: object()}
+_IN_DICT = sys.getrefcount(_one[0])        # where there is no other reference; see tape/mutation.py
+
+
+def unshared(gradients: dict, key: Any) -> np.ndarray:
+    """One of the gradients as an array that nothing else refers to: itself, if nothing does."""
+    alone = sys.getrefcount(gradients[key]) <= _IN_DICT
+    g = gradients[key]
+    if alone and type(g) is np.ndarray and g.flags.owndata and g.flags.writeable:
+        return g
+    return np.array(g)

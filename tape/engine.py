@@ -19,7 +19,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 import numpy as np
 
 from tape import mutation
-from tape.cotangents import Cotangents, fit
+from tape.cotangents import Cotangents, fit, unshared
 from tape.kernels import HALF, broadcasts_to, has_nan
 from tape.ops.arithmetic import identity, widened, zero_where_undefined
 from tape.ops.forking import fork
@@ -134,16 +134,18 @@ def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None 
     cotangents = Cotangents(roots, in_place=as_tensor is None)
     kept: dict = {}
     retained: list = []
-    with np.errstate(all="ignore"):      # infinite derivatives are values; see `fit`
-        order, useful = _reversed_order(roots, targets)
-        _call_rules(order, cotangents, _Walk(targets, useful, as_tensor, retain), kept, retained)
+    order, useful = _reversed_order(roots, targets)
+    _call_rules(order, cotangents, _Walk(targets, useful, as_tensor, retain), kept, retained)
     for tensor, g in retained:           # only now: a walk that fails leaves no gradient behind
         if tensor() is not None:
             tensor()._add_grad(g)
-    kept.update((key, cotangents.take(key)) for key in cotangents.keys()
-                if targets is None or key in targets)
+    for key in cotangents.keys():
+        if targets is None or key in targets:
+            kept[key] = cotangents.take(key)
     if as_tensor is None:
-        kept = {key: g if key in cotangents.owned else np.array(g) for key, g in kept.items()}
+        for key in kept:
+            if key not in cotangents.owned:
+                kept[key] = unshared(kept, key)
     return kept
 
 
@@ -156,6 +158,7 @@ class _Walk(NamedTuple):
     retain: bool
 
 
+@np.errstate(all="ignore")           # infinite derivatives are values; see `fit`
 def _call_rules(order: list[Record], cotangents: Cotangents, of: _Walk, kept: dict,
                 retained: list) -> None:
     """Call the rules of records, last recorded first.
@@ -324,8 +327,13 @@ def _contribute_jointly(record: Record, g: Any, as_tensor: Callable | None,
         saved = record.saved if as_tensor is None else vjp.unpack(record, as_tensor)
         contributions = vjp.joint_gradients(g, saved, len(parents))
     for i, contribution in enumerate(contributions):
-        if parents[i] is not None and contribution is not None:
-            cotangents.add(parents[i], _fitted(contribution, g, record, i, as_tensor))
+        parent = parents[i]
+        if parent is None or contribution is None:
+            continue
+        if as_tensor is not None or vjp.elementwise or type(contribution) is not _ndarray or not (
+                contribution.dtype is parent.dtype is not HALF and contribution.shape == parent.shape):
+            contribution = _fitted(contribution, g, record, i, as_tensor)
+        cotangents.add(parent, contribution)
 
 
 def _recomputed(record: Record, g: Any, as_tensor: Callable) -> list:

@@ -32,9 +32,13 @@ class Fused(Primitive):
         choice.followers.add(self)
 
     def _set_up(self, name: str) -> None:
+        """Take the kernels in use, all at once: another thread may be using the operator meanwhile."""
         forward, backward = choice.find(self.kernel), choice.find(self.kernel + "_backward")
-        super().__init__(forward, (backward,), name=name, doc=self.composed.__doc__ or "", joint=True,
-                         signature=self.composed)
+        fresh = object.__new__(type(self))
+        fresh.__dict__.update(self.__dict__)
+        Primitive.__init__(fresh, forward, (backward,), name=name, doc=self.composed.__doc__ or "",
+                           joint=True, signature=self.composed)
+        self.__dict__ = fresh.__dict__
 
     def forget_kernels(self) -> None:
         for attribute in self._OF_KERNELS:

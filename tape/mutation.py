@@ -25,7 +25,6 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import weakref
 import zlib
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
@@ -51,7 +50,7 @@ class Version:
         nobody but its Tensor and the tape has it.
     """
 
-    __slots__ = ("array", "state", "__weakref__")
+    __slots__ = ("array", "state")
 
     def __init__(self, array: np.ndarray, known_elsewhere: bool):
         self.array = array
@@ -77,18 +76,33 @@ def version_of(tensor: Any, held: Sequence = ()) -> Version:
     """The version of a leaf's array, to which the caller refers as often as it stands in `held`.
 
     It is one for all records until the caller gets the array, in whichever thread they are made: of two
-    the tensor would know one only, and note no change of the other.
+    the tensor would know one only, and note no change of the other. When no record is left, the tensor
+    keeps it for the next, which asks anew who else has the array.
     """
-    version = None if tensor._version is None else tensor._version()
-    if version is None or version.state is not None:
+    version = tensor._version
+    if version is None:
         with _making:
-            version = None if tensor._version is None else tensor._version()
-            if version is None or version.state is not None:
-                here = _count(held, tensor._data)
-                known_elsewhere = _references(tensor) > _ALONE + here      # before there is one more
-                version = Version(tensor._data, known_elsewhere)
-                tensor._version = weakref.ref(version)
+            version = tensor._version
+            if version is None:
+                if _known_elsewhere(tensor, held, 0):
+                    return Version(tensor._data, True)
+                version = tensor._version = Version(tensor._data, False)
+    elif sys.getrefcount(tensor._version) <= _IN_SLOT and _known_elsewhere(tensor, held, 1):
+        return Version(tensor._data, True)
     return version
+
+
+def _known_elsewhere(tensor: Any, held: Sequence, versions: int) -> bool:
+    """Whether others refer to a leaf's array than the tensor, so many versions and `held`."""
+    return _references(tensor) > _ALONE + versions + _count(held, tensor._data)
+
+
+def note(tensor: Any) -> None:
+    """Note what a leaf's array is, if a record saved it, before the caller gets it."""
+    held = [tensor._version]
+    tensor._version = None               # what is recorded from here on asks anew
+    if held[0] is not None and sys.getrefcount(held[0]) > _IN_LIST:
+        held[0].note()
 
 
 def _count(arrays: Sequence, array: Any) -> int:
@@ -110,8 +124,11 @@ class _Holder:
         self._data = np.zeros(2)
 
 
-# What the count is where there is no other; it depends on the version of Python.
+# What the counts are where there is no other; they depend on the version of Python.
 _ALONE = _references(_Holder())
+_one = [object()]
+_IN_LIST = sys.getrefcount(_one[0])
+_IN_SLOT = _IN_LIST + 1              # and in a variable
 
 
 def checksum(array: np.ndarray) -> Any:

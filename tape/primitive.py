@@ -30,7 +30,7 @@ import pickle
 import sys
 import types
 import weakref
-from operator import add, mul, neg, sub, truediv
+from operator import add, is_, mul, neg, sub, truediv
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -52,6 +52,12 @@ _SAME_BUT_FASTER: dict[Callable, Callable] = {
 # Where all operands and attributes are of these types, nothing is recorded and nothing converted.
 _ON_ARRAYS = frozenset({np.ndarray, int, float, bool, type(None)})
 
+# Attributes of these types are taken as they are: nobody can change them.
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+
+# Operands of these types have nothing to record an operator on.
+_COMPUTED_WITH = frozenset({np.ndarray, np.float32, np.float64, float, int})
+
 
 class Primitive:
     """An operator that can be differentiated. Make one with `primitive` or `derivative`.
@@ -62,6 +68,7 @@ class Primitive:
     symbol : how it is written between its operands, if it is: ``+``.
     inputs, defaults : the names of its inputs; its attributes with their defaults.
     arity : how many these are together; -1 where they cannot all be given by their places.
+    complete : whether a call without attributes can be given `defaults` as they are.
     forward : arrays -> array.
     protected : the same with read-only arrays, for a user's operator, which may write to what it is
         given.
@@ -105,6 +112,7 @@ class Primitive:
         self.promotes = self.variadic or not self.joint
         self.rules = tuple(rules)
         self.needs = [self._names_in(rule) for rule in rules]
+        self.complete = all(type(value) in _PLAIN for value in self.defaults.values())
         self.residuals = self._residual_names()
         self.layout = (*self.inputs, "out", *self.defaults, *self.residuals)
         self._check_rules()
@@ -199,9 +207,13 @@ class Primitive:
     def bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Split a call's arguments into inputs and a complete dict of attributes."""
         count = len(args) if self.variadic else len(self.inputs)
-        if len(args) == count and not kwargs and not self.defaults:
+        whole = self.complete and not kwargs
+        if whole and len(args) == count:
             return args, self.defaults
         inputs, positional = args[:count], args[count:]
+        if whole and len(args) == count + len(self.defaults) and all(
+                map(is_, positional, self.defaults.values())):
+            return inputs, self.defaults
         if len(inputs) < count or len(positional) > len(self.defaults):
             raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "
                             f"arguments{CALLS.get(self.name, '')}")
@@ -212,6 +224,8 @@ class Primitive:
                                 f"{keyword_hint(name, self.defaults, self.name)}")
             attributes[name] = value
         for name, value in attributes.items():
+            if type(value) in _PLAIN:
+                continue
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
             if isinstance(value, (list, tuple, dict, np.ndarray)):
@@ -242,7 +256,9 @@ class Primitive:
         lists = False
         for value in inputs:
             kind = type(value)
-            apply = None if kind is np.ndarray else getattr(kind, "__tape_apply__", None)
+            if kind in _COMPUTED_WITH:
+                continue
+            apply = getattr(kind, "__tape_apply__", None)
             if apply is not None:
                 return apply(self, inputs, attributes)
             lists = lists or kind is list or kind is tuple

@@ -102,7 +102,8 @@ class Vjp:
         operator = self.operator
         row = [tuple(inputs), out] if operator.variadic else [*inputs, out]
         if operator.defaults:
-            row += [attributes.get(name, default) for name, default in operator.defaults.items()]
+            row += (attributes.values() if attributes is operator.defaults else
+                    [attributes.get(name, default) for name, default in operator.defaults.items()])
         if self.residuals:
             row += [residuals[name] if residuals else None for name in self.residuals]
         for i in self.likes:

@@ -18,6 +18,7 @@ from tape import foreign_names, numpy_protocol
 from tape.engine import Record, walk
 from tape.foreign_names import COUNTS
 from tape.methods import Methods
+from tape.mutation import Version, note
 from tape.numpy_hints import METHODS
 from tape.ops.arithmetic import stop_gradient
 from tape.grad_mode import modes
@@ -25,6 +26,7 @@ from tape.hollow import Outline, copied, hollow, is_hollow
 from tape.promotion import as_new_array
 
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
+_ONE = {kind: kind(1) for kind in (np.float16, np.float32, np.float64)}
 
 
 class Tensor(Methods):
@@ -66,7 +68,7 @@ class Tensor(Methods):
         self._grad: np.ndarray | None = None
         self._record: Record | None = None
         self._writable = True
-        self._version: weakref.ref | None = None
+        self._version: Version | None = None
         self._requires_grad = False
         self.requires_grad = requires_grad
 
@@ -85,9 +87,8 @@ class Tensor(Methods):
         notices, and refuses to go on. No result shares memory with it.
         """
         if self._writable:
-            version = None if self._version is None else self._version()
-            if version is not None:             # a record saved the array, which the caller may change
-                version.note()
+            if self._version is not None:       # a record saved the array, which the caller may change
+                note(self)
             if type(self._data) is not _ndarray:
                 self._data = np.asarray(self._data)
             return self._data
@@ -200,6 +201,9 @@ class Tensor(Methods):
                 f"{caller}: nothing was recorded for this tensor of shape {self.shape}: no input "
                 f"of it had requires_grad=True, or it was computed under no_grad or detached.")
         if gradient is None:
+            one = _ONE.get(type(self._data))
+            if one is not None:
+                return one
             if self.size != 1:
                 raise ValueError(
                     f"{caller}: the gradient of a tensor of shape {self.shape} is not one number per "

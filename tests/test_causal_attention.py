@@ -8,10 +8,10 @@ from tape import Tensor
 from tape.kernels import causal
 
 RNG = np.random.default_rng(0)
-# Few weights at once; more than one block; a last block that is short; parts of the first axis, of
-# which the last is short; no first axis to part.
-SHAPES = [((), 1, 1), ((2, 3), 5, 9), ((4,), 64, 64), ((12,), 64, 65), ((2, 2), 65, 65),
-          ((3,), 130, 200), ((5, 2), 160, 200), ((), 530, 530)]
+# Few weights at once, also of more queries than a block has; more than one block; a last block that is
+# short; parts of the first axis, of which the last is short; no first axis to part.
+SHAPES = [((), 1, 1), ((2, 3), 5, 9), ((), 128, 128), ((4,), 64, 64), ((12,), 64, 65),
+          ((2, 2), 65, 65), ((3,), 130, 200), ((5, 2), 160, 200), ((), 530, 530)]
 
 
 def drawn(leading, queries, keys, width=8, value_width=8, dtype=np.float64):
@@ -57,7 +57,7 @@ def test_the_sizes_reach_every_branch():
     assert min(sizes) < causal.FEW < max(size for (_, queries, _), size in zip(SHAPES, sizes)
                                          if queries < causal.BLOCK * 2)
     assert [len([*causal._parts((*leading, t, s))]) for leading, t, s in SHAPES][-2:] == [2, 1]
-    assert [len([*causal._blocks(t, s)]) for _, t, s in SHAPES] == [1, 1, 1, 1, 2, 3, 3, 9]
+    assert [len([*causal._blocks(t, s)]) for _, t, s in SHAPES] == [1, 1, 2, 1, 1, 2, 3, 3, 9]
 
 
 @pytest.mark.parametrize("queries", [7, 150])

@@ -233,3 +233,19 @@ def test_a_rule_that_returns_its_cotangent_or_what_was_kept():
     y = leaf([1.0, 2.0])
     operator(y).backward(upstream)
     assert not np.shares_memory(y.grad, y.data)
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_a_gradient_that_nothing_else_refers_to_is_handed_over(writeable):
+    made = []
+
+    def rule(g, x):
+        gradient = g * x
+        gradient.flags.writeable = writeable
+        made.append(weakref.ref(gradient))
+        return gradient
+    x = leaf([1.0, 2.0])
+    tape.primitive(lambda x: x * x / 2, rule, name="half_square")(x).backward([1.0, 3.0])
+    np.testing.assert_array_equal(x.grad, [1, 6])
+    assert (made[0]() is x.grad) == writeable          # one that is read-only is copied
+    x.grad += 1

@@ -7,7 +7,9 @@ definitions and the derivatives against differences.
 import importlib.util
 import inspect
 import os
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -162,6 +164,28 @@ def test_an_evaluator_keeps_the_kernels_that_it_was_planned_with(first, second):
     for a, b, c in zip(before, after, anew):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_allclose(a, c, rtol=1e-13)
+
+
+def test_threads_may_use_an_operator_for_the_first_time_at_once(kernel_set):
+    x = leaf(np.random.default_rng(0).standard_normal((2, 4, 4)))
+    threads, before = 6, sys.getswitchinterval()
+
+    def first_uses(_):
+        together.wait()
+        loss = tape.causal_attention(tape.layer_norm(x), x, tape.softmax(x)).sum()
+        return tape.grad(loss, x).data
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in range(100):
+                tape.use_kernels(kernel_set)           # operators are set up when they are next used
+                together = threading.Barrier(threads)
+                first, *others = pool.map(first_uses, range(threads))
+                for other in others:
+                    np.testing.assert_array_equal(other, first)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_two_runs_have_the_same_gradients_to_the_last_bit(kernel_set):

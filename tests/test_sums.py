@@ -260,3 +260,20 @@ def test_picks_and_sums_of_one_array_in_float16(create_graph):
         y = ops.sum(x * -60000.0) + x[0] * 60000.0 + x[0] * 60000.0
     slope = grad(y, x, np.float16(1), create_graph=create_graph)
     np.testing.assert_array_equal(slope.data, np.array([6e4, -6e4, -6e4], np.float16))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 3), (50, 100, 3)])
+@pytest.mark.parametrize("given", [(), (1,), (3,)])
+def test_broadcast_is_numpys(shape, given):
+    x = RNG.standard_normal(given).astype(np.float32)[()]
+    try:
+        expected = np.broadcast_to(x, shape)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=str(error)):
+            kernels.broadcast(x, shape)
+        return
+    out = kernels.broadcast(x, shape)
+    assert out.dtype == np.float32 and out.shape == shape
+    np.testing.assert_array_equal(out, expected)
+    small = expected.size <= 4096
+    assert out.flags.owndata == small and (small or 0 in out.strides)

@@ -1,6 +1,7 @@
 """Raw array code for the operators that gain from it: arrays in, arrays out, no differentiation.
 
     sums.py     sums and means, and the undoing of broadcasting
+    pieces.py   large arrays in pieces that stay in the cache
     numpy.py    the fused operators, and what else is worth ordering for speed
     causal.py   causal attention, the weights kept
     attention.py  attention block by block
@@ -23,14 +24,14 @@ from tape.kernels.numpy import (
     matmul, matmul_gradient_x, matmul_gradient_y, norm, one_hot, power, sigmoid, softmax,
     zero_where_undefined)
 from tape.kernels.sums import (
-    HALF, SINGLE, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype, unbroadcast, variance)
+    HALF, SINGLE, broadcast, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype,
+    unbroadcast, variance)
 from tape.kernels.update import adam_update
 
 __all__ = [
-    "HALF", "SINGLE", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum", "sum_dtype",
-    "unbroadcast", "variance",
-    "adam_update", "attention", "attention_backward", "find", "kernels_in_use",
-    "use_kernels",
+    "HALF", "SINGLE", "broadcast", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum",
+    "sum_dtype", "unbroadcast", "variance",
+    "adam_update", "attention", "attention_backward", "find", "kernels_in_use", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",

@@ -13,6 +13,7 @@ from typing import Callable
 
 import numpy as np
 
+from tape.kernels.pieces import pieces
 from tape.kernels.sums import (
     FOLD, gradient_in_float32, in_float32, reduce_sum, unbroadcast, variance)
 
@@ -191,17 +192,23 @@ def _dot_rows(a, b):
 @in_float32
 def gelu(x):
     """x * s with s = 1 / (1 + exp(-2u)), which is (1 + tanh(u)) / 2, and exp is faster than tanh."""
-    x = _floating(x)[()]
-    s = x * x             # becomes -2u = x (-2a - 2ab x^2), with a = sqrt(2/pi) and b = 0.044715
-    s *= -2 * GELU_CUBIC * SQRT_2_OVER_PI
-    s -= 2 * SQRT_2_OVER_PI
-    s *= x
-    out = s if isinstance(s, np.ndarray) else None
+    x = _floating(x)
+    out, logistic = np.empty_like(x), np.empty_like(x)
     with np.errstate(over="ignore"):                            # exp = inf is s = 0, as it should be
-        s = np.exp(s, out=out)
-    s += 1
-    s = np.reciprocal(s, out=out)
-    return x * s, {"s": s}
+        for x, s, y in pieces(x, logistic, out):
+            np.multiply(x, x, out=s)    # becomes -2u = x (-2a - 2ab x^2), with a = sqrt(2/pi)
+            s *= -2 * GELU_CUBIC * SQRT_2_OVER_PI                               # and b = 0.044715
+            s -= 2 * SQRT_2_OVER_PI
+            s *= x
+            np.exp(s, out=s)
+            s += 1
+            np.reciprocal(s, out=s)
+            np.multiply(x, s, out=y)
+    return _scalar_if_without_axes(out), {"s": _scalar_if_without_axes(logistic)}
+
+
+def _scalar_if_without_axes(x):
+    return x if x.ndim else x[()]
 
 
 def _dot_columns(a, b):
@@ -221,18 +228,20 @@ def _dot_columns(a, b):
 def gelu_backward(g, x, s):
     """g * s * [1 + x (1 - s) * 2 du/dx]; derived in `tape.gelu`."""
     x = _floating(x)
-    slope = x * x
-    slope *= 6 * GELU_CUBIC * SQRT_2_OVER_PI
-    slope += 2 * SQRT_2_OVER_PI                                 # 2 du/dx
-    slope *= x
-    slope *= 1 - s
-    slope += 1
-    slope *= s
-    if has_nan(slope):                          # x^2 overflowed: far out, the slope is 0 or 1
-        slope = np.where(np.isnan(slope) & ~np.isnan(x), np.greater(x, 0), slope)
-        slope = np.where(np.equal(g, 0), 0, slope).astype(x.dtype)
-    slope *= g
-    return (slope,)
+    out = np.empty_like(x)
+    for x, g, s, slope in pieces(x, g, s, out):
+        np.multiply(x, x, out=slope)
+        slope *= 6 * GELU_CUBIC * SQRT_2_OVER_PI
+        slope += 2 * SQRT_2_OVER_PI                             # 2 du/dx
+        slope *= x
+        slope *= 1 - s
+        slope += 1
+        slope *= s
+        if has_nan(slope):                      # x^2 overflowed: far out, the slope is 0 or 1
+            slope[...] = np.where(np.isnan(slope) & ~np.isnan(x), np.greater(x, 0), slope)
+            slope[np.equal(g, 0)] = 0
+        slope *= g
+    return (_scalar_if_without_axes(out),)
 
 
 @in_float32

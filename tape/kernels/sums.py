@@ -9,6 +9,7 @@ import numpy as np
 
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 FOLD = 16
+SMALL = 2 ** 12         # elements
 
 
 def sum_dtype(dtype):
@@ -131,6 +132,16 @@ def _added_rows(x, axis):
         if rest.shape[axis]:
             x = np.concatenate([x, rest], axis=axis)
     return x
+
+
+def broadcast(x, shape):
+    """np.broadcast_to; but a small result is a new array, faster to make and to read than a view."""
+    x = np.asarray(x)
+    if x.ndim > len(shape) or math.prod(shape) > SMALL:
+        return np.broadcast_to(x, shape)
+    out = np.empty(shape, x.dtype)
+    out[...] = x
+    return out
 
 
 def fit_to(g, shape, dtype):

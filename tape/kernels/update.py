@@ -7,11 +7,22 @@ import math
 
 import numpy as np
 
+from tape.kernels.pieces import pieces
 from tape.kernels.sums import sum_dtype
 
 
 def adam_update(arrays, gradients, m, v, t, lr, betas, eps, weight_decay=0.0, decoupled=False):
     """Change arrays in place; derived and described in `tape.adam_update`."""
+    settings = t, lr, betas, eps, weight_decay, decoupled
+    if len(arrays) == 1 and arrays[0].flags.c_contiguous and gradients[0].flags.c_contiguous:
+        flat = arrays[0].reshape(-1), gradients[0].reshape(-1), m, v
+        for array, g, own_m, own_v in pieces(*flat):
+            _adam_update([array], [g], own_m, own_v, *settings)
+    else:
+        _adam_update(arrays, gradients, m, v, *settings)
+
+
+def _adam_update(arrays, gradients, m, v, t, lr, betas, eps, weight_decay, decoupled):
     # One array for all: a dozen calls of NumPy take longer than the arithmetic of a small array.
     g = _side_by_side(gradients)                                # (N,)
     if weight_decay:

@@ -19,15 +19,18 @@ def sum(x, /, axis=None, keepdims=False):
 def broadcast_like(g, like, /, axis=None, keepdims=False):
     """Undo the shape of a reduction: put back the reduced axes, at the lengths that `like` has."""
     if not keepdims and axis is not None and like.ndim:     # NumPy sums a number over axis 0, too
-        axes = axis if isinstance(axis, tuple) else (axis,)
-        g = np.expand_dims(g, tuple(a % like.ndim for a in axes))
-    return np.broadcast_to(g, like.shape)
+        g = np.asarray(g)
+        shape = list(g.shape)
+        for i in sorted(a % like.ndim for a in (axis if isinstance(axis, tuple) else (axis,))):
+            shape.insert(i, 1)
+        g = g.reshape(shape)
+    return kernels.broadcast(g, like.shape)
 
 
 @derivative(lambda g: g, None)      # as for any broadcasting, the engine sums over the copies
 def expand_like(x, like, /):
     """x broadcast to the shape of `like`."""
-    return np.broadcast_to(x, like.shape)
+    return kernels.broadcast(x, like.shape)
 
 
 @derivative(lambda g, like_x: expand_like(g, like_x), None)

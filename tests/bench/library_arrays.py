@@ -137,8 +137,11 @@ class MyGrad(Arrays):
         return run
 
     def differentiating(self, f, arrays):
+        leaves = [self.np.tensor(array) for array in arrays]
+
         def differentiate():
-            leaves = [self.np.tensor(array) for array in arrays]
+            for leaf in leaves:
+                leaf.null_grad()
             f(*leaves).backward()
             return [leaf.grad for leaf in leaves]
 

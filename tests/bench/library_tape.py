@@ -39,8 +39,11 @@ def writing(sizes, tokens):
 
 def differentiating(f, arrays):
     """A call that finds f and its gradients."""
+    leaves = [tape.Tensor(array, requires_grad=True) for array in arrays]
+
     def differentiate():
-        leaves = [tape.Tensor(array, requires_grad=True) for array in arrays]
+        for leaf in leaves:
+            leaf.grad = None
         f(*leaves).backward()
         return [leaf.grad for leaf in leaves]
 

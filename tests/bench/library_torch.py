@@ -105,8 +105,11 @@ def writing(sizes, tokens):
 
 
 def differentiating(f, arrays):
+    leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
+
     def differentiate():
-        leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
+        for leaf in leaves:
+            leaf.grad = None
         f(*leaves).backward()
         return [leaf.grad for leaf in leaves]
 

@@ -99,7 +99,7 @@ def memory(lib: Any, seconds: float, model: str) -> dict[str, Timing]:
 
 
 def operators(lib: Any, seconds: float) -> dict[str, Timing]:
-    """Chains of an operator, forward and backward."""
+    """Chains of an operator, forward and backward; and one alone, with a backward of its own."""
     rng, found = np.random.default_rng(0), {}
     rotation = np.linalg.qr(rng.standard_normal((16, 16)))[0].astype(np.float32)
     near_one = rng.uniform(0.999, 1.001, (16, 16)).astype(np.float32)
@@ -109,7 +109,10 @@ def operators(lib: Any, seconds: float) -> dict[str, Timing]:
     for name, f in chains.items():
         for shape, x in {"16 x 16": rotation}.items() if "@" in name else inputs.items():
             call = lib.differentiating(chain(f, LENGTH), [x])
-            found[f"{shape} {name}, us"] = timed(call, seconds / 7, 1e6 / LENGTH)
+            found[f"{shape} {name}, us"] = timed(call, seconds / 9, 1e6 / LENGTH)
+    for shape, x in inputs.items():
+        call = lib.differentiating(lambda x, y: (x * y).sum() if x.ndim else x * y, [x, x])
+        found[f"{shape} x * y alone, us"] = timed(call, seconds / 9, 1e6)
     return found
 
 

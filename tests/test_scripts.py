@@ -51,7 +51,8 @@ def test_the_ten_sentences_begin_with_different_words_and_share_many():
 def test_generate_recites_from_the_checkpoint_that_the_default_run_wrote(folder, capsys):
     train.main([])
     printed = capsys.readouterr().out
-    assert re.search(r"  python generate.py \\\n    --checkpoint checkpoints/sentences-\d{8}-\d{6}/last.npz "
+    assert re.search(r"  python generate.py \\\n    --checkpoint "
+                     r"checkpoints/sentences-\d{8}-\d{6}/last.npz "
                      r'\\\n    --prompt "the old" --temperature 0\n$', printed)
     assert generate.main(["--prompt", "the old", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == SENTENCES[0] + "\n"

@@ -14,12 +14,52 @@ import argparse
 import difflib
 import math
 import os
+import sys
 import textwrap
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, NoReturn, Sequence, get_args, get_type_hints
 
 from nn.cli.script import UsageError
+
+# Names of nanoGPT, PyTorch's examples and the like, and ours: the first of them that the job has.
+FOREIGN = {
+    **dict.fromkeys(("max-iters", "max-steps", "num-steps", "n-steps", "iters", "iterations",
+                     "train-steps", "num-iterations", "epochs", "num-epochs", "n-epochs", "steps",
+                     "max-epochs"), ("steps", "epochs")),
+    **dict.fromkeys(("learning-rate", "max-lr", "base-lr", "rate"), ("lr",)),
+    **dict.fromkeys(("eval-iters", "eval-steps"), ("eval-batches",)),
+    **dict.fromkeys(("eval-every", "eval-freq", "valid-interval"), ("eval-interval",)),
+    **dict.fromkeys(("gradient-accumulation-steps", "grad-accum-steps", "accumulation-steps",
+                     "grad-accumulation", "accumulate"), ("micro-batch-size", "batch-size")),
+    **dict.fromkeys(("warmup-iters", "warmup-steps", "lr-warmup-steps", "num-warmup-steps"),
+                    ("warmup",)),
+    **dict.fromkeys(("max-grad-norm", "clip-grad-norm", "clip", "gradient-clip-val", "clip-grad"),
+                    ("grad-clip",)),
+    **dict.fromkeys(("num-layers", "layers", "depth", "n-layers", "num-hidden-layers"), ("n-layer",)),
+    **dict.fromkeys(("num-heads", "heads", "nhead", "n-heads", "num-attention-heads"), ("n-head",)),
+    **dict.fromkeys(("d-model", "dim", "emb-size", "embed-dim", "hidden-size", "width", "emsize"),
+                    ("n-embd",)),
+    **dict.fromkeys(("context", "context-length", "seq-len", "seq-length", "bptt", "max-seq-len",
+                     "sequence-length"), ("block-size",)),
+    **dict.fromkeys(("bs", "batch", "train-batch-size"), ("batch-size",)),
+    **dict.fromkeys(("out-dir", "output-dir", "save", "save-dir", "log-dir"), ("out",)),
+    **dict.fromkeys(("dataset", "input", "input-file", "train-file", "data-dir", "text"), ("data",)),
+    **dict.fromkeys(("log-every", "print-every", "logging-steps", "log-freq"), ("log-interval",)),
+    **dict.fromkeys(("save-every", "save-steps", "checkpoint-interval"), ("save-interval",)),
+    **dict.fromkeys(("wd", "l2"), ("weight-decay",)),
+    **dict.fromkeys(("num-workers", "threads", "n-threads"), ("workers",)),
+    **dict.fromkeys(("init-from", "continue", "restore", "load"), ("resume",)),
+    **dict.fromkeys(("model", "architecture"), ("arch",)),
+    **dict.fromkeys(("max-tokens", "max-length", "length", "tokens", "num-tokens"),
+                    ("max-new-tokens",)),
+    **dict.fromkeys(("n-samples", "samples"), ("num-samples",)), "temp": ("temperature",),
+    **dict.fromkeys(("ckpt", "ckpt-path", "model-path"), ("checkpoint",)), "start": ("prompt",)}
+NOT_HERE = {
+    **dict.fromkeys(("device", "cuda", "gpu", "no-cuda", "mps"),
+                    "there is no choice of a device, all runs on the processor: leave it out"),
+    "compile": "operators are compiled where Numba is installed (python -m tape.kernels): leave it out",
+    "backend": "one process with threads computes all, see --workers: leave it out"}
 
 
 def flag(text: str, default: Any = None, *, low: float = -math.inf, high: float = math.inf,
@@ -58,6 +98,9 @@ def number(kind: type, low: float = -math.inf, high: float = math.inf, *,
             value = kind(text)
         except ValueError:
             value = math.nan
+        if kind is int and abs(value) > sys.maxsize:        # no array has as many elements
+            raise argparse.ArgumentTypeError(f"must be an integer of at most {sys.maxsize:,}, got one "
+                                             f"of {len(text)} digits")
         if not (low <= value <= high and above < value < below and math.isfinite(value)):
             name = "an integer" if kind is int else "a number"
             bounds = [f"{sign} {bound:g}" for sign, bound in
@@ -126,6 +169,14 @@ class Parser(argparse.ArgumentParser):
 
     def _advice(self, argument: str, jobs: Mapping[str, Callable[[], Parser]]) -> str:
         name = argument.split("=")[0]
+        if name.replace("_", "-") in self.names:
+            return f"did you mean {name.replace('_', '-')}?"
+        elsewhere = name.strip("-").replace("_", "-")
+        ours = [f"--{word}" for word in FOREIGN.get(elsewhere, ()) if f"--{word}" in self.names]
+        if ours:
+            return f"it is called {ours[0]} here"
+        if elsewhere in NOT_HERE:
+            return NOT_HERE[elsewhere]
         owners = [job for job, parser in jobs.items() if name in parser().names]
         near = difflib.get_close_matches(name, self.names, 1, cutoff=0.6)
         if argument in jobs:
@@ -137,6 +188,10 @@ class Parser(argparse.ArgumentParser):
         if self.text_flag and not name.startswith("-"):
             return f'did you mean {self.text_flag} "{argument}"?'
         return f"known: {' '.join(self.names)}"
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Of --help, which argparse would lose without a word where it cannot be written."""
+        print(message, end="", file=file or sys.stdout, flush=True)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Iterator, Union
 
@@ -14,6 +15,7 @@ from nn.data.corpus import Corpus, read_corpus
 from nn.data.text import open_source, python_help_text, text_source
 from nn.data.yardsticks import Passed
 from nn.cli.meter import Meter
+from nn.cli.memory import check_memory
 from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
 from nn.jobs.job import INIT, Job, chosen_workers, print_generate, workers_flag
@@ -58,7 +60,7 @@ class Flags(RunFlags):
     lr: float = flag("highest learning rate", 3e-3, above=0)
     warmup: int = flag("steps up to it; from there a cosine down to a tenth", 100, low=0)
     weight_decay: float = flag("of matrices", 0.1, low=0)
-    grad_clip: float = flag("longest gradient", 1.0, above=0)
+    grad_clip: float = flag("longest gradient: a longer one is scaled; 0: never", 1.0, low=0)
     log_interval: int = flag("steps between lines", 100, low=1)
     eval_interval: int = flag("steps between validations", 500, low=1)
     eval_batches: int = flag("batches of 32 blocks to validate on, always the same; at the end it is "
@@ -122,14 +124,20 @@ def with_sizes(o: Flags) -> Flags:
 
 def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
-    rng = np.random.default_rng((o.seed, INIT))
+    config, rng = configuration(o, vocab_size), np.random.default_rng((o.seed, INIT))
+    check_memory(config, o.batch_size, o.block_size, copies=4)
+    return nn.GPT(config, rng) if isinstance(config, nn.GPTConfig) else nn.RecurrentLM(config, rng)
+
+
+def configuration(o: Flags, vocab_size: int) -> nn.GPTConfig | nn.RecurrentConfig:
+    """That of the model."""
     if o.arch == "gpt":
-        return nn.GPT(nn.GPTConfig(
+        return nn.GPTConfig(
             vocab_size=vocab_size, block_size=o.block_size, n_layer=o.n_layer, n_head=o.n_head,
-            n_embd=o.n_embd, dropout=o.dropout, bias=False), rng)
-    return nn.RecurrentLM(nn.RecurrentConfig(
+            n_embd=o.n_embd, dropout=o.dropout, bias=False)
+    return nn.RecurrentConfig(
         vocab_size=vocab_size, block_size=o.block_size, cell=o.arch, n_layer=o.n_layer,
-        n_embd=o.n_embd, dropout=o.dropout), rng)
+        n_embd=o.n_embd, dropout=o.dropout)
 
 
 def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: int) -> Outcome:
@@ -151,8 +159,9 @@ def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: i
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
     plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
                 eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval)
-    return run.train(TapeEngine(model, optimizer, o.grad_clip, workers=workers), batches, lr, plan,
-                     evaluate, lambda: model, corpus.tokenizer, corpus.generating(o.lines))
+    engine = TapeEngine(model, optimizer, o.grad_clip or math.inf, workers=workers)
+    return run.train(engine, batches, lr, plan, evaluate, lambda: model, corpus.tokenizer,
+                     corpus.generating(o.lines))
 
 
 @no_grad

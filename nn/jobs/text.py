@@ -126,7 +126,9 @@ def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
     config, rng = configuration(o, vocab_size), np.random.default_rng((o.seed, INIT))
     check_memory(config, o.batch_size, o.block_size, copies=4)
-    return nn.GPT(config, rng) if isinstance(config, nn.GPTConfig) else nn.RecurrentLM(config, rng)
+    if isinstance(config, nn.RecurrentConfig):
+        return nn.RecurrentLM(config, rng)
+    return nn.GPT(config, rng)
 
 
 def configuration(o: Flags, vocab_size: int) -> nn.GPTConfig | nn.RecurrentConfig:

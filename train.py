@@ -7,11 +7,11 @@
     python train.py translate            dates in words to their ISO form
 
 Each job has its own flags: python train.py text --help
+Jobs, and settings that have a name: python train.py --list
 """
 
 from __future__ import annotations
 
-import difflib
 import signal
 import sys
 from functools import partial
@@ -24,8 +24,9 @@ import numpy as np
 
 from nn.jobs import images, names, sentences, text, translate
 from nn.cli.script import UsageError, run
-from nn.cli.flags import Parser, as_arguments
-from nn.jobs.run import Done, asked_for
+from nn.cli.flags import Parser
+from nn.jobs.run import Done
+from nn.jobs.settings import GROUPS, PRESETS, settings_of
 from nn.jobs.verify import verify_resume
 from nn.training.engines import Diverged
 
@@ -38,25 +39,22 @@ def parser(name: str) -> Parser:
     """The parser of a job's flags; that of the default job tells of the others."""
     job = JOBS[name]
     if name == DEFAULT:
-        return Parser(f"train.py [{name}]", job.flags, f"{__doc__}\n{job.description}")
+        return Parser(f"train.py [{name}]", job.flags, f"{__doc__}\n{job.description}", groups=GROUPS)
     return Parser(f"train.py {name}", job.flags, job.description,
-                  "The other jobs: python train.py --help")
+                  "The other jobs, and presets: python train.py --list", groups=GROUPS)
 
 
 def start(name: str | None, arguments: Sequence[str]) -> int | None:
-    """Do a job with the flags that are among the arguments; one that goes on has those of its run."""
-    found = asked_for(arguments)
-    if found and name not in (None, found["job"]):
-        raise UsageError(f"that is a run of the job {found['job']}: python train.py {found['job']} ...")
-    name = name or (found["job"] if found else DEFAULT)
-    if name not in JOBS:
-        near = difflib.get_close_matches(name, JOBS, 1)
-        raise UsageError(f"unknown job {name!r}" + (f"; did you mean {near[0]!r}?" if near else
-                                                    f"; known: {', '.join(JOBS)}"))
+    """Do a job with the flags that are among the arguments, and what a run, preset or file sets."""
+    name, sources = settings_of(name, arguments, JOBS, DEFAULT)
     others = {other: partial(parser, other) for other in JOBS if other != name}
-    settings = as_arguments(found["settings"]) if found else []
-    flags = parser(name).parse([*settings, *arguments], others)
+    own = parser(name)
+    given = [word for source, settings in sources for word in own.arguments(settings, source, others)]
+    flags = own.parse([*given, *arguments], others)
     try:
+        if flags.list:
+            print_list()
+            return None
         with np.errstate(all="ignore"):        # the engines check every loss
             if flags.verify_resume:
                 return verify_resume(JOBS[name].run, flags)
@@ -66,6 +64,17 @@ def start(name: str | None, arguments: Sequence[str]) -> int | None:
     except Diverged as error:
         raise UsageError(f"{error}; try a lower --lr") from error
     return None
+
+
+def print_list() -> None:
+    """A line for each job, which is the first of its file, and for each preset."""
+    print("jobs")
+    for name, job in JOBS.items():
+        command, line = str(sys.modules[job.run.__module__].__doc__).splitlines()[0].split(": ", 1)
+        print(f"  {name:15}  {line}")
+    print("\npresets, as in python train.py --preset baby-gpt")
+    for name, preset in PRESETS.items():
+        print(f"  {name:15}  {preset.job}: {preset.line}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -144,7 +144,7 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
         config = nn.VisionConfig(shape, side, data.classes, o.n_layer, o.n_head, o.n_embd, mean=mean,
                                  std=std, pool=o.pool)
         check_memory(config, o.batch_size, height * width // side ** 2, copies=4)
-    model = nn.VisionTransformer(config, rng=np.random.default_rng((o.seed, INIT)))
+        model = nn.VisionTransformer(config, rng=np.random.default_rng((o.seed, INIT)))
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr)
     workers = chosen_workers(o.workers, model, o.batch_size * model.patches.count)
     steps = math.ceil(len(data.train_images) / o.batch_size)

@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterable, NoReturn, Sequence
 
 import numpy as np
 
+from nn.cli.config_file import write_config
 from nn.cli.flags import Parser, flag
 from nn.cli.script import UsageError, user_input
 from nn.data.tokenizers import Tokenizer
@@ -22,7 +23,7 @@ from nn.training.replay import watched
 from nn.training.resume import (
     as_settings, differences, fingerprint, set_streams, stream_states, versions)
 from nn.training.runs import (
-    LATEST, ROOT, RunFolder, checkpoint_at, given_folder, new_folder, set_latest)
+    CONFIG, LATEST, ROOT, RunFolder, checkpoint_at, given_folder, new_folder, set_latest)
 
 RUNS = "the run"
 
@@ -47,10 +48,15 @@ class RunFlags:
                                "and compare", False, group=RUNS)
     replay: Path | None = flag("run the step again that gave a number that is not finite, and show "
                                "where it arises", metavar="FILE", group=RUNS)
+    preset: str | None = flag("settings that have a name, see --list", metavar="NAME", group=RUNS)
+    config: Path | None = flag("settings from a file (.ini, .toml), as the config.ini that each run "
+                               "writes into its folder; flags given here win over it", metavar="FILE",
+                               group=RUNS)
+    list: bool = flag("name the jobs and the presets, and end", False, group=RUNS)
 
 
 # What concerns one call of the script, and is not taken over by a run that goes on.
-OWN = ("out", "overwrite", "resume", "verify_resume", "replay")
+OWN = ("out", "overwrite", "resume", "verify_resume", "replay", "preset", "config", "list")
 
 # What such a run may have otherwise, because the training does not depend on it.
 FREE = ("save_interval", "log_interval", "eval_interval", "show_attention", "temperature")
@@ -163,6 +169,7 @@ class Run:
             save(self.best if which == "best" else self.last, more, position)
             if not self._linked:        # once: of two runs at a time the later one is the newest
                 set_latest(self.last.parent)
+                write_config(self.last.with_name(CONFIG), self.job, self._settings())
                 self._linked = True
 
         if self.found:
@@ -228,7 +235,9 @@ class Run:
         """Read a checkpoint, and refuse it where this run differs from the one that wrote it."""
         found = load_training(path)
         values = training_values(path, found)
-        changed = differences(values["settings"], self._settings())
+        # A setting that is newer than the run had its default there.
+        saved = _own_left_out(as_settings(type(self.o)())) | values["settings"]
+        changed = differences(saved, self._settings())
         self.found, self.position = found, _position(path, values["position"])
         refused = [text for text in changed if not self._may_change(text.partition(":")[0], values)]
         if values["data"] != self.data:
@@ -244,7 +253,7 @@ class Run:
             print(f"note: the last bits may differ from a run without a stop: {'; '.join(other)}")
 
     def _settings(self) -> dict[str, Any]:
-        return {name: value for name, value in as_settings(self.o).items() if name not in OWN}
+        return _own_left_out(as_settings(self.o))
 
     def _may_change(self, name: str, values: dict) -> bool:
         if name == self.grows:
@@ -258,6 +267,10 @@ class Run:
             engine.load_state_dict({name: array for name, array in training.arrays.items()
                                     if not name.startswith("batch.")})
             set_streams(engine.streams, training.values["streams"])
+
+
+def _own_left_out(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in OWN}
 
 
 def training_values(path: Path, found: Checkpoint) -> dict[str, Any]:

@@ -106,6 +106,17 @@ def _drop(stream: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def program(script: str) -> str:
+    """The name of a script: ``train.py``, or where it was started as installed ``tape-train``."""
+    return f"tape-{script}" if Path(sys.argv[0]).name.startswith("tape-") else f"{script}.py"
+
+
+def start_of(script: str) -> str:
+    """The beginning of a command that starts one of the scripts in the way in which this one was."""
+    name = program(script)
+    return f"python {name}" if name.endswith(".py") else name
+
+
 def command(*parts: str, width: int = 79) -> str:
     """A command to be copied: flag by flag, on a new line where the next would not fit.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from nn.cli.config_file import write_config
 from nn.cli.flags import Parser, flag
-from nn.cli.script import UsageError, user_input
+from nn.cli.script import UsageError, start_of, user_input
 from nn.data.tokenizers import Tokenizer
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, Training, load_training, save_checkpoint)
@@ -217,7 +217,7 @@ class Run:
 
     def command(self, flag: str, path: Path) -> str:
         """A command that goes on with a path."""
-        return f"python train.py {self.job} {flag} {path}"
+        return f"{start_of('train')} {self.job} {flag} {path}"
 
     def _stop(self, step: int, plan: Plan) -> int | None:
         share = stops_after.get()

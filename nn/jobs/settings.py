@@ -15,7 +15,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from nn.cli.config_file import read_config
 from nn.cli.flags import Parser
-from nn.cli.script import UsageError
+from nn.cli.script import UsageError, start_of
 from nn.jobs.run import RUNS, RunFlags, asked_for
 
 # The headings of --help, and the flags under each.
@@ -101,7 +101,8 @@ def settings_of(name: str | None, arguments: Sequence[str], jobs: Iterable[str],
         raise UsageError(f"unknown job {_unknown(job, jobs).removeprefix('unknown ')}")
     for source, its, _ in sources:
         if its != job:
-            raise UsageError(f"{source} is of the job {its}, not of {job}: python train.py {its} ...")
+            raise UsageError(f"{source} is of the job {its}, not of {job}: {start_of('train')} {its} "
+                             f"...")
     return job, [(source, settings) for source, _, settings in sources]
 
 
@@ -116,7 +117,7 @@ def section(found: Mapping[str, dict[str, Any]], path: Path, job: str | None,
     names = [f"[{name}]" for name in found]
     if job is None and len(found) > 1:
         raise UsageError(f"--config: {path} is for several jobs, {' and '.join(names)}; name one: "
-                         f"python train.py JOB ...")
+                         f"{start_of('train')} JOB ...")
     job = job or next(iter(found))
     if job not in found:
         raise UsageError(f"--config: {path} has no section [{job}], but {', '.join(names)}")

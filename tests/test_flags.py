@@ -120,5 +120,10 @@ def test_each_job_has_a_parser_of_its_flags(name):
     assert name in made.prog
 
 
+def test_every_flag_that_a_heading_names_is_one_of_a_job():
+    known = {field.name for job in train.JOBS.values() for field in dataclasses.fields(job.flags)}
+    assert {name for names in GROUPS.values() for name in names} <= known
+
+
 def test_the_parser_of_generate_has_the_flags_of_its_dataclass():
     assert generate.parser().parse([]) == generate.Flags()

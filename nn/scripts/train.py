@@ -19,7 +19,7 @@ from typing import Sequence
 import numpy as np
 
 from nn.jobs import images, names, sentences, text, translate
-from nn.cli.script import UsageError, program, run
+from nn.cli.script import UsageError, program, run, start_of
 from nn.cli.flags import Parser
 from nn.jobs.run import Done
 from nn.jobs.settings import GROUPS, PRESETS, settings_of
@@ -37,7 +37,7 @@ def parser(name: str) -> Parser:
     if name == DEFAULT:
         return Parser(f"{own} [{name}]", job.flags, f"{__doc__}\n{job.description}", groups=GROUPS)
     return Parser(f"{own} {name}", job.flags, job.description,
-                  "The other jobs, and presets: python train.py --list", groups=GROUPS)
+                  f"The other jobs, and presets: {start_of('train')} --list", groups=GROUPS)
 
 
 def start(name: str | None, arguments: Sequence[str]) -> int | None:
@@ -66,9 +66,9 @@ def print_list() -> None:
     """A line for each job, which is the first of its file, and for each preset."""
     print("jobs")
     for name, job in JOBS.items():
-        command, line = str(sys.modules[job.run.__module__].__doc__).splitlines()[0].split(": ", 1)
+        _, line = str(sys.modules[job.run.__module__].__doc__).splitlines()[0].split(": ", 1)
         print(f"  {name:15}  {line}")
-    print("\npresets, as in python train.py --preset baby-gpt")
+    print(f"\npresets, as in {start_of('train')} --preset baby-gpt")
     for name, preset in PRESETS.items():
         print(f"  {name:15}  {preset.job}: {preset.line}")
 

@@ -275,7 +275,7 @@ def test_a_training_with_workers_is_that_with_one_to_rounding(tmp_path, monkeypa
                      "--dropout", "0.2", "--workers", workers]
         assert train.main(arguments) == 0
         assert f"{workers} worker" in capsys.readouterr().out
-        states.append(nn.load_checkpoint("checkpoints/text-last.npz").model.state_dict())
+        states.append(nn.load_checkpoint("checkpoints/latest/last.npz").model.state_dict())
     for name, array in states[0].items():
         np.testing.assert_allclose(states[1][name], array, atol=1e-4, err_msg=name)
         np.testing.assert_array_equal(states[1][name], states[2][name], err_msg=name)

@@ -9,6 +9,7 @@ import pytest
 import generate
 import train
 from nn.cli.script import UsageError
+from nn.jobs.settings import GROUPS
 from nn.cli.flags import Parser, file_path, flag, number
 
 
@@ -22,6 +23,7 @@ class Flags:
     folder: Path = flag("where", Path("x"))
     out: Path | None = flag("file", convert=file_path)
     fast: bool = flag("quickly", False)
+    slow: bool = flag("surely", True)
 
 
 def parser(**more):
@@ -29,13 +31,13 @@ def parser(**more):
 
 
 def test_without_arguments_the_flags_have_their_defaults():
-    assert parser().parse([]) == Flags(500, 0.5, None, None, "tape", Path("x"), None, False)
+    assert parser().parse([]) == Flags(500, 0.5, None, None, "tape", Path("x"), None, False, True)
 
 
 def test_each_flag_has_the_type_of_its_field():
     found = parser().parse(["--steps", "7", "--lr", "1e-3", "--top-k=3", "--name", "5", "--engine",
                             "static", "--folder", "y/", "--out", "z", "--fast"])
-    assert found == Flags(7, 0.001, 3, "5", "static", Path("y"), Path("z"), True)
+    assert found == Flags(7, 0.001, 3, "5", "static", Path("y"), Path("z"), True, True)
     assert [type(getattr(found, name)) for name in ("steps", "lr", "name")] == [int, float, str]
 
 
@@ -66,8 +68,37 @@ def test_a_word_without_a_flag_is_taken_for_the_text():
 def test_help_has_the_texts_and_the_defaults_that_are_not_none():
     shown = " ".join(parser().format_help().split())
     assert "--steps STEPS updates (default: 500)" in shown
-    assert "--top-k TOP_K how many --name TEXT of it, 100 % sure --engine {tape,static} which" in shown
-    assert "(default: None)" not in shown and "(default: False)" not in shown
+    assert ("--top-k TOP_K how many (default: none) --name TEXT of it, 100 % sure (default: none) "
+            "--engine {tape,static} which") in shown
+    assert "--fast quickly (default: off) --no-slow surely (default: off)" in shown
+    for missing in ("(default: None)", "(default: False)", "(default: True)", "--no-fast"):
+        assert missing not in shown
+
+
+@pytest.mark.parametrize("words, fast, slow", [
+    ([], False, True), (["--fast"], True, True), (["--fast", "--no-fast"], False, True),
+    (["--no-slow"], False, False), (["--no-slow", "--slow"], False, True)])
+def test_of_the_flags_for_yes_and_no_the_last_counts(words, fast, slow):
+    found = parser().parse(words)
+    assert (found.fast, found.slow) == (fast, slow)
+
+
+@pytest.mark.parametrize("settings, arguments", [
+    ({"steps": 7, "top_k": None, "fast": True, "slow": False}, ["--steps=7", "--fast", "--no-slow"]),
+    ({"fast": "no", "slow": "On", "lr": "1e-3"}, ["--no-fast", "--slow", "--lr=1e-3"])])
+def test_settings_are_the_arguments_that_give_them(settings, arguments):
+    assert parser().arguments(settings, "x.ini") == arguments
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"fast": "perhaps"}, "x.ini: fast must be true or false, got 'perhaps'"),
+    ({"steps": "0"}, "x.ini: argument --steps: must be an integer >= 1 and <= 900, got '0'"),
+    ({"learning_rate": "1"}, "x.ini: unknown argument '--learning-rate=1'; it is called --lr here"),
+    ({"stesp": "1"}, "x.ini: unknown argument '--stesp=1'; did you mean --steps?")])
+def test_settings_that_are_not_allowed_name_their_source(settings, message):
+    with pytest.raises(UsageError) as refused:
+        parser().arguments(settings, "x.ini")
+    assert str(refused.value) == message
 
 
 def test_a_number_without_bounds():
@@ -80,9 +111,18 @@ def test_a_number_without_bounds():
 def test_each_job_has_a_parser_of_its_flags(name):
     job, made = train.JOBS[name], train.parser(name)
     assert made.parse([]) == job.flags()
-    assert made.names == ["-h", "--help", *(f"--{field.name.replace('_', '-')}"
-                                            for field in dataclasses.fields(job.flags))]
+    assert sorted(made.names) == sorted(["-h", "--help", *(
+        f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"
+        for field in dataclasses.fields(job.flags))])
+    grouped = {name for group in GROUPS.values() for name in group}
+    assert [field.name for field in dataclasses.fields(job.flags)
+            if field.name not in grouped and not field.metadata["group"]] == []
     assert name in made.prog
+
+
+def test_every_flag_that_a_heading_names_is_one_of_a_job():
+    known = {field.name for job in train.JOBS.values() for field in dataclasses.fields(job.flags)}
+    assert {name for names in GROUPS.values() for name in names} <= known
 
 
 def test_the_parser_of_generate_has_the_flags_of_its_dataclass():

@@ -313,4 +313,4 @@ def test_help_has_every_flag_in_groups_with_its_default_in_80_columns(capsys, mo
 
 
 def test_the_script_is_short():
-    assert len((ROOT / "generate.py").read_text().splitlines()) < 150
+    assert len((ROOT / "nn/scripts/generate.py").read_text().splitlines()) < 150

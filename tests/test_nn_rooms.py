@@ -25,6 +25,7 @@ FLOORS = {
     "generation": {"data", "models", "layers"},
     "cli": {"training", "generation", "data", "models", "layers"},
     "jobs": {"cli", "training", "generation", "data", "models", "layers"},
+    "scripts": {"jobs", "cli", "training", "generation", "data", "models", "layers"},
 }
 
 

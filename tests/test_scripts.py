@@ -73,7 +73,8 @@ def test_five_steps_on_a_text_and_generate(folder, capsys):
     assert re.search(r"1,800 characters to train on, 200 to\s+validate on", out)
     assert re.search(r"/best.npz \\\n    --temperature 0.8\n$", out)
     assert len(re.findall(r"validation \d", out)) == 3
-    assert {p.name for p in Path("checkpoints/latest").iterdir()} == {"last.npz", "best.npz"}
+    assert {p.name for p in Path("checkpoints/latest").iterdir()} == {
+        "last.npz", "best.npz", "config.ini"}
     assert generate.main(["--prompt", "the ", "--max-new-tokens", "7", "--seed", "1"]) == 0
     generated = capsys.readouterr().out
     assert generated.startswith("the ") and len(generated) == 4 + 7 + 1
@@ -129,7 +130,8 @@ def test_what_validates_is_never_trained_on_and_every_flag_reaches_its_place(
     assert (sample, workers) == (7, 2) and tokenizer.decode(held_out) == whole[1800:]
     assert recorders["GPTConfig"].calls[0][1] == {
         "vocab_size": len(tokenizer), "block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 16,
-        "dropout": 0.25, "bias": False}
+        "dropout": 0.25, "bias": False, "norm": "pre", "norm_kind": "layer", "activation": "gelu",
+        "position": "learned", "tie_weights": True, "d_ff": 0, "n_kv_head": 0}
     assert recorders["decay_groups"].calls[0][0][1] == 0.3
     assert [call[0][1] for call in recorders["clip_grad_norm"].calls] == [0.7] * 20
     rates = [call[1] for call in recorders["warmup_cosine"].calls]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from tape import limit_blas_threads
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)        # nothing more can be written
 
 
 class UsageError(Exception):
@@ -27,11 +31,30 @@ def user_input(flags: Any = None) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        text = str(error)
+        text = described(error)
         for name in vars(flags) if flags else ():
             if "_" in name:
                 text = re.sub(rf"\b{name}\b", "--" + name.replace("_", "-"), text)
         raise UsageError(text) from error
+
+
+def described(error: Exception) -> str:
+    """The text of an error for a user: of a file its name and what is wrong; no numbers, no classes."""
+    if isinstance(error, OSError) and error.strerror:
+        parts = ["cannot write" if error.errno in FULL else "", error.filename or ""]
+        return ": ".join([" ".join(filter(None, map(str, parts))), error.strerror]).removeprefix(": ")
+    return re.sub(r"^[A-Z]\w*Config: ", "", str(error))
+
+
+def one_line(text: str) -> str:
+    """A text as one line of at most 400 characters that any terminal can show; cut in the middle."""
+    text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+    return _cut(" ".join(_cut(word, 120) for word in text.split(" ")), 400)
+
+
+def _cut(text: str, longest: int) -> str:
+    half = (longest - 5) // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
 
 
 def run(script: str, job: Callable[[], int | None]) -> int:
@@ -44,12 +67,10 @@ def run(script: str, job: Callable[[], int | None]) -> int:
             sys.stdout.flush()    # here, so that what cannot be written is reported below
             return status
     except UsageError as error:
-        print(f"{script}: error: {error}", file=sys.stderr)
-        return 2
+        return _failed(script, str(error))
     except MemoryError as error:
-        print(f"{script}: error: not enough memory: {error or 'nothing is left'}. Make the model, the "
-              f"block or the batch smaller", file=sys.stderr)
-        return 2
+        return _failed(script, f"not enough memory: {str(error) or 'nothing is left'}. Make the model, "
+                               f"the block or the batch smaller")
     except KeyboardInterrupt as stop:
         print(f"\n{script}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
@@ -58,13 +79,42 @@ def run(script: str, job: Callable[[], int | None]) -> int:
         return 141
     except OSError as error:      # of files it is a UsageError: this is a full disk, or the like
         _drop_output()
-        print(f"{script}: error: cannot write: {error.strerror or error}", file=sys.stderr)
-        return 2
+        name = f" {error.filename}" if error.filename else ""
+        return _failed(script, f"cannot write{name}: {error.strerror or error}")
+
+
+def _failed(script: str, text: str) -> int:
+    """Say what is wrong, on one line of stderr; returns the exit status."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    try:
+        print(f"{script}: error: {one_line(text)}", file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)
+    return 2
 
 
 def _drop_output() -> None:
+    _drop(sys.stdout)
+
+
+def _drop(stream: Any) -> None:
     """What is still in the buffer cannot be written either, and must not be tried at the exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, ValueError):                 # it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def program(script: str) -> str:
+    """The name of a script: ``train.py``, or where it was started as installed ``tape-train``."""
+    return f"tape-{script}" if Path(sys.argv[0]).name.startswith("tape-") else f"{script}.py"
+
+
+def start_of(script: str) -> str:
+    """The beginning of a command that starts one of the scripts in the way in which this one was."""
+    name = program(script)
+    return f"python {name}" if name.endswith(".py") else name
 
 
 def command(*parts: str, width: int = 79) -> str:

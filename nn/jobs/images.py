@@ -11,6 +11,7 @@ import numpy as np
 import nn
 from nn.data.batches import shuffled_steps
 from nn.data.images import ImageData, load_digits, load_idx
+from nn.cli.memory import check_bytes, check_memory
 from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
 from nn.jobs.job import INIT, Job, chosen_workers, engine_flag, workers_flag
@@ -139,10 +140,11 @@ def tape_learner(o: Flags, data: ImageData) -> Learner:
     height, width = shape = data.train_images.shape[1:]
     mean, std = data.mean_and_std
     with user_input(o):
-        model = nn.VisionTransformer(nn.VisionConfig(
-            shape, o.patch_size or nearest_patch_size(shape, max(height // 4, 1)), data.classes,
-            o.n_layer, o.n_head, o.n_embd, mean=mean, std=std, pool=o.pool),
-            rng=np.random.default_rng((o.seed, INIT)))
+        side = o.patch_size or nearest_patch_size(shape, max(height // 4, 1))
+        config = nn.VisionConfig(shape, side, data.classes, o.n_layer, o.n_head, o.n_embd, mean=mean,
+                                 std=std, pool=o.pool)
+        check_memory(config, o.batch_size, height * width // side ** 2, copies=4)
+        model = nn.VisionTransformer(config, rng=np.random.default_rng((o.seed, INIT)))
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr)
     workers = chosen_workers(o.workers, model, o.batch_size * model.patches.count)
     steps = math.ceil(len(data.train_images) / o.batch_size)
@@ -161,6 +163,7 @@ def static_learner(o: Flags, data: ImageData) -> Learner:
     """One layer of attention over the rows, with plain SGD; the last, smaller batch is left out."""
     data = data.standardised()
     height, width = data.train_images.shape[1:]
+    check_bytes(8 * 4 * o.n_embd * (o.n_embd + width), "Make --n-embd smaller")     # float32
     model = Classifier(height, width, o.n_embd, data.classes, o.batch_size)
     engine = StaticEngine(model.run, initial_weights(
         np.random.default_rng((o.seed, INIT)), width, o.n_embd, data.classes))

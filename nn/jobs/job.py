@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import nn
-from nn.cli.script import command
+from nn.cli.script import command, start_of
 from nn.cli.flags import flag
 from nn.training.parallel import available_cores
 from tape import limit_blas_threads
@@ -78,4 +78,4 @@ def print_generate(path: Path, flags: str) -> None:
     """Say where a checkpoint is, and the command that generates text from it."""
     parts = re.split(" (?=--)", flags)
     print(f"saved {path}; try\n" + command(
-        "python generate.py", f"--checkpoint {shlex.quote(str(path))}", *parts))
+        start_of("generate"), f"--checkpoint {shlex.quote(str(path))}", *parts))

@@ -19,6 +19,7 @@ import numpy as np
 import nn
 from nn.data.batches import shuffled_steps
 from nn.data.text import python_words, read_lines
+from nn.cli.memory import check_memory
 from nn.cli.script import user_input
 from nn.cli.flags import flag
 from nn.jobs.job import INIT, Job, print_generate, print_start
@@ -95,9 +96,10 @@ def train_names(o: Flags) -> None:
         names = python_words() if o.data is None else read_lines(o.data)
     tokenizer = nn.CharTokenizer.from_text(END + "".join(names))
     with user_input(o):
-        model = nn.GPT(nn.GPTConfig(
-            vocab_size=len(tokenizer), block_size=o.block_size, n_layer=o.n_layer, n_head=o.n_head,
-            n_embd=o.n_embd, **WRITTEN), rng=np.random.default_rng((o.seed, INIT)))
+        config = nn.GPTConfig(vocab_size=len(tokenizer), block_size=o.block_size, n_layer=o.n_layer,
+                              n_head=o.n_head, n_embd=o.n_embd, **WRITTEN)
+        check_memory(config, 1, 1, copies=4)                 # the shortest name
+    model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     tokens = float(np.mean([min(len(name) + 1, o.block_size) for name in names]))
     with Run(o, "names", END.join(names)) as run:
         print_start(model, round(tokens), described(names, o.block_size))

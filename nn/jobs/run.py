@@ -13,8 +13,9 @@ from typing import Any, Callable, Iterable, NoReturn, Sequence
 
 import numpy as np
 
+from nn.cli.config_file import write_config
 from nn.cli.flags import Parser, flag
-from nn.cli.script import UsageError, user_input
+from nn.cli.script import UsageError, start_of, user_input
 from nn.data.tokenizers import Tokenizer
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, Training, load_training, save_checkpoint)
@@ -24,7 +25,8 @@ from nn.training.replay import watched
 from nn.training.resume import (
     as_settings, differences, fingerprint, set_streams, stream_states, versions)
 from nn.training.runs import (
-    LATEST, ROOT, RunFolder, checkpoint_at, given_folder, new_folder, own_checkpoint, set_latest)
+    CONFIG, LATEST, ROOT, RunFolder, checkpoint_at, given_folder, new_folder, own_checkpoint,
+    set_latest)
 
 RUNS = "the run"
 
@@ -49,10 +51,15 @@ class RunFlags:
                                "and compare", False, group=RUNS)
     replay: Path | None = flag("run the step again that gave a number that is not finite, and show "
                                "where it arises", metavar="FILE", group=RUNS)
+    preset: str | None = flag("settings that have a name, see --list", metavar="NAME", group=RUNS)
+    config: Path | None = flag("settings from a file (.ini, .toml), as the config.ini that each run "
+                               "writes into its folder; flags given here win over it", metavar="FILE",
+                               group=RUNS)
+    list: bool = flag("name the jobs and the presets, and end", False, group=RUNS)
 
 
 # What concerns one call of the script, and is not taken over by a run that goes on.
-OWN = ("out", "overwrite", "resume", "verify_resume", "replay")
+OWN = ("out", "overwrite", "resume", "verify_resume", "replay", "preset", "config", "list")
 
 # What such a run may have otherwise, because the training does not depend on it.
 FREE = ("save_interval", "log_interval", "eval_interval", "show_attention", "temperature",
@@ -172,6 +179,7 @@ class Run:
         def save_as(which: str, more: dict, position: Position) -> None:
             save(self.best if which == "best" else self.last, more, position)
             if not self._linked:        # once: of two runs at a time the later one is the newest
+                write_config(self.last.with_name(CONFIG), self.job, _settings(self.o))
                 self._linked = True
                 if problem := set_latest(self.last.parent):
                     print(f"note: {problem}", file=sys.stderr)
@@ -221,7 +229,7 @@ class Run:
 
     def command(self, flag: str, path: Path) -> str:
         """A command that goes on with a path."""
-        return f"python train.py {self.job} {flag} {shlex.quote(str(path))}"
+        return f"{start_of('train')} {self.job} {flag} {shlex.quote(str(path))}"
 
     def _stop(self, step: int, plan: Plan) -> int | None:
         share = stops_after.get()

@@ -10,6 +10,7 @@ import numpy as np
 
 import nn
 from nn.data.batches import padded_sentences
+from nn.cli.memory import check_memory
 from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
 from nn.jobs.job import INIT, Job, engine_flag, print_generate, print_start
@@ -71,6 +72,7 @@ def train_sentences(o: Flags) -> None:
                  if (value := getattr(o, name)) is not None}
         config = nn.GPTConfig(
             vocab_size=len(tokenizer), block_size=inputs.shape[1], **ARCHS[o.arch] | given)
+        check_memory(config, len(rows), inputs.shape[1], copies=2)
     model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     tokens = int((targets >= 0).sum())
     plan = Plan(o.steps, tokens, log_interval=o.log_interval,

@@ -1,8 +1,9 @@
-"""python train.py text: a language model on the characters, words or subwords of a text."""
+"""python train.py text: a language model on characters, words or subwords."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Iterator, Union
 
@@ -14,10 +15,12 @@ from nn.data.corpus import Corpus, read_corpus
 from nn.data.text import open_source, python_help_text, text_source
 from nn.data.yardsticks import Passed
 from nn.cli.meter import Meter
+from nn.cli.memory import check_memory
 from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
 from nn.jobs.job import INIT, Job, chosen_workers, print_generate, workers_flag
 from nn.jobs.run import Run, RunFlags
+from nn.models.gpt import POSITIONS
 from nn.training.engines import Batch, TapeEngine
 from nn.training.loop import Evaluation, Outcome, Plan
 from tape import no_grad
@@ -28,6 +31,10 @@ EVAL_ROWS = 32          # blocks in a batch of a validation
 # What sizes default to: about as many parameters for each, 0.8 million with 65 characters.
 SIZES = {"gpt": {"n_layer": 4, "n_head": 4, "n_embd": 128}, "rnn": {"n_layer": 2, "n_embd": 432},
          "lstm": {"n_layer": 2, "n_embd": 220}, "gru": {"n_layer": 2, "n_embd": 252}}
+
+# Of a Transformer alone.
+ATTENTION = ("n_head", "n_kv_head", "d_ff", "norm", "norm_kind", "activation", "position", "bias",
+             "tie_weights", "checkpointing")
 
 
 def size_flag(text: str, name: str) -> Any:
@@ -59,11 +66,24 @@ class Flags(RunFlags):
     n_layer: int = size_flag("blocks of the model, or recurrent layers", "n_layer")
     n_head: int = size_flag("attention heads", "n_head")
     n_embd: int = size_flag("width", "n_embd")
+    n_kv_head: int | None = flag("heads of keys and values, which queries share (default: --n-head)",
+                                 low=1)
+    d_ff: int | None = flag("width of the feed-forward layers (default: 4 times --n-embd, with a gate "
+                            "8/3 times)", low=1)
+    norm: str = flag("where: in front of each layer, or behind its sum with the input", "pre",
+                     choices=("pre", "post"))
+    norm_kind: str = flag("layer: LayerNorm; rms: RMSNorm", "layer", choices=("layer", "rms"))
+    activation: str = flag("of the feed-forward layers: gelu, gelu_exact, relu, silu, or swiglu, which "
+                           "has a gate", "gelu", metavar="NAME",
+                           choices=("gelu", "gelu_exact", "relu", "silu", "swiglu"))
+    position: str = flag("how positions are told", "learned", choices=POSITIONS)
+    bias: bool = flag("linear layers and norms have one", False)
+    tie_weights: bool = flag("the logits have a matrix of their own, not that of the tokens", True)
     dropout: float = flag("probability", 0.0, low=0, below=1)
     lr: float = flag("highest learning rate", 3e-3, above=0)
     warmup: int = flag("steps up to it; from there a cosine down to a tenth", 100, low=0)
     weight_decay: float = flag("of matrices", 0.1, low=0)
-    grad_clip: float = flag("longest gradient", 1.0, above=0)
+    grad_clip: float = flag("longest gradient: a longer one is scaled; 0: never", 1.0, low=0)
     log_interval: int = flag("steps between lines", 100, low=1)
     eval_interval: int = flag("steps between validations", 500, low=1)
     eval_batches: int = flag("batches of 32 blocks to validate on, always the same; at the end it is "
@@ -118,11 +138,8 @@ def corpus_of(o: Flags) -> Corpus:
 def with_sizes(o: Flags) -> Flags:
     """The flags with the default sizes of their --arch."""
     sizes = SIZES[o.arch]
-    if o.checkpointing and o.arch != "gpt":
-        raise UsageError(f"--checkpointing is not for --arch {o.arch}, which has no blocks to compute "
-                         f"once more")
-    for name in SIZES["gpt"]:
-        if name not in sizes and getattr(o, name) is not None:
+    for name in ATTENTION if o.arch != "gpt" else ():
+        if getattr(o, name) != getattr(Flags(), name):
             raise UsageError(f"--{name.replace('_', '-')} is not for --arch {o.arch}, which has no "
                              f"attention")
     missing: dict[str, Any] = {name: size for name, size in sizes.items() if getattr(o, name) is None}
@@ -131,16 +148,26 @@ def with_sizes(o: Flags) -> Flags:
 
 def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
-    rng = np.random.default_rng((o.seed, INIT))
+    config, rng = configuration(o, vocab_size), np.random.default_rng((o.seed, INIT))
+    check_memory(config, o.batch_size, o.block_size, copies=4)
+    if isinstance(config, nn.RecurrentConfig):
+        return nn.RecurrentLM(config, rng)
+    model = nn.GPT(config, rng)
+    nn.checkpoint_blocks(model, o.checkpointing)
+    return model
+
+
+def configuration(o: Flags, vocab_size: int) -> nn.GPTConfig | nn.RecurrentConfig:
+    """That of the model."""
     if o.arch == "gpt":
-        model = nn.GPT(nn.GPTConfig(
+        return nn.GPTConfig(
             vocab_size=vocab_size, block_size=o.block_size, n_layer=o.n_layer, n_head=o.n_head,
-            n_embd=o.n_embd, dropout=o.dropout, bias=False), rng)
-        nn.checkpoint_blocks(model, o.checkpointing)
-        return model
-    return nn.RecurrentLM(nn.RecurrentConfig(
+            n_embd=o.n_embd, dropout=o.dropout, bias=o.bias, norm=o.norm, activation=o.activation,
+            position=o.position, tie_weights=o.tie_weights, norm_kind=o.norm_kind, d_ff=o.d_ff or 0,
+            n_kv_head=o.n_kv_head or 0)
+    return nn.RecurrentConfig(
         vocab_size=vocab_size, block_size=o.block_size, cell=o.arch, n_layer=o.n_layer,
-        n_embd=o.n_embd, dropout=o.dropout), rng)
+        n_embd=o.n_embd, dropout=o.dropout)
 
 
 def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: int) -> Outcome:
@@ -162,7 +189,7 @@ def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: i
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
     plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
                 eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval)
-    engine = TapeEngine(model, optimizer, o.grad_clip, o.micro_batch_size, workers=workers)
+    engine = TapeEngine(model, optimizer, o.grad_clip or math.inf, o.micro_batch_size, workers=workers)
     return run.train(engine, batches, lr, plan, evaluate, lambda: model, corpus.tokenizer,
                      corpus.generating(o.lines))
 

@@ -11,6 +11,7 @@ import numpy as np
 
 import nn
 from nn.cli.flags import file_path, flag
+from nn.cli.memory import check_memory
 from nn.cli.picture import check_picture
 from nn.cli.script import user_input
 from nn.data.batches import padded_rows, shuffled_steps
@@ -65,6 +66,7 @@ class Translator:
         with user_input(o):
             config = nn.Seq2SeqConfig(size, size, longest + 1, o.n_layer, o.n_head, o.n_embd,
                                       padding_id=pad)
+            check_memory(config, min(o.batch_size, o.dates), self.longest_target, copies=4)
         self.model = nn.Seq2SeqTransformer(config, np.random.default_rng((o.seed, INIT)))
 
     def sources(self, texts: Sequence[str]) -> np.ndarray:

@@ -6,6 +6,8 @@ taken for it.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Annotated, Any, Iterator
 
 import numpy as np
@@ -22,7 +24,30 @@ def check_sizes(config: Any, *names: str) -> None:
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{kind}: {name} must be a positive integer, got {value!r}")
     if "n_head" in names and config.n_embd % config.n_head:
-        raise ValueError(f"{kind}: n_head must divide n_embd, got {config.n_head} and {config.n_embd}")
+        raise ValueError(f"{kind}: n_head must divide n_embd, got {config.n_head} and {config.n_embd}; "
+                         f"{_nearest(config.n_head, config.n_embd)}")
+
+
+def _nearest(n_head: int, n_embd: int) -> str:
+    """The settings that would work and are nearest, with the same width and with the same heads."""
+    start = min(n_head, n_embd)
+    found = (h for i in range(min(start, 1000)) for h in (start - i, start + i) if n_embd % h == 0)
+    heads = next(found, 1)
+    width = max(round(n_embd / n_head), 1) * n_head
+    return f"the nearest that works is n_head {heads}, or n_embd {width}"
+
+
+def parameter_count(config: Any) -> int:
+    """The parameters of the model of a configuration, tied ones counted once.
+
+    From the shapes, without making the model. All layers after the first are alike, so that two
+    numbers of layers tell those of any.
+    """
+    def count(**changes: int) -> int:
+        return sum(math.prod(shape) for _, shape in replace(config, **changes).parameter_shapes())
+
+    one, two = count(n_layer=1), count(n_layer=2)
+    return one + (config.n_layer - 1) * (two - one)
 
 
 def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
     checkpoints/text-20260131-174500/last.npz       the latest weights, and all to go on from them
                                      best.npz       those of the lowest validation loss
+                                     config.ini     the settings, for --config
                                      replay.npz     a step that gave a number that is not finite
     checkpoints/latest                              a link to the newest run
 """
@@ -24,7 +25,7 @@ except ImportError:         # on Windows, where two runs in one folder are not n
 
 ROOT = Path("checkpoints")
 LATEST = "latest"
-LAST, BEST, REPLAY = "last.npz", "best.npz", "replay.npz"
+LAST, BEST, REPLAY, CONFIG = "last.npz", "best.npz", "replay.npz", "config.ini"
 
 
 class RunError(ValueError):
@@ -50,6 +51,7 @@ class RunFolder:
     def __init__(self, path: Path, made: bool = False):
         self.path, self.made = path, made
         self.last, self.best, self.replay = path / LAST, path / BEST, path / REPLAY
+        self.config = path / CONFIG
         if not os.access(path, os.W_OK | os.X_OK):
             raise RunError(f"the folder {path} cannot be written to; name another with --out")
         self._lock = _locked(path)
@@ -80,7 +82,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what another run wrote."""
-        for file in (self.last, self.best, self.replay):
+        for file in (self.last, self.best, self.replay, self.config):
             file.unlink(missing_ok=True)
 
     def close(self) -> None:

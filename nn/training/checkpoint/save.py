@@ -101,8 +101,8 @@ def _replace(path: Path, arrays: dict[str, np.ndarray]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-    except OSError as error:          # of a full disk Python's own text names no file
-        raise type(error)(f"cannot write {path}: {error.strerror or error}") from error
+    except OSError as error:        # of a full disk it does not name the file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -399,7 +399,7 @@ def test_the_line_on_a_terminal_is_on_stderr_and_removed(
     name = "epoch" if job == "images" else "step"
     assert len(pieces) > 4 and all(re.match(rf"{name} +[\d.]+/\d+   loss  \d\.\d{{4}}   \d+:\d\d left",
                                             piece) for piece in pieces)
-    assert all(("%" in piece) is library and len(piece) <= 80 for piece in pieces)
+    assert all(("%" in piece) is library and len(piece) <= 76 for piece in pieces)
     assert not re.split("[\r\n]", terminal.getvalue().rstrip("\r"))[-1].strip()
 
 

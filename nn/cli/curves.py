@@ -36,7 +36,7 @@ def draw_curves(path: Path, history: History, compared: Mapping[str, float]) -> 
     rates.plot(steps, [row.learning_rate for row in rows], color="C2", **_mark(len(rows)))
     rates.set_xlabel("step")
     rates.set_ylabel("learning rate")
-    rates.set_ylim(bottom=0)
+    rates.set_ylim(0, 1.1 * max(row.learning_rate for row in rows) or None)
     for axes in (by_step, by_time, rates):
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)

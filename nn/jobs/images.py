@@ -95,7 +95,7 @@ def trained(o: Flags, run: Run, data: ImageData, learner: Learner) -> Outcome:
     """Train, and count the right labels of the test images."""
     def evaluate() -> Evaluation:
         right = learner.predict() == data.test_labels
-        return Evaluation(f"   test accuracy {right.mean():6.1%}", detail=right)
+        return Evaluation(f"   accuracy {right.mean():6.1%}", detail=right)
 
     def batches(done: int) -> Iterator[Batch]:
         for batch in shuffled_steps(len(data.train_images), o.batch_size, o.seed, done, learner.whole):

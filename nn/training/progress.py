@@ -7,6 +7,7 @@ as a bar, and without it as text.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -108,6 +109,14 @@ class _Text:
         self.shown = 0
 
 
+def _columns() -> int:
+    """Of the terminal, whose size may change."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
 def _bar(rounds: int) -> Any:
     """What draws the line: `show` and `clear`."""
     try:
@@ -121,8 +130,8 @@ def _bar(rounds: int) -> Any:
         monitor_interval = 0                # no thread that watches it
 
         def show(self, done: float, text: str) -> None:
-            self.n = done
+            self.n, self.ncols = done, _columns() - 4       # a terminal adds ^C to it
             self.set_description_str(text)
 
-    return Bar(total=rounds, file=sys.stderr, leave=False, dynamic_ncols=True, delay=1e9,
+    return Bar(total=rounds, file=sys.stderr, leave=False, ncols=_columns() - 4, delay=1e9,
                bar_format="{desc} |{bar}| {percentage:3.0f} %")

@@ -130,8 +130,12 @@ def _bar(rounds: int) -> Any:
         monitor_interval = 0                # no thread that watches it
 
         def show(self, done: float, text: str) -> None:
-            self.n, self.ncols = done, _columns() - 4       # a terminal adds ^C to it
+            self.n, self.ncols = done, _columns() - 4       # a terminal adds ^C behind it
             self.set_description_str(text)
+
+        def clear(self, nolock: bool = False) -> None:
+            """The whole line, and not the bar alone."""
+            print("\r" + " " * (_columns() - 1), end="\r", file=sys.stderr, flush=True)
 
     return Bar(total=rounds, file=sys.stderr, leave=False, ncols=_columns() - 4, delay=1e9,
                bar_format="{desc} |{bar}| {percentage:3.0f} %")

@@ -310,9 +310,9 @@ def test_yardsticks_of_texts_whose_entropies_are_known():
 def test_a_yardstick_is_told_once_when_it_is_passed():
     passed = Passed(Yardsticks(4.0, 3.0, 2.0))
     assert passed.by(4.5) == "" == passed.by(4.0)
-    assert passed.by(2.5) == "  the validation loss is below ln V (4.000), the unigram entropy (3.000)"
+    assert passed.by(2.5) == "  validation below ln V (4.000), unigram entropy (3.000)"
     assert passed.by(3.5) == passed.by(2.2) == ""
-    assert passed.by(1.0) == "  the validation loss is below the bigram entropy (2.000)"
+    assert passed.by(1.0) == "  validation below bigram entropy (2.000)"
     assert passed.by(0.5) == ""
 
 

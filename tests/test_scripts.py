@@ -72,7 +72,7 @@ def test_five_steps_on_a_text_and_generate(folder, capsys):
     out = capsys.readouterr().out
     assert re.search(r"1,800 characters to train on, 200 to\s+validate on", out)
     assert re.search(r"/best.npz \\\n    --temperature 0.8\n$", out)
-    assert len(re.findall(r"validation \d", out)) == 3
+    assert len(re.findall(r"   val \d", out)) == 3
     assert {p.name for p in Path("checkpoints/latest").iterdir()} == {
         "last.npz", "best.npz", "config.ini"}
     assert generate.main(["--prompt", "the ", "--max-new-tokens", "7", "--seed", "1"]) == 0
@@ -162,7 +162,7 @@ def test_an_interrupted_run_saves_what_it_has(folder, monkeypatch, capsys):
     monkeypatch.setattr(engines.TapeEngine, "update", interrupt)
     assert train.main(["text", "--data", small_text(folder), *SMALL, "--steps", "9"]) == 143
     assert nn.load_checkpoint("checkpoints/latest/last.npz").info["step"] == 3
-    assert re.fullmatch(r"\ntrain.py: stopped by SIGTERM after step 3, saved; to go on: python "
+    assert re.fullmatch(r"\ntrain.py: stopped by SIGTERM after step 3, saved; to go on:\n  python "
                         r"train.py text --resume checkpoints/text-\d+-\d+\n", capsys.readouterr().err)
 
 

@@ -207,9 +207,9 @@ def test_the_log_says_once_which_yardsticks_are_passed(folder, monkeypatch, caps
     (folder / "a.txt").write_text("abcdefgh " * 100)
     train.main(["text", "--data", "a.txt", *SMALL, "--steps", "4", "--eval-interval", "1"])
     out = capsys.readouterr().out
-    marks = [line for line in out.splitlines() if "is below" in line]
-    assert marks == ["  the validation loss is below ln V (2.197), the unigram entropy (2.197)",
-                     "  the validation loss is below the bigram entropy (0.000)"]
+    marks = [line for line in out.splitlines() if "validation below" in line]
+    assert marks == ["  validation below ln V (2.197), unigram entropy (2.197)",
+                     "  validation below bigram entropy (0.000)"]
     assert "nothing (ln 9)" in out and out.index("nothing (ln 9)") < out.index("step 1/4")
 
 

@@ -34,6 +34,10 @@ class Yardsticks(NamedTuple):
     unigram: float
     bigram: float
 
+    def named(self) -> dict[str, float]:
+        """The three with short names."""
+        return dict(zip(("ln V", "unigram entropy", "bigram entropy"), self))
+
     def table(self, vocab_size: int) -> str:
         """The three as lines, aligned."""
         rows = {f"nothing (ln {vocab_size})": self.uniform,
@@ -47,15 +51,14 @@ class Passed:
     """Which yardsticks a loss has passed; each is told once. `best` is the lowest loss before."""
 
     def __init__(self, sticks: Yardsticks, best: float = math.inf):
-        self.left = [("ln V", sticks.uniform), ("the unigram entropy", sticks.unigram),
-                     ("the bigram entropy", sticks.bigram)]
+        self.left = list(sticks.named().items())
         self.by(best)
 
     def by(self, loss: float) -> str:
         """What to say of a new loss; empty where it is below no further yardstick."""
         new = [f"{name} ({stick:.3f})" for name, stick in self.left if loss < stick]
         self.left = [(name, stick) for name, stick in self.left if not loss < stick]
-        return f"  the validation loss is below {', '.join(new)}" if new else ""
+        return f"  validation below {', '.join(new)}" if new else ""
 
 
 def yardsticks(ids: np.ndarray, vocab_size: int, report: Report = silent) -> Yardsticks:

@@ -89,14 +89,14 @@ def print_start(o: Flags, data: ImageData, learner: Learner) -> None:
           f"{o.engine}\n{len(data.train_images):,} images of {height} x {width} pixels to train on, "
           f"{len(data.test_images):,} to test on")
     print(f"a model that knows nothing has a loss of ln {data.classes} = {math.log(data.classes):.3f} "
-          f"nats,\nand an accuracy of {1 / data.classes:.0%}\n", flush=True)
+          f"nats,\nand an accuracy of {1 / data.classes:.0%}")
 
 
 def trained(o: Flags, run: Run, data: ImageData, learner: Learner) -> Outcome:
     """Train, and count the right labels of the test images."""
     def evaluate() -> Evaluation:
         right = learner.predict() == data.test_labels
-        return Evaluation(f"   test accuracy {right.mean():6.1%}", detail=right)
+        return Evaluation(f"   accuracy {right.mean():6.1%}", detail=right)
 
     def batches(done: int) -> Iterator[Batch]:
         for batch in shuffled_steps(len(data.train_images), o.batch_size, o.seed, done, learner.whole):
@@ -107,7 +107,8 @@ def trained(o: Flags, run: Run, data: ImageData, learner: Learner) -> Outcome:
                 log_interval=shown, eval_interval=shown, save_interval=o.save_interval or learner.steps)
     if learner.model:
         run.restore(learner.model)
-    return run.train(learner.engine, batches, learner.lr, plan, evaluate, lambda: learner.model)
+    return run.train(learner.engine, batches, learner.lr, plan, evaluate, lambda: learner.model,
+                     compared={f"knows nothing, ln {data.classes}": math.log(data.classes)})
 
 
 def with_defaults(o: Flags) -> Flags:

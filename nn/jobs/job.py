@@ -16,6 +16,7 @@ from tape import limit_blas_threads
 
 ENOUGH = 5e8   # parameters times positions: with fewer, what threads cost is more (tests/bench/LOG.md)
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
+SHOWN = (INIT, 3)           # the samples of --sample draw from (seed, 0, 3), each time the same numbers
 
 
 class Job(NamedTuple):
@@ -37,6 +38,11 @@ def engine_flag() -> Any:
     """The field of --engine."""
     return flag("tape: operations run as the code is read; static: they are described first, as a "
                 "graph, and the graph is run (tape.lazy)", "tape", choices=("tape", "static"))
+
+
+def sample_flag() -> Any:
+    """The field of --sample."""
+    return flag("characters of text to write at each evaluation", low=1, metavar="N")
 
 
 def workers_flag(**more: Any) -> Any:
@@ -71,7 +77,13 @@ def print_start(model: nn.GPT | nn.RecurrentLM, tokens: int, data: str) -> None:
     """Say how large a language model is, how many tokens a step has, and what a first loss means."""
     print(f"{model.parameter_count():,} parameters, {tokens:,} tokens a step\n{data}")
     print(f"a model that knows nothing has a loss of ln {model.config.vocab_size} = "
-          f"{math.log(model.config.vocab_size):.3f} nats per token\n", flush=True)
+          f"{math.log(model.config.vocab_size):.3f} nats per token")
+
+
+def knows_nothing(model: nn.GPT | nn.RecurrentLM) -> dict[str, float]:
+    """The loss of a model that takes all tokens for equally likely, for a plot."""
+    size = model.config.vocab_size
+    return {f"knows nothing, ln {size}": math.log(size)}
 
 
 def print_generate(path: Path, flags: str) -> None:

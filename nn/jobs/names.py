@@ -22,8 +22,10 @@ from nn.data.text import python_words, read_lines
 from nn.cli.memory import check_memory
 from nn.cli.script import user_input
 from nn.cli.flags import flag
-from nn.jobs.job import INIT, Job, print_generate, print_start
+from nn.jobs.job import (
+    INIT, SHOWN, Job, knows_nothing, print_generate, print_start, sample_flag)
 from nn.jobs.run import Run, RunFlags
+from nn.jobs.watching import sample_of
 from nn.models.scalar_gpt import WRITTEN, ScalarGPT
 from nn.training.engines import Batch, TapeEngine
 from nn.training.loop import Evaluation, Plan
@@ -48,6 +50,7 @@ class Flags(RunFlags):
     lr: float = flag("learning rate of Adam at first; it falls linearly to nothing", 0.01, above=0)
     temperature: float = flag("of the invented names", 0.5, low=0)
     log_interval: int = flag("steps between lines", 100, low=1)
+    sample: int | None = sample_flag()
     seed: int = flag("of weights, order and invented names", 0, low=0)
 
 
@@ -140,11 +143,17 @@ def trained(o: Flags, run: Run, model: nn.GPT, tokenizer: nn.Tokenizer, names: l
             model.load_state_dict(scalars.arrays())
         return model
 
+    info = {"prompt": "", "start": END, "stop": tokenizer.ids[END]}
+
+    def evaluate() -> Evaluation:
+        text = (sample_of(with_weights(), tokenizer, info, o.sample, (o.seed, *SHOWN)) if o.sample else
+                "")
+        return Evaluation(f"   mean {engine.latest():.4f}", remark=text)
+
     plan = Plan(o.steps, tokens, log_interval=o.log_interval, eval_interval=o.log_interval,
                 save_interval=o.save_interval or 100)
     run.train(engine, lambda done: batches(o, names, tokenizer, done), lr, plan,
-              lambda: Evaluation(f"   mean {engine.latest():.4f}"), with_weights, tokenizer,
-              {"prompt": "", "start": END, "stop": tokenizer.ids[END]})
+              evaluate, with_weights, tokenizer, info, knows_nothing(model))
     return engine
 
 

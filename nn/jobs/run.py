@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 import signal
 import sys
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Callable, Iterable, NoReturn, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NoReturn, Sequence
 
 import numpy as np
 
 from nn.cli.config_file import write_config
-from nn.cli.flags import Parser, flag
+from nn.cli.flags import Parser, file_path, flag
 from nn.cli.script import UsageError, start_of, user_input
 from nn.data.tokenizers import Tokenizer
 from nn.training.checkpoint import (
     Checkpoint, CheckpointError, Training, load_training, save_checkpoint)
+from nn.jobs.watching import check_files, watched_by
+from nn.training.costs import costs
 from nn.training.engines import Batch, Diverged, Engine
+from nn.training.history import NAMES, History
 from nn.training.loop import Evaluation, Outcome, Plan, Position, Stopped, train
 from nn.training.replay import watched
 from nn.training.resume import (
@@ -56,14 +60,21 @@ class RunFlags:
                                "writes into its folder; flags given here win over it", metavar="FILE",
                                group=RUNS)
     list: bool = flag("name the jobs and the presets, and end", False, group=RUNS)
+    seconds: float | None = flag("end, saved, after so many seconds of training and evaluations, those "
+                                 "before a --resume counted", above=0, metavar="S", group=RUNS)
+    log: Path | None = flag("write the course of the training to it, a row for each line (.csv, "
+                            ".jsonl)", convert=file_path, metavar="FILE", group=RUNS)
+    plot: Path | None = flag("draw the losses and the learning rate into it when the training ends or "
+                             "is stopped (.png, .svg, .pdf); needs matplotlib",
+                             convert=file_path, metavar="FILE", group=RUNS)
 
 
 # What concerns one call of the script, and is not taken over by a run that goes on.
 OWN = ("out", "overwrite", "resume", "verify_resume", "replay", "preset", "config", "list")
 
 # What such a run may have otherwise, because the training does not depend on it.
-FREE = ("save_interval", "log_interval", "eval_interval", "show_attention", "temperature",
-        "checkpointing")
+FREE = ("save_interval", "log_interval", "eval_interval", "show_attention", "temperature", "seconds",
+        "target_loss", "patience", "log", "plot", "sample", "checkpointing")
 
 
 def stop_at(share: float, steps: int) -> int:
@@ -105,6 +116,7 @@ class Run:
         self.folder: RunFolder | None = None
         self.found: Checkpoint | None = None
         self.position, self._linked = Position(), False
+        self._kept = math.inf           # the validation loss of the best weights in the folder
         if o.resume and (o.out or o.overwrite):
             raise UsageError("--resume goes on in the folder of its run: leave --out and "
                              "--overwrite out")
@@ -116,10 +128,12 @@ class Run:
                 self.folder = RunFolder(path.parent)
                 try:
                     self._go_on_from(path)
+                    check_files(o, self._own_log())
                 except BaseException:
                     self.folder.close()
                     raise
             else:
+                check_files(o, None)
                 self.folder = given_folder(o.out, o.overwrite) if o.out else new_folder(job)
 
     def __enter__(self) -> Run:
@@ -151,7 +165,7 @@ class Run:
               lr: Callable[[int], float], plan: Plan,
               evaluate: Callable[[], Evaluation] | None = None,
               model: Callable[[], Any] = lambda: None, tokenizer: Tokenizer | None = None,
-              info: dict | None = None) -> Outcome:
+              info: dict | None = None, compared: Mapping[str, float] | None = None) -> Outcome:
         """Train as `nn.training.loop.train` does, from the start or from where the run stopped.
 
         Parameters
@@ -162,14 +176,19 @@ class Run:
         model : callable
             The model to save, with the weights of the engine; None where it is no model of `nn`.
         tokenizer, info : of `save_checkpoint`
+        compared : mapping
+            Losses to compare with in a plot, by what they are of.
 
         Raises
         ------
         Stopped, Diverged
             With the command to go on with, or to look at the step again.
         """
+        history = History(plan.unit)
+
         def save(path: Path, more: dict, position: Position, batch: Batch = ()) -> None:
-            arrays = engine.state_dict() | {f"batch.{i}": np.asarray(a) for i, a in enumerate(batch)}
+            arrays = engine.state_dict() | history.arrays() | {
+                f"batch.{i}": np.asarray(a) for i, a in enumerate(batch)}
             with user_input():
                 if self.folder:
                     self.folder.hold()
@@ -177,7 +196,11 @@ class Run:
                                 Training(self._values(engine, position), arrays))
 
         def save_as(which: str, more: dict, position: Position) -> None:
-            save(self.best if which == "best" else self.last, more, position)
+            if which == "last":
+                save(self.last, more, position)
+            elif more["validation_loss"] < self._kept:
+                save(self.best, more, position)
+                self._kept = more["validation_loss"]
             if not self._linked:        # once: of two runs at a time the later one is the newest
                 write_config(self.last.with_name(CONFIG), self.job, _settings(self.o))
                 self._linked = True
@@ -185,17 +208,19 @@ class Run:
                     print(f"note: {problem}", file=sys.stderr)
 
         if self.found:
-            self._restore_engine(engine)
+            self._restore_engine(engine, history)
         if self.o.replay:
             self._replay(engine, lr)
+        remaining = self._costs(engine, iter(batches(self.position.step)))
+        plan = replace(plan, limits=replace(plan.limits, seconds=self.o.seconds))
         try:
-            return train(engine, batches(self.position.step), lr, plan, evaluate, save_as,
-                         self.position, lambda step: self._stop(step, plan))
+            with watched_by(self.o, history, compared or {}):
+                outcome = train(engine, remaining, lr, plan, evaluate, save_as,
+                                self.position, lambda step: self._stop(step, plan), history)
         except Stopped as stopped:
             raise Stopped(stopped.position, stopped.signal, (
                 f"stopped by {signal.Signals(stopped.signal).name} after step {stopped.position.step}, "
-                f"saved; to go on: {self.command('--resume', self.last.parent)}")) from None
-
+                f"saved; to go on:\n  {self.command('--resume', self.last.parent)}")) from None
         except Diverged as error:
             if error.batch is None or not self.folder:
                 raise
@@ -205,6 +230,7 @@ class Run:
                 raise Diverged(f"{error}; {refused}") from error
             raise Diverged(f"{error}. {self.command('--replay', self.folder.replay)} shows where it "
                            f"arises") from error
+        return self._ended(outcome, plan)
 
     def _replay(self, engine: Engine, lr: Callable[[int], float]) -> NoReturn:
         """Run the step of a replay file again, and print where the first number is not finite."""
@@ -226,6 +252,21 @@ class Run:
                 raise Done(0) from None
         print(f"step {step + 1} again: the loss is {loss}, and nothing is infinite or NaN")
         raise Done(1)
+
+    def _costs(self, engine: Engine, remaining: Iterator[Batch]) -> Iterable[Batch]:
+        """Say what a step with the first of these batches costs; the batches."""
+        batch = next(remaining)
+        if found := costs(engine, batch):
+            print(found.table())
+        print(flush=True)
+        return itertools.chain([batch], remaining)
+
+    def _ended(self, outcome: Outcome, plan: Plan) -> Outcome:
+        """Say why a training ended before its last step, if it did."""
+        if outcome.limit:
+            print(f"ended after step {outcome.step} of {plan.steps}: {outcome.limit}\n"
+                  f"to go on beyond that:\n  {self.command('--resume', self.last.parent)}", flush=True)
+        return outcome
 
     def command(self, flag: str, path: Path) -> str:
         """A command that goes on with a path."""
@@ -262,25 +303,31 @@ class Run:
             grows = f". {self.grows} may grow" if self.grows else ""
             raise CheckpointError(f"{path} cannot be gone on with: {'; '.join(refused)}. {remedy}, or "
                                   f"begin a new run{grows}")
-        if self.folder:                 # best.npz may be newer than last.npz, or have been deleted
-            best = (load_training(self.folder.best).info.get("validation_loss")
-                    if self.folder.best.exists() else None)
-            self.position = _position(path, values["position"] | {"best": best})
+        if self.folder and self.folder.best.exists():
+            self._kept = load_training(self.folder.best).info.get("validation_loss", math.inf)
+        elif self.folder:               # it was deleted: the next best is kept again
+            self.position = replace(self.position, best=math.inf)
         if other := differences(values["versions"], versions()):
             print(f"note: the last bits may differ from a run without a stop: {'; '.join(other)}")
+
+    def _own_log(self) -> str | None:
+        """The log that the run wrote before it goes on."""
+        training = self.found and self.found.training
+        return training.values["settings"].get("log") if training else None
 
     def _may_change(self, name: str, values: dict) -> bool:
         if name == self.grows:
             return getattr(self.o, name) > values["settings"].get(name, math.inf)
         return name in FREE or name == "workers" and self.o.workers is None
 
-    def _restore_engine(self, engine: Engine) -> None:
+    def _restore_engine(self, engine: Engine, history: History) -> None:
         assert self.found and self.found.training
         training = self.found.training
         with user_input():
             engine.load_state_dict({name: array for name, array in training.arrays.items()
-                                    if not name.startswith("batch.")})
+                                    if not name.startswith("batch.") and name not in NAMES})
             set_streams(engine.streams, training.values["streams"])
+            history.load(training.arrays)
 
 
 def _settings(o: Any) -> dict[str, Any]:
@@ -309,14 +356,16 @@ def training_values(path: Path, found: Checkpoint) -> dict[str, Any]:
 
 
 def _position(path: Path, state: dict) -> Position:
-    best = state.get("best")
-    counts = [state.get(name) for name in ("step", "seen", "rounds")]
-    floats = [state.get("loss"), math.inf if best is None else best, state.get("total")]
-    if not all(type(n) is int and n >= 0 for n in counts) or not all(
-            isinstance(x, (int, float)) for x in floats):
-        raise CheckpointError(f"{path} does not fit together: its position must be numbers")
-    return Position(counts[0], float(floats[0]), counts[1], float(floats[1]),     # type: ignore
-                    float(floats[2]), counts[2])                                  # type: ignore
+    """What the checkpoint of a training says; of an older one what is missing is that of the start."""
+    given: dict[str, Any] = {one.name: state.get(one.name, one.default) for one in fields(Position)}
+    if given["best"] is None:                               # infinite, which JSON cannot hold
+        given["best"] = math.inf
+    for one in fields(Position):
+        value, kinds = given[one.name], (int,) if one.type == "int" else (int, float)
+        if type(value) not in kinds or (one.type == "int" and value < 0):
+            raise CheckpointError(f"{path} does not fit together: its position must be numbers")
+        given[one.name] = value if one.type == "int" else float(value)
+    return Position(**given)
 
 
 def asked_for(arguments: Sequence[str]) -> dict[str, Any] | None:

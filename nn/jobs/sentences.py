@@ -13,7 +13,7 @@ from nn.data.batches import padded_sentences
 from nn.cli.memory import check_memory
 from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
-from nn.jobs.job import INIT, Job, engine_flag, print_generate, print_start
+from nn.jobs.job import INIT, Job, engine_flag, knows_nothing, print_generate, print_start
 from nn.jobs.run import Run, RunFlags
 from nn.models.static.gpt import language_model
 from nn.training.engines import Engine, StaticEngine, TapeEngine
@@ -85,7 +85,8 @@ def train_sentences(o: Flags) -> None:
         prompt = " ".join(SENTENCES[0].split()[:2])
         engine, trained = (static_engine if o.engine == "static" else tape_engine)(model, batch, o.lr)
         run.train(engine, lambda done: itertools.repeat(batch), lambda step: o.lr, plan, None, trained,
-                  tokenizer, {"prompt": prompt, "stop": tokenizer.ids[END]})
+                  tokenizer, {"prompt": prompt, "stop": tokenizer.ids[END]},
+                  knows_nothing(model))
         recite(trained(), tokenizer, rows)
         print_generate(run.last, f'--prompt "{prompt}" --temperature 0')
 

@@ -18,11 +18,13 @@ from nn.cli.meter import Meter
 from nn.cli.memory import check_memory
 from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
-from nn.jobs.job import INIT, Job, chosen_workers, print_generate, workers_flag
+from nn.jobs.job import (
+    INIT, SHOWN, Job, chosen_workers, print_generate, sample_flag, workers_flag)
 from nn.jobs.run import Run, RunFlags
+from nn.jobs.watching import sample_of
 from nn.models.gpt import POSITIONS
 from nn.training.engines import Batch, TapeEngine
-from nn.training.loop import Evaluation, Outcome, Plan
+from nn.training.loop import Evaluation, Limits, Outcome, Plan
 from tape import no_grad
 
 LanguageModel = Union[nn.GPT, nn.RecurrentLM]
@@ -88,6 +90,10 @@ class Flags(RunFlags):
     eval_interval: int = flag("steps between validations", 500, low=1)
     eval_batches: int = flag("batches of 32 blocks to validate on, always the same; at the end it is "
                              "on all", 20, low=1)
+    target_loss: float | None = flag("end when a validation loss is at or below it", metavar="X")
+    patience: int | None = flag("end after so many evaluations without a better loss", low=1,
+                                metavar="N")
+    sample: int | None = sample_flag()
     seed: int = flag("of weights, batches and dropout", 0, low=0)
     workers: int | None = workers_flag()
 
@@ -102,11 +108,10 @@ def train_text(o: Flags) -> None:
         model = make_model(o, vocab_size)
     with Run(o, "text", corpus.digest, repr(corpus.tokenizer.to_dict())) as run:
         print(f"{model.parameter_count():,} parameters, {o.batch_size * o.block_size:,} tokens a step")
-        print(f"{corpus.described()}\n{corpus.yardsticks.table(vocab_size)}")
         rows = min(o.batch_size, o.micro_batch_size or o.batch_size)
         at_a_time = rows * (o.block_size if o.arch == "gpt" else 1)
         workers = chosen_workers(o.workers, model, at_a_time)
-        print(flush=True)
+        print(f"{corpus.described()}\n{corpus.yardsticks.table(vocab_size)}", flush=True)
         run.restore(model)
         outcome = trained(o, run, model, corpus, workers)
         assert outcome.evaluation is not None and outcome.evaluation.loss is not None
@@ -114,7 +119,7 @@ def train_text(o: Flags) -> None:
         if len(consecutive_blocks(corpus.validation, EVAL_ROWS, o.block_size)) > o.eval_batches:
             loss = validation_loss(model, corpus.validation, None, workers)
             sample = f" on {o.eval_batches} batches"
-        print(f"\nvalidation loss {loss:.4f} after {o.steps} steps, over all "
+        print(f"\nvalidation loss {loss:.4f} after {outcome.step} steps, over all "
               f"{len(corpus.validation):,} {corpus.tokenizer.unit}s;\n"
               f"the best was {outcome.best:.4f}{sample}")
         print_generate(run.best if run.best.exists() else run.last, "--temperature 0.8")
@@ -172,11 +177,14 @@ def configuration(o: Flags, vocab_size: int) -> nn.GPTConfig | nn.RecurrentConfi
 
 def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: int) -> Outcome:
     """Train the model; the last and the best weights are saved."""
-    passed = Passed(corpus.yardsticks, run.position.best)
+    passed, info = Passed(corpus.yardsticks, run.position.best), corpus.generating(o.lines)
 
     def evaluate() -> Evaluation:
         loss = validation_loss(model, corpus.validation, o.eval_batches, workers)
-        return Evaluation(f"   validation {loss:.4f}", loss, remark=passed.by(loss))
+        remarks = [passed.by(loss)]
+        if o.sample:
+            remarks.append(sample_of(model, corpus.tokenizer, info, o.sample, (o.seed, *SHOWN)))
+        return Evaluation(f"   val {loss:.4f}", loss, remark="\n".join(filter(None, remarks)))
 
     def lr(step: int) -> float:
         return nn.warmup_cosine(step, peak=o.lr, warmup=min(o.warmup, o.steps // 10), total=o.steps,
@@ -188,10 +196,11 @@ def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: i
 
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.99))
     plan = Plan(o.steps, o.batch_size * o.block_size, log_interval=o.log_interval,
-                eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval)
+                eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval,
+                limits=Limits(o.target_loss, o.patience))
     engine = TapeEngine(model, optimizer, o.grad_clip or math.inf, o.micro_batch_size, workers=workers)
-    return run.train(engine, batches, lr, plan, evaluate, lambda: model, corpus.tokenizer,
-                     corpus.generating(o.lines))
+    return run.train(engine, batches, lr, plan, evaluate, lambda: model, corpus.tokenizer, info,
+                     corpus.yardsticks.named())
 
 
 @no_grad

@@ -127,7 +127,6 @@ def train_translate(o: Flags) -> None:
         print(f"{model.parameter_count():,} parameters; {len(training):,} dates to train on, "
               f"{len(held_out):,} others to test on")
         engine = TapeEngine(model, optimizer, 1.0, workers=chosen_workers(o.workers, model, tokens))
-        print(flush=True)
         run.restore(model)
         outcome = run.train(engine, partial(batches, o, translator, training), lr, plan, evaluate,
                             lambda: model, translator.tokenizer)

@@ -33,9 +33,10 @@ def verify_resume(run: Callable[[Any], None], o: Any) -> int:
     int
         The exit status: 0 if weights, state and losses are the same to the last bit, else 1.
     """
-    if o.out or o.resume or o.replay:
-        raise UsageError("--verify-resume trains in folders of its own, which it removes: leave --out, "
-                         "--resume and --replay out")
+    others = ("out", "resume", "replay", "seconds", "log", "plot")
+    if any(getattr(o, name) for name in others):
+        raise UsageError("--verify-resume trains to the end, in folders of its own, which it removes: "
+                         f"leave {', '.join(f'--{name}' for name in others)} out")
     if getattr(o, "data", None) == "-":
         raise UsageError("--verify-resume reads the data three times: give --data a file rather than -")
     try:
@@ -95,13 +96,19 @@ def compared(one: Checkpoint, other: Checkpoint) -> list[str]:
              if not _same(arrays[0].get(name), arrays[1].get(name))]
     values = [found.training.values if found.training else {} for found in (one, other)]
     names += [name for name in ("position", "streams", "data")
-              if values[0].get(name) != values[1].get(name)]
+              if _timeless(values[0].get(name)) != _timeless(values[1].get(name))]
     return names + (["info"] if one.info != other.info else [])
 
 
 def _arrays(found: Checkpoint) -> dict[str, np.ndarray]:
     weights = found.model.state_dict() if found.model else {}
-    return {**weights, **(found.training.arrays if found.training else {})}
+    arrays = {**weights, **(found.training.arrays if found.training else {})}
+    return {name: array for name, array in arrays.items() if name != "history.seconds"}
+
+
+def _timeless(value: Any) -> Any:
+    """Without the seconds that a training took."""
+    return {k: v for k, v in value.items() if k != "seconds"} if isinstance(value, dict) else value
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:

@@ -75,6 +75,10 @@ class Engine(Protocol):
     def streams(self) -> Mapping[str, np.random.Generator]:
         """The generators that updates draw from, by name."""
 
+    @property
+    def grad_norm(self) -> float:
+        """The joint length of all gradients of the latest update, before clipping; NaN if unknown."""
+
 
 class TapeEngine:
     """The operations of a model are recorded as they run; an optimiser reads the gradients.
@@ -110,6 +114,7 @@ class TapeEngine:
                              f"{micro_batch_size!r}")
         self.model, self.optimizer, self.grad_clip = model, optimizer, grad_clip
         self.micro_batch_size, self.workers = micro_batch_size, workers
+        self.grad_norm = math.nan
         self._audits = audits
         # Found once: those that the optimiser changes are settled too, and a search takes as long as
         # the clipping of a small model.
@@ -149,7 +154,7 @@ class TapeEngine:
             self._audits = False
             audit(self.model, self.optimizer)
         try:
-            clip_grad_norm(self._named, self.grad_clip)
+            self.grad_norm = float(clip_grad_norm(self._named, self.grad_clip))
         except ValueError as error:
             raise Diverged(f"step {step}, of which nothing was saved: {error}") from error
         return mean
@@ -184,6 +189,7 @@ class StaticEngine:
     """
 
     streams: Mapping[str, np.random.Generator] = {}
+    grad_norm = math.nan            # its gradients are not kept
 
     def __init__(self, f_run_model: RunModel, weights: Sequence[np.ndarray]):
         self.f_run_model, self.weights = f_run_model, list(weights)

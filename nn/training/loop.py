@@ -6,10 +6,12 @@ Its unit is the round: a step, or an epoch of several steps. A line of progress 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Iterable, Iterator
 
 from nn.training.engines import Batch, Diverged, Engine, check_finite
+from nn.training.history import History, Row
 from nn.training.progress import Progress
 from nn.training.signals import noted
 
@@ -25,6 +27,8 @@ class Position:
     seen : the number of these examples.
     best : the lowest loss of an evaluation so far; infinite where none had one.
     total, rounds : the sum of the losses of the rounds since the last line, and how many these are.
+    stale : evaluations since that with the lowest loss.
+    seconds : that the training took so far, with its evaluations; of no part in comparisons.
     """
 
     step: int = 0
@@ -33,6 +37,8 @@ class Position:
     best: float = math.inf
     total: float = 0.0
     rounds: int = 0
+    stale: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
 
 class Stopped(KeyboardInterrupt):
@@ -41,6 +47,33 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, position: Position, signal: int, text: str = "stopped"):
         super().__init__(text)
         self.position, self.signal = position, signal
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a training before its last step; None is no limit.
+
+    Attributes
+    ----------
+    target_loss : an evaluation had this loss or a lower one.
+    patience : so many evaluations after each other had no lower loss than the best before them.
+    seconds : the training took so long, with its evaluations and in all parts of its run.
+    """
+
+    target_loss: float | None = None
+    patience: int | None = None
+    seconds: float | None = None
+
+    def reached(self, position: Position) -> str:
+        """Which of them is reached, in words; empty where none is."""
+        if self.target_loss is not None and position.best <= self.target_loss:
+            return f"the validation loss {position.best:.4f} is at most {self.target_loss:g}"
+        if self.patience is not None and position.stale >= self.patience:
+            return (f"no validation loss below {position.best:.4f} in {position.stale} "
+                    f"evaluation{'s' * (position.stale > 1)}")
+        if self.seconds is not None and position.seconds >= self.seconds:
+            return f"{self.seconds:g} seconds of training are over"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +89,7 @@ class Plan:
     log_interval : rounds between lines.
     eval_interval : rounds between evaluations.
     save_interval : steps between savings of the last weights.
+    limits : what ends it earlier.
     """
 
     rounds: int
@@ -66,6 +100,7 @@ class Plan:
     log_interval: int = 1
     eval_interval: int = 1
     save_interval: int = 1
+    limits: Limits = Limits()
 
     @property
     def steps(self) -> int:
@@ -106,20 +141,24 @@ class Outcome:
     Attributes
     ----------
     loss : the mean of the last round.
-    evaluation : the last one.
+    evaluation : of the weights at the end.
     best : the lowest loss of an evaluation; infinite where none had one.
+    step : how many were done.
+    limit : which of `Limits` ended it before its last step, in words; empty where none did.
     """
 
     loss: float
     evaluation: Evaluation | None
     best: float
+    step: int = 0
+    limit: str = ""
 
 
 def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], plan: Plan,
           evaluate: Callable[[], Evaluation] | None = None,
           save: Callable[[str, dict, Position], None] | None = None,
-          start: Position = Position(), stop: Callable[[int], int | None] = lambda step: None
-          ) -> Outcome:
+          start: Position = Position(), stop: Callable[[int], int | None] = lambda step: None,
+          history: History | None = None) -> Outcome:
     """Train, print lines of progress, and save the last and the best weights.
 
     The loss in a line is the mean of the rounds since the line before.
@@ -143,6 +182,8 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
         Of a training that goes on.
     stop : callable
         Given the number of steps done, a number of a signal to end with, or None.
+    history : History, optional
+        Gets a row for each line.
 
     Returns
     -------
@@ -156,54 +197,61 @@ def train(engine: Engine, batches: Iterable[Batch], lr: Callable[[int], float], 
     Stopped
         A signal arrived (see `noted`), or `stop` gave one. The training was saved after the step.
     """
-    progress = Progress(plan.rounds, plan.examples, plan.unit, plan.name,
-                        start.step / plan.steps_per_round)
-    remaining, position, found = iter(batches), start, None
-    with noted() as signals:
-        ends = position.step == plan.steps
+    remaining, position, began = iter(batches), start, time.perf_counter()
+    with noted() as signals, Progress(plan.rounds, plan.examples, plan.unit, plan.name,
+                                      start.step / plan.steps_per_round) as progress:
+        found, limit = None, plan.limits.reached(position)
+        ends = position.step == plan.steps or bool(limit)
         while not ends:
-            position = _step(engine, remaining, lr, plan, position, progress)
+            rate = lr(position.step)
+            position = _step(engine, remaining, rate, plan, position)
             rounds, left = divmod(position.step, plan.steps_per_round)
             now = 0 if left else rounds                # of a round that ends here
+            evaluations = plan.left(plan.eval_interval, rounds) if evaluate else 0
+            progress.pulse(position.step / plan.steps_per_round, position.loss, evaluations)
             found = None
             if evaluate and now and plan.due(plan.eval_interval, now):
                 with progress.evaluating():
                     found = evaluate()
             info = _info(plan, rounds, position.loss, found)
+            position = replace(position, seconds=start.seconds + time.perf_counter() - began)
             if now and (found or plan.due(plan.log_interval, now)):
-                evaluations = plan.left(plan.eval_interval, now) if evaluate else 0
-                print(progress.line(now, position.total / position.rounds, found.text if found else "",
-                                    evaluations), flush=True)
+                progress.print(progress.line(now, position.total / position.rounds,
+                                             found.text if found else "", evaluations),
+                               found.remark if found else "")
+                if history:
+                    history.add(_row(plan, position, found, rate, engine.grad_norm))
                 position = replace(position, total=0.0, rounds=0)
-                if found and found.remark:
-                    print(found.remark, flush=True)
-            if found and found.loss is not None and found.loss < position.best:
-                position = replace(position, best=found.loss)
-                if save:
+            if found and found.loss is not None:
+                better = found.loss < position.best
+                position = (replace(position, best=found.loss, stale=0) if better else
+                            replace(position, stale=position.stale + 1))
+                if save and better:
                     save("best", info, position)
             signals.note(stop(position.step))
-            ends = signals.signal is not None or position.step == plan.steps
+            limit = plan.limits.reached(position)
+            ends = signals.signal is not None or position.step == plan.steps or bool(limit)
             if save and (ends or position.step % plan.save_interval == 0):
                 save("last", info, position)
     if signals.signal is not None:
         raise Stopped(position, signals.signal)
-    if start.step == plan.steps and evaluate:         # it was complete already
+    # What follows is no part of the training: it may go on from what was saved.
+    if found is None and evaluate:
         found = evaluate()
-    return Outcome(position.loss, found, position.best)
+    return Outcome(position.loss, found, position.best, position.step,
+                   limit if position.step < plan.steps else "")
 
 
-def _step(engine: Engine, batches: Iterator[Batch], lr: Callable[[int], float], plan: Plan,
-          before: Position, progress: Progress) -> Position:
+def _step(engine: Engine, batches: Iterator[Batch], rate: float, plan: Plan,
+          before: Position) -> Position:
     """Update once with the next batch."""
     done, per_round = before.step, plan.steps_per_round
     batch = next(batches, None)
     if batch is None:
         raise ValueError(f"train: batches must be one for each of the {plan.rounds} * {per_round} "
                          f"steps, got {done}")
-    if per_round > 1:
-        progress.pulse(done / per_round)
     try:
-        loss = engine.update(done + 1, batch, lr(done))
+        loss = engine.update(done + 1, batch, rate)
     except Diverged as error:
         error.batch, error.position = batch, before
         raise
@@ -222,3 +270,11 @@ def _info(plan: Plan, rounds: int, loss: float, found: Evaluation | None) -> dic
         check_finite("validation loss", found.loss, rounds, plan.name)
         info["validation_loss"] = found.loss
     return info
+
+
+def _row(plan: Plan, position: Position, found: Evaluation | None, lr: float, norm: float) -> Row:
+    """What the history says of a line."""
+    validation = math.nan if found is None or found.loss is None else found.loss
+    examples = round(plan.examples * position.step / plan.steps_per_round)
+    return Row(position.step, position.total / position.rounds, validation, lr, norm, examples,
+               position.seconds)

@@ -139,9 +139,9 @@ def test_train_reads_standard_input_and_folders(folder):
     (folder / "texts" / "a.txt").write_text("the cat sat on the mat. " * 20)
     run = trained("--data", "-", given=b"the cat sat on the mat. " * 20)
     assert run.returncode == 0 and b"text: standard input\n" in run.stdout
-    from_stdin = nn.load_checkpoint("checkpoints/text-last.npz").model.state_dict()
+    from_stdin = nn.load_checkpoint("checkpoints/latest/last.npz").model.state_dict()
     assert b"text: 1 file of texts: a.txt\n" in trained("--data", "texts").stdout
-    from_folder = nn.load_checkpoint("checkpoints/text-last.npz").model.state_dict()
+    from_folder = nn.load_checkpoint("checkpoints/latest/last.npz").model.state_dict()
     assert all(np.array_equal(from_stdin[name], from_folder[name]) for name in from_stdin)
     run = trained("--data", "-")
     assert run.returncode == 2 and run.stderr == b"train.py: error: standard input is empty\n"
@@ -151,7 +151,7 @@ def test_lines_are_documents_and_generation_stops_at_their_end(folder):
     names = "\n".join(["anna", "bo"] * 30)
     learned = ("--data", "-", "--lines", "--steps", "300", "--n-embd", "16", "--warmup", "5")
     assert trained(*learned, given=names.encode()).returncode == 0
-    found = nn.load_checkpoint("checkpoints/text-last.npz")
+    found = nn.load_checkpoint("checkpoints/latest/last.npz")
     end = found.tokenizer.ids["\n"]
     assert found.info["start"] == "\n" and found.info["prompt"] == "" and found.info["stop"] == end
     made = {found.tokenizer.decode(nn.generate(found.model, [end], 20, rng=seed, stop=end))
@@ -165,7 +165,7 @@ def test_a_tokenizer_is_learned_and_travels_in_the_checkpoint(folder):
     for kind, made, size in [("word", nn.WordTokenizer, 5), ("bpe", nn.BPETokenizer, 260)]:
         run = trained("--data", "-", "--tokenizer", kind, "--vocab-size", str(size), given=text)
         assert run.returncode == 0 and run.stderr == b""
-        found = nn.load_checkpoint("checkpoints/text-last.npz")
+        found = nn.load_checkpoint("checkpoints/latest/last.npz")
         assert type(found.tokenizer) is made and len(found.tokenizer) == size
         prompt = found.tokenizer.encode(found.info["prompt"])
         assert len(prompt) and prompt.max() < found.model.config.vocab_size
@@ -220,7 +220,7 @@ def test_a_tokenizer_json_is_used_as_it_is(folder):
     for more in ([], ["--lines"]):
         run = trained("--data", "-", "--tokenizer", "own.json", *more, given=b"hello words\n" * 40)
         assert run.returncode == 0, run.stderr
-        found = nn.load_checkpoint("checkpoints/text-last.npz")
+        found = nn.load_checkpoint("checkpoints/latest/last.npz")
         assert found.tokenizer.to_dict() == made.to_dict()
         assert found.info.get("stop") == (made.ids["<|endoftext|>"] if more else None)
 

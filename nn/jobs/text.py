@@ -144,9 +144,8 @@ def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
     config, rng = configuration(o, vocab_size), np.random.default_rng((o.seed, INIT))
     check_memory(config, o.batch_size, o.block_size, copies=4)
-    if isinstance(config, nn.RecurrentConfig):
-        return nn.RecurrentLM(config, rng)
-    return nn.GPT(config, rng)
+    kind: Any = nn.GPT if o.arch == "gpt" else nn.RecurrentLM
+    return kind(config, rng)
 
 
 def configuration(o: Flags, vocab_size: int) -> nn.GPTConfig | nn.RecurrentConfig:

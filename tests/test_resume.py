@@ -295,7 +295,7 @@ def test_commands_to_copy_name_a_folder_with_a_space(data, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_after(patch, 5)
         assert train.main([*SMALL_TEXT, "--steps", "9", "--out", "my run"]) == 143
-    *_, command = capsys.readouterr().err.strip().partition("to go on: python train.py ")
+    *_, command = capsys.readouterr().err.strip().partition("to go on:\n  python train.py ")
     assert "--resume 'my run'; to" in refused(capsys, train.main, *SMALL_TEXT, "--out", "my run")
     assert train.main(shlex.split(command)) == 0
     assert "--checkpoint 'my run/best.npz'" in capsys.readouterr().out

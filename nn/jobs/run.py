@@ -9,6 +9,7 @@ import signal
 import sys
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, NoReturn, Sequence
 
@@ -218,19 +219,28 @@ class Run:
                 outcome = train(engine, remaining, lr, plan, evaluate, save_as,
                                 self.position, lambda step: self._stop(step, plan), history)
         except Stopped as stopped:
-            raise Stopped(stopped.position, stopped.signal, (
-                f"stopped by {signal.Signals(stopped.signal).name} after step {stopped.position.step}, "
-                f"saved; to go on:\n  {self.command('--resume', self.last.parent)}")) from None
+            raise self._stopped(stopped) from None
         except Diverged as error:
             if error.batch is None or not self.folder:
                 raise
-            try:
-                save(self.folder.replay, {}, error.position, error.batch)
-            except UsageError as refused:           # weights that are not finite are not saved
-                raise Diverged(f"{error}; {refused}") from error
-            raise Diverged(f"{error}. {self.command('--replay', self.folder.replay)} shows where it "
-                           f"arises") from error
+            raise self._diverged(error, partial(save, self.folder.replay, {})) from error
         return self._ended(outcome, plan)
+
+    def _stopped(self, stopped: Stopped) -> Stopped:
+        """The same with the command to go on with."""
+        return Stopped(stopped.position, stopped.signal, (
+            f"stopped by {signal.Signals(stopped.signal).name} after step {stopped.position.step}, "
+            f"saved; to go on:\n  {self.command('--resume', self.last.parent)}"))
+
+    def _diverged(self, error: Diverged, save: Callable[[Position, Batch], None]) -> Diverged:
+        """The same with the command that runs the step again, whose batch and state are saved."""
+        assert self.folder and error.batch is not None
+        try:
+            save(error.position, error.batch)
+        except UsageError as refused:               # weights that are not finite are not saved
+            return Diverged(f"{error}; {refused}")
+        return Diverged(f"{error}. {self.command('--replay', self.folder.replay)} shows where it "
+                        f"arises")
 
     def _replay(self, engine: Engine, lr: Callable[[int], float]) -> NoReturn:
         """Run the step of a replay file again, and print where the first number is not finite."""

@@ -23,11 +23,12 @@ GROUPS = {
     "the model": ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "d_ff", "block_size", "norm",
                   "norm_kind", "activation", "position", "bias", "tie_weights", "dropout", "patch_size",
                   "pool"),
-    "the optimiser": ("steps", "epochs", "batch_size", "lr", "warmup", "weight_decay", "grad_clip"),
+    "the optimiser": ("steps", "epochs", "batch_size", "lr", "warmup", "weight_decay", "grad_clip",
+                      "micro_batch_size", "checkpointing"),
     "the data": ("data", "lines", "tokenizer", "vocab_size", "dates", "held_out"),
-    RUNS: ("engine", "scalars", "seed", "workers"),
-    "what is shown": ("log_interval", "eval_interval", "eval_batches", "temperature",
-                      "show_attention")}
+    RUNS: ("engine", "scalars", "seed", "workers", "target_loss", "patience"),
+    "what is shown": ("log_interval", "eval_interval", "eval_batches", "sample",
+                      "temperature", "show_attention")}
 
 
 class Preset(NamedTuple):

@@ -155,10 +155,10 @@ def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
     config, rng = configuration(o, vocab_size), np.random.default_rng((o.seed, INIT))
     check_memory(config, o.batch_size, o.block_size, copies=4)
-    if isinstance(config, nn.RecurrentConfig):
-        return nn.RecurrentLM(config, rng)
-    model = nn.GPT(config, rng)
-    nn.checkpoint_blocks(model, o.checkpointing)
+    kind: Any = nn.GPT if o.arch == "gpt" else nn.RecurrentLM
+    model = kind(config, rng)
+    if o.checkpointing:
+        nn.checkpoint_blocks(model)
     return model
 
 

@@ -1,4 +1,6 @@
-"""Models in float64: made, differentiated and run."""
+"""Models in float64: made, differentiated, saved and loaded."""
+
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from nn.models.static.gpt import language_model
 from nn.training.costs import costs
 from nn.training.engines import StaticEngine, TapeEngine
 from tape import no_grad
+from tests.checkpoint_files import pack, small_parts
 
 IDX = np.random.default_rng(0).integers(0, 5, (2, 4))
 TARGETS = np.random.default_rng(1).integers(0, 5, (2, 4))
@@ -129,6 +132,46 @@ def test_the_static_graph_takes_the_same_step_in_float64():
     np.testing.assert_allclose(*zip(*losses), rtol=1e-12)
     for name, weight in graph.state(static.weights).items():
         np.testing.assert_allclose(weight, model.state_dict()[name], rtol=1e-9, atol=1e-12, strict=True)
+
+
+# --- checkpoints ---
+
+
+def header_of(path):
+    with np.load(path, allow_pickle=False) as archive:
+        return json.loads(archive["checkpoint.json"].tobytes())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_saved_in_float64_comes_back_to_the_bit(name, tmp_path):
+    single, double, batch = both(name)
+    double.parameters()[0].data.flat[0] = 1e300          # which float32 cannot hold
+    path = nn.save_checkpoint(tmp_path / "a.npz", double)
+    with nn.parameters_of("float32"):                    # the file says what it is of
+        found = nn.load_checkpoint(path).model
+    for key, array in double.state_dict().items():
+        np.testing.assert_array_equal(found.state_dict()[key], array, strict=True)
+    assert header_of(path)["dtype"] == "float64"
+    path = nn.save_checkpoint(tmp_path / "a.npz", single)
+    with nn.parameters_of("float64"):
+        found = nn.load_checkpoint(path).model
+    assert {p.dtype for p in found.parameters()} == {np.dtype(np.float32)}
+    assert "dtype" not in header_of(path)                # files of float32 are as they always were
+
+
+def test_a_model_of_which_a_part_is_float64_is_loaded_as_float32(tmp_path):
+    model = gpt()
+    model.norm.weight = nn.Parameter(model.norm.weight.data.astype(np.float64))
+    path = nn.save_checkpoint(tmp_path / "a.npz", model)
+    assert {p.dtype for p in nn.load_checkpoint(path).model.parameters()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("dtype", ["float16", None, ["float64"], 64])
+def test_a_file_of_another_dtype_is_refused(dtype, tmp_path):
+    header, weights = small_parts(2)
+    (tmp_path / "a.npz").write_bytes(pack(header | {"dtype": dtype}, weights))
+    with pytest.raises(nn.CheckpointError, match="dtype must be float32 or float64, got"):
+        nn.load_checkpoint(tmp_path / "a.npz")
 
 
 def test_the_cache_of_a_model_in_float64_has_its_digits():

@@ -1,17 +1,23 @@
-"""Models in float64: made, differentiated, saved and loaded."""
+"""Models in float64: made, differentiated, saved, loaded and trained, from the command line too."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import generate
 import nn
+import train
 from nn.generation.reader import Reader
+from nn.jobs.sentences import ARCHS
 from nn.models.static.gpt import language_model
+from nn.training.checkpoint import load_training
 from nn.training.costs import costs
 from nn.training.engines import StaticEngine, TapeEngine
 from tape import no_grad
 from tests.checkpoint_files import pack, small_parts
+from tests.checks import refused
 
 IDX = np.random.default_rng(0).integers(0, 5, (2, 4))
 TARGETS = np.random.default_rng(1).integers(0, 5, (2, 4))
@@ -172,6 +178,100 @@ def test_a_file_of_another_dtype_is_refused(dtype, tmp_path):
     (tmp_path / "a.npz").write_bytes(pack(header | {"dtype": dtype}, weights))
     with pytest.raises(nn.CheckpointError, match="dtype must be float32 or float64, got"):
         nn.load_checkpoint(tmp_path / "a.npz")
+
+
+# --- from the command line ---
+
+SIZES = ("--n-layer", "1", "--n-head", "2", "--n-embd", "8")
+TEXT = ("text", "--data", "t.txt", *SIZES, "--block-size", "8")
+RECURRENT = ("text", "--data", "t.txt", "--n-layer", "2", "--n-embd", "8", "--arch")
+COMMANDS = [
+    TEXT, (*TEXT, "--checkpointing"), (*TEXT, "--micro-batch-size", "5", "--workers", "2"),
+    (*TEXT, "--dropout", "0.2", "--bias", "--no-tie-weights"), (*TEXT, "--position", "sinusoidal"),
+    (*TEXT, "--position", "rotary", "--n-kv-head", "1"), (*TEXT, "--position", "alibi"),
+    (*TEXT, "--position", "none", "--norm", "post"), (*TEXT, "--grad-clip", "0.01"),
+    (*TEXT, "--norm-kind", "rms", "--activation", "swiglu"), (*TEXT, "--tokenizer", "word"),
+    (*TEXT, "--activation", "gelu_exact", "--lines", "--sample", "5"),
+    *[(*RECURRENT, arch) for arch in ("rnn", "lstm", "gru")],
+    *[("sentences", "--arch", arch) for arch in ARCHS], ("sentences", "--engine", "static"),
+    ("names", "--data", "n.txt"),
+    ("names", "--data", "n.txt", "--scalars", "--n-embd", "4", "--n-head", "2")]
+
+
+@pytest.fixture
+def data(folder):
+    Path("t.txt").write_text("the quick brown fox\njumps over the lazy dog\n" * 30)
+    Path("n.txt").write_text("abc\nbca\ncab\n")
+
+
+def trained(*words):
+    """What is in the last checkpoint of a run with these words behind train.py."""
+    assert train.main([*words, "--out", "run", "--overwrite"]) == 0
+    return load_training("run/last.npz")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_first_loss_is_that_of_float32_and_all_that_is_saved_is_float64(words, data):
+    losses = {}
+    for dtype in ("float32", "float64"):
+        found = trained(*words, "--steps", "1", "--log-interval", "1", "--dtype", dtype)
+        ((_, losses[dtype], *_),) = found.training.arrays["history"]
+        kept = [array.dtype for name, array in found.training.arrays.items()
+                if not name.startswith("history") and name != "losses" and array.dtype.kind == "f"]
+        assert {*kept, *(p.dtype for p in found.model.parameters())} == {np.dtype(dtype)}
+    np.testing.assert_allclose(losses["float64"], losses["float32"], rtol=1e-5)
+    assert losses["float64"] != losses["float32"]
+
+
+def test_the_dtype_is_a_setting_of_the_run_and_cannot_change(data, capsys):
+    words = (*TEXT, "--steps", "2", "--log-interval", "1")
+    found = trained(*words, "--dtype", "float64")
+    assert "dtype = float64" in Path("run/config.ini").read_text().splitlines()
+    again = trained("--config", "run/config.ini")
+    for key, array in found.model.state_dict().items():
+        np.testing.assert_array_equal(again.model.state_dict()[key], array, strict=True)
+    assert "dtype: 'float64' when saved, 'float32' now" in refused(
+        capsys, train.main, "--resume", "run", "--dtype", "float32")
+    trained(*words)
+    assert "dtype: 'float32' when saved, 'float64' now" in refused(
+        capsys, train.main, "--resume", "run", "--dtype", "float64")
+
+
+@pytest.mark.parametrize("words", [TEXT, ("sentences", "--engine", "static", "--n-embd", "8"),
+                                   ("names", "--data", "n.txt")], ids=" ".join)
+def test_a_run_in_float64_goes_on_to_the_bit(words, data, capsys):
+    assert train.main([*words, "--steps", "6", "--dtype", "float64", "--verify-resume"]) == 0
+    assert "the same to the last bit: 6 steps" in capsys.readouterr().out
+
+
+def test_another_dtype_is_refused_and_help_has_it_under_the_model(capsys):
+    assert "--dtype: invalid choice: 'float16'" in refused(
+        capsys, train.main, "text", "--dtype", "float16")
+    with pytest.raises(SystemExit):
+        train.main(["names", "--help"])
+    model = capsys.readouterr().out.partition("the model:")[2].partition("\n\n")[0]
+    assert "--dtype {float32,float64}" in model
+
+
+@pytest.mark.parametrize("more", [
+    [], ["--no-cache"], ["--explain"], ["--num-samples", "2"], ["--beams", "2"], ["--top-p", "0.9"]],
+    ids=" ".join)
+def test_text_is_generated_in_float64(more, data, capsys):
+    trained(*TEXT, "--steps", "3", "--dtype", "float64")
+    capsys.readouterr()
+    assert generate.main(["--checkpoint", "run/last.npz", "--max-new-tokens", "12", "--prompt", "the",
+                          *more]) == 0
+    assert "the" in capsys.readouterr().out
+
+
+def test_a_text_is_scored_in_float64_as_in_float32(data, capsys):
+    said = []
+    for dtype in ("float32", "float64"):
+        trained(*TEXT, "--steps", "3", "--dtype", dtype)
+        capsys.readouterr()
+        assert generate.main(["--checkpoint", "run/last.npz", "--score", "t.txt"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "perplexity" in said[0]
 
 
 def test_the_cache_of_a_model_in_float64_has_its_digits():

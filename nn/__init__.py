@@ -21,7 +21,7 @@ from nn.layers.linear import Embedding, Linear
 from nn.layers.losses import binary_cross_entropy_with_logits, cross_entropy, mse
 from nn.layers.module import Module, evaluating
 from nn.layers.norm import LayerNorm, RMSNorm
-from nn.layers.parameter import Parameter, without_memory
+from nn.layers.parameter import Parameter, parameters_of, without_memory
 from nn.layers.patch_embedding import PatchEmbedding
 from nn.layers.position import (
     ALiBi, LearnedPositionalEncoding, RotaryEmbedding, SinusoidalPositionalEncoding)
@@ -58,7 +58,8 @@ __all__ = [
     "binary_cross_entropy_with_logits", "causal_mask", "checkpoint_blocks", "clip_grad_norm",
     "cross_entropy", "decay_groups", "evaluating", "generate", "generate_batch", "generate_text",
     "load_checkpoint", "mse",
-    "newest_checkpoint", "padding_mask", "predict", "sample", "save_checkpoint", "stream_text",
+    "newest_checkpoint", "padding_mask", "parameters_of",
+    "predict", "sample", "save_checkpoint", "stream_text",
     "summary",
     "translate", "warmup_constant", "warmup_cosine", "warmup_linear", "without_memory",
 ]

@@ -87,7 +87,7 @@ def test_other_floats_and_orders_load_as_what_they_are(tmp_path, dtype, version)
         name: npy(array, fortran=True) for name, array in wanted.items()}))
     found = nn.load_checkpoint(tmp_path / "a.npz").model.state_dict()
     for name, array in wanted.items():
-        np.testing.assert_array_equal(found[name], array.astype(np.float32))
+        np.testing.assert_array_equal(found[name], array.astype(np.float32), strict=True)
 
 
 JSON = st.recursive(

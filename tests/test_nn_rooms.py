@@ -133,7 +133,7 @@ def test_a_model_and_a_tokenizer_that_are_listed_travel_in_checkpoints(tmp_path,
     path = nn.save_checkpoint(tmp_path / "a.npz", model, Bytes())
     found = nn.load_checkpoint(path)
     assert type(found.model) is Bias and type(found.tokenizer) is Bytes
-    np.testing.assert_array_equal(found.model.bias.data, model.bias.data.astype(np.float32))
+    np.testing.assert_array_equal(found.model.bias.data, model.bias.data, strict=True)
     assert nn.newest_checkpoint(tmp_path, "Bias") == path
     monkeypatch.delitem(MODELS, "Bias")
     with pytest.raises(nn.CheckpointError, match="there is no model 'Bias' here; known: GPT, Vision"):

@@ -69,7 +69,7 @@ def block(w, name, x, c, own, context=None, seen=None):
 def embedded(w, side, ids, c):
     t, i = np.arange(len(ids))[:, None], np.arange(c.n_embd // 2)
     angle = t / 10000 ** (2 * i / c.n_embd)
-    table = np.stack([np.sin(angle), np.cos(angle)], -1).reshape(len(ids), -1).astype(np.float32)
+    table = np.stack([np.sin(angle), np.cos(angle)], -1).reshape(len(ids), -1)
     return w[f"{side}_tokens.weight"][ids] + table
 
 

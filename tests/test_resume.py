@@ -40,6 +40,7 @@ JOBS = {
                       "--workers", "2"),
     "lstm": ("text", "--arch", "lstm", "--data", "t.txt", "--n-layer", "2", "--n-embd", "8",
              "--dropout", "0.2", "--steps", "12", "--eval-interval", "5"),
+    "float64": (*SMALL_TEXT, "--steps", "14", "--eval-interval", "6", "--dtype", "float64"),
     "names": ("names", "--data", "t.txt", "--steps", "120", "--log-interval", "10"),
     "scalars": ("names", "--data", "n.txt", "--scalars", "--n-embd", "4", "--steps", "8",
                 "--log-interval", "3"),

@@ -11,6 +11,7 @@ from typing import Any, Callable, NamedTuple
 import nn
 from nn.cli.script import command, start_of
 from nn.cli.flags import flag
+from nn.layers.parameter import DTYPES
 from nn.training.parallel import available_cores
 from tape import limit_blas_threads
 
@@ -38,6 +39,12 @@ def engine_flag() -> Any:
     """The field of --engine."""
     return flag("tape: operations run as the code is read; static: they are described first, as a "
                 "graph, and the graph is run (tape.lazy)", "tape", choices=("tape", "static"))
+
+
+def dtype_flag() -> Any:
+    """The field of --dtype."""
+    return flag("of the weights and of all that is computed with them: float64 is exact to 16 digits, "
+                "in twice the memory", "float32", choices=DTYPES)
 
 
 def sample_flag() -> Any:

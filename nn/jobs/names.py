@@ -23,7 +23,7 @@ from nn.cli.memory import check_memory
 from nn.cli.script import user_input
 from nn.cli.flags import flag
 from nn.jobs.job import (
-    INIT, SHOWN, Job, knows_nothing, print_generate, print_start, sample_flag)
+    INIT, SHOWN, Job, dtype_flag, knows_nothing, print_generate, print_start, sample_flag)
 from nn.jobs.run import Run, RunFlags
 from nn.jobs.watching import sample_of
 from nn.models.scalar_gpt import WRITTEN, ScalarGPT
@@ -47,6 +47,7 @@ class Flags(RunFlags):
     n_layer: int = flag("blocks", 1, low=1)
     n_head: int = flag("attention heads", 4, low=1)
     n_embd: int = flag("width", 16, low=1)
+    dtype: str = dtype_flag()
     lr: float = flag("learning rate of Adam at first; it falls linearly to nothing", 0.01, above=0)
     temperature: float = flag("of the invented names", 0.5, low=0)
     log_interval: int = flag("steps between lines", 100, low=1)
@@ -101,8 +102,10 @@ def train_names(o: Flags) -> None:
     with user_input(o):
         config = nn.GPTConfig(vocab_size=len(tokenizer), block_size=o.block_size, n_layer=o.n_layer,
                               n_head=o.n_head, n_embd=o.n_embd, **WRITTEN)
-        check_memory(config, 1, 1, copies=4)                 # the shortest name
-    model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
+        check_memory(config, 1, 1, copies=4,                 # the shortest name
+                     itemsize=np.dtype(o.dtype).itemsize)
+    with nn.parameters_of(o.dtype):
+        model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     tokens = float(np.mean([min(len(name) + 1, o.block_size) for name in names]))
     with Run(o, "names", END.join(names)) as run:
         print_start(model, round(tokens), described(names, o.block_size))

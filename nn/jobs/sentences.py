@@ -13,8 +13,10 @@ from nn.data.batches import padded_sentences
 from nn.cli.memory import check_memory
 from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
-from nn.jobs.job import INIT, Job, engine_flag, knows_nothing, print_generate, print_start
+from nn.jobs.job import (
+    INIT, Job, dtype_flag, engine_flag, knows_nothing, print_generate, print_start)
 from nn.jobs.run import Run, RunFlags
+from nn.layers.parameter import dtype_of
 from nn.models.static.gpt import language_model
 from nn.training.engines import Engine, StaticEngine, TapeEngine
 from nn.training.loop import Plan
@@ -56,6 +58,7 @@ class Flags(RunFlags):
     n_layer: int | None = flag("blocks (default: 1; of gelu 2)", low=1)
     n_head: int | None = flag("attention heads (default: 4; of single-head 1)", low=1)
     n_embd: int = flag("width", 64, low=1)
+    dtype: str = dtype_flag()
     log_interval: int = flag("steps between lines", 50, low=1)
     seed: int = flag("of the initial weights", 0, low=0)
 
@@ -72,8 +75,10 @@ def train_sentences(o: Flags) -> None:
                  if (value := getattr(o, name)) is not None}
         config = nn.GPTConfig(
             vocab_size=len(tokenizer), block_size=inputs.shape[1], **ARCHS[o.arch] | given)
-        check_memory(config, len(rows), inputs.shape[1], copies=2)
-    model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
+        check_memory(config, len(rows), inputs.shape[1], copies=2,
+                     itemsize=np.dtype(o.dtype).itemsize)
+    with nn.parameters_of(o.dtype):
+        model = nn.GPT(config, rng=np.random.default_rng((o.seed, INIT)))
     tokens = int((targets >= 0).sum())
     plan = Plan(o.steps, tokens, log_interval=o.log_interval,
                 save_interval=o.save_interval or 100)
@@ -98,7 +103,8 @@ def tape_engine(model: nn.GPT, batch: tuple, lr: float) -> tuple[Engine, Callabl
 
 def static_engine(model: nn.GPT, batch: tuple, lr: float) -> tuple[Engine, Callable[[], nn.GPT]]:
     """An engine that trains the same model as a static graph, and what gives the model its weights."""
-    graph = language_model(model.config, *batch[0].shape)
+    rows, length = batch[0].shape
+    graph = language_model(model.config, rows, length, dtype_of(model.parameters()))
     engine = StaticEngine(graph.run, graph.arrays(model.state_dict()))
 
     def trained() -> nn.GPT:

@@ -22,7 +22,7 @@ from nn.jobs.run import RUNS, RunFlags, asked_for
 GROUPS = {
     "the model": ("arch", "n_layer", "n_head", "n_kv_head", "n_embd", "d_ff", "block_size", "norm",
                   "norm_kind", "activation", "position", "bias", "tie_weights", "dropout", "patch_size",
-                  "pool"),
+                  "pool", "dtype"),
     "the optimiser": ("steps", "epochs", "batch_size", "lr", "warmup", "weight_decay", "grad_clip",
                       "micro_batch_size", "checkpointing"),
     "the data": ("data", "lines", "tokenizer", "vocab_size", "dates", "held_out"),

@@ -19,7 +19,7 @@ from nn.cli.memory import check_memory
 from nn.cli.script import UsageError, user_input
 from nn.cli.flags import flag
 from nn.jobs.job import (
-    INIT, SHOWN, Job, chosen_workers, print_generate, sample_flag, workers_flag)
+    INIT, SHOWN, Job, chosen_workers, dtype_flag, print_generate, sample_flag, workers_flag)
 from nn.jobs.run import Run, RunFlags
 from nn.jobs.watching import sample_of
 from nn.models.gpt import POSITIONS
@@ -82,6 +82,7 @@ class Flags(RunFlags):
     bias: bool = flag("linear layers and norms have one", False)
     tie_weights: bool = flag("the logits have a matrix of their own, not that of the tokens", True)
     dropout: float = flag("probability", 0.0, low=0, below=1)
+    dtype: str = dtype_flag()
     lr: float = flag("highest learning rate", 3e-3, above=0)
     warmup: int = flag("steps up to it; from there a cosine down to a tenth", 100, low=0)
     weight_decay: float = flag("of matrices", 0.1, low=0)
@@ -154,9 +155,11 @@ def with_sizes(o: Flags) -> Flags:
 def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
     config, rng = configuration(o, vocab_size), np.random.default_rng((o.seed, INIT))
-    check_memory(config, o.batch_size, o.block_size, copies=4)
+    check_memory(config, o.batch_size, o.block_size, copies=4,
+                 itemsize=np.dtype(o.dtype).itemsize)
     kind: Any = nn.GPT if o.arch == "gpt" else nn.RecurrentLM
-    model = kind(config, rng)
+    with nn.parameters_of(o.dtype):
+        model = kind(config, rng)
     if o.checkpointing:
         nn.checkpoint_blocks(model)
     return model

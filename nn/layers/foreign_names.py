@@ -12,6 +12,7 @@ import inspect
 from typing import Any, Callable, Iterable, Mapping
 
 _FLOAT = "m.weight = nn.Parameter(m.weight.data.astype(np.float64)): a parameter keeps its dtype"
+_MADE = "with nn.parameters_of('float64'): around what makes it; parameters are float32 otherwise"
 _NOTHING = "nothing: arrays are in main memory and on no device"
 _HOOK = "a subclass whose forward does it, and calls super().forward(x)"
 _OPTIMISERS = "nn.SGD, nn.Adam or nn.AdamW, which are in nn itself"
@@ -85,7 +86,7 @@ NN: dict[str, str] = {
 # Of a Module m.
 MODULE: dict[str, str] = {
     "to": _NOTHING, "cuda": _NOTHING, "cpu": _NOTHING, "device": _NOTHING, "float":
-    "m itself: parameters are float32 as they are made", "double": _FLOAT, "half": _FLOAT,
+    "m itself: parameters are float32 as they are made", "double": _MADE, "half": _FLOAT,
     "type": _FLOAT, "bfloat16": _FLOAT,
     "register_parameter": "self.name = nn.Parameter(array)", "add_module": "setattr(m, name, child)",
     "register_module": "setattr(m, name, child)",
@@ -118,7 +119,7 @@ ARGUMENTS: dict[str, str] = {
     "bidirectional": "a second one over x[:, ::-1], and tape.concatenate of both",
     "padding_idx": "nothing: its vector is learned as every other, unless no loss asks for it",
     "inplace": "nothing: no result is changed in place", "device": _NOTHING,
-    "dtype": "nothing: parameters are float32 as they are made",
+    "dtype": _MADE,
     "elementwise_affine": "tape.layer_norm(x) for False",
     "fused": "nothing: there is one way to compute it",
     "foreach": "nothing: there is one way to compute it",

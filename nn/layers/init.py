@@ -1,6 +1,7 @@
 """Initial values. Everything random takes a generator, so that a seed fixes a model.
 
-An initialiser takes a generator and a shape. A `Scheme` has one for each part that a matrix can play
+An initialiser takes a generator and a shape, and draws values in float32, which within
+`nn.parameters_of("float64")` are widened. A `Scheme` has one for each part that a matrix can play
 in a block; the module that owns the matrix knows which part that is.
 """
 

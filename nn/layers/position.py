@@ -15,7 +15,7 @@ from tape import Tensor
 
 
 def sinusoids(length: int, d: int) -> np.ndarray:
-    """A table (length, d) of sines and cosines of geometrically growing wavelengths, float32.
+    """A table (length, d) of sines and cosines of geometrically growing wavelengths, float64.
 
     PE(t, 2i) = sin(t / 10000^(2i/d)), PE(t, 2i+1) = cos of the same: Vaswani et al. 2017,
     arXiv:1706.03762, section 3.5. A shift in t is a rotation of each pair, the same for all t.
@@ -25,7 +25,7 @@ def sinusoids(length: int, d: int) -> np.ndarray:
     table = np.zeros((length, d))
     table[:, 0::2] = np.sin(t * frequency)
     table[:, 1::2] = np.cos(t * frequency)[:, :d // 2]
-    return table.astype(np.float32)
+    return table
 
 
 class SinusoidalPositionalEncoding(Module):
@@ -36,7 +36,7 @@ class SinusoidalPositionalEncoding(Module):
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """Add to x (..., T, d), whose positions are start, start + 1, ..."""
-        return x + self.table[_span(x, start, len(self.table))]
+        return x + self.table[_span(x, start, len(self.table))].astype(x.dtype)     # + (T, d)
 
 
 class LearnedPositionalEncoding(Module):

@@ -183,7 +183,8 @@ class LSTM(Recurrent):
 
     def make_layer(self, n_in: int, rng: np.random.Generator) -> RecurrentLayer:
         layer = super().make_layer(n_in, rng)
-        layer.input.bias = Parameter(np.repeat([0, 1, 0, 0], self.n_hidden), np.float32)    # i f g o
+        bias = np.array([0, 1, 0, 0], np.float32)                # of i, f, g, o
+        layer.input.bias = Parameter(np.repeat(bias, self.n_hidden))
         return layer
 
     def step(self, layer: RecurrentLayer, projected: Tensor, state: State) -> State:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nn.layers.parameter import without_memory
+from nn.layers.parameter import dtype_of, parameters_of, without_memory
 from nn.layers.summary import summary
 from nn.models.registry import name_of
 from nn.training.engines import Batch, Engine, StaticEngine, TapeEngine
@@ -86,7 +86,7 @@ def _measured(engine: TapeEngine, batch: Batch) -> tuple[int | None, int | None]
     model: Any = engine.model
     if name_of(model) is None:
         return None, None
-    with without_memory():
+    with without_memory(), parameters_of(dtype_of(model.parameters())):
         twin = type(model)(model.config)
     rows = slice(engine.micro_batch_size)
     whole = summary(twin, *batch)

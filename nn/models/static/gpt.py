@@ -68,8 +68,9 @@ class _Weights(dict):
         return self[name]
 
 
-def language_model(config: GPTConfig, batch_size: int, length: int) -> LanguageModel:
-    """The graph for batches of `batch_size` sequences of `length` tokens.
+def language_model(config: GPTConfig, batch_size: int, length: int,
+                   dtype: str = "float32") -> LanguageModel:
+    """The graph for batches of `batch_size` sequences of `length` tokens, and weights of this dtype.
 
     Raises
     ------
@@ -86,7 +87,8 @@ def language_model(config: GPTConfig, batch_size: int, length: int) -> LanguageM
                          f"got {length}")
     w: dict[str, ad.Node] = _Weights()
     ids, targets = ad.Variable("ids"), ad.Variable("targets")
-    x = ad.embedding(w["tokens.weight"], ids) + sinusoids(length, config.n_embd)     # (B, T, C)
+    positions = sinusoids(length, config.n_embd).astype(dtype)                       # (T, C)
+    x = ad.embedding(w["tokens.weight"], ids) + positions                            # (B, T, C)
     for i in range(config.n_layer):
         x = block(x, w, f"blocks.{i}", config, batch_size, length)
     logits = ad.matmul(x, w["head.weight"])                                          # (B, T, V)

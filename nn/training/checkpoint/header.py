@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Collection
 
 from nn.data.tokenizers import Tokenizer, tokenizer_from_dict
+from nn.layers.parameter import DTYPES
 from nn.models.registry import MODELS
 from nn.training.checkpoint.archive import Archive, CheckpointError, damaged, unfit
 from nn.training.checkpoint.configuration import config_from_dict, expected_shapes
@@ -31,6 +32,7 @@ class Contents:
     """What a header says, found to fit together; `records` are none in the first format.
 
     Without a model `kind` is None. `values` and `arrays`, of a training, are None in files of a model.
+    `dtype` is that of the model, whatever that of the arrays; float32 where a file does not say it.
     """
 
     kind: str | None
@@ -41,6 +43,7 @@ class Contents:
     records: dict[str, Any] | None
     values: dict | None = None
     arrays: dict[str, dict] | None = None
+    dtype: str = "float32"
 
 
 def read_header(archive: Archive) -> Any:
@@ -77,9 +80,11 @@ def understood(header: Any, names: Collection[str]) -> Contents:
                 *(("training",) if more else ())):
         if key not in header:
             raise unfit(f"its header has no {key!r}")
-    kind, info = header["model"], header["info"]
+    kind, info, dtype = header["model"], header["info"], header.get("dtype", "float32")
     if not (isinstance(kind, str) and kind in MODELS or more and kind is None):
         raise unfit(f"there is no model {reprlib.repr(kind)} here; known: {', '.join(MODELS)}")
+    if dtype not in DTYPES:
+        raise unfit(f"dtype must be {' or '.join(DTYPES)}, got {reprlib.repr(dtype)}")
     for name in ("prompt", "start"):
         if not isinstance(info, dict) or not isinstance(info.get(name, ""), str):
             raise unfit(f"info must be a dict, and its {name} a text")
@@ -92,7 +97,7 @@ def understood(header: Any, names: Collection[str]) -> Contents:
         raise unfit("the arrays in its header are not its weights")
     values, arrays = (checked_training(header["training"], _without(TRAINING, names)) if more
                       else (None, None))
-    return Contents(kind, config, tokenizer, info, shapes, records, values, arrays)
+    return Contents(kind, config, tokenizer, info, shapes, records, values, arrays, dtype)
 
 
 def _model(kind: str | None, state: Any, found: list[str]) -> tuple[Any, dict[str, tuple[int, ...]]]:

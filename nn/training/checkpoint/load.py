@@ -11,6 +11,7 @@ from typing import Any, Iterator
 import numpy as np
 
 from nn.data.tokenizers import Tokenizer
+from nn.layers.parameter import parameters_of
 from nn.models.registry import LANGUAGE_MODELS, MODELS
 from nn.training.checkpoint.archive import Archive, CheckpointError, damaged, opened, unfit
 from nn.training.checkpoint.header import WEIGHT, Contents, read_header, understood
@@ -36,7 +37,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read what `save_checkpoint` wrote, now or in an earlier format.
 
     The model is made only after the file was found to hold, undamaged, exactly the arrays that the
-    configuration calls for.
+    configuration calls for. It is of the dtype that the file says, float32 where it says none.
 
     Raises
     ------
@@ -58,7 +59,8 @@ def load_training(path: str | Path) -> Checkpoint:
     path = Path(path)
     with _reading(path) as archive:
         contents = understood(read_header(archive), archive.names)
-        weights = {name: as_weight(name, _read(archive, WEIGHT + name, shape, contents.records))
+        weights = {name: as_weight(name, _read(archive, WEIGHT + name, shape, contents.records),
+                                   contents.dtype)
                    for name, shape in contents.shapes.items()}
         training = _read_training(archive, contents)
         model = _model(contents, weights)
@@ -70,7 +72,8 @@ def _model(contents: Contents, weights: dict[str, np.ndarray]) -> Any:
     if contents.kind is None:
         return None
     try:
-        model = MODELS[contents.kind].model(contents.config, rng=0)
+        with parameters_of(contents.dtype):
+            model = MODELS[contents.kind].model(contents.config, rng=0)
         model.load_state_dict(weights)
     except ValueError as error:
         raise unfit(str(error)) from error

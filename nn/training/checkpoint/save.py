@@ -13,6 +13,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from nn.data.tokenizers import Tokenizer
+from nn.layers.parameter import dtype_of
 from nn.models.registry import MODELS, name_of
 from nn.training.checkpoint.archive import CheckpointError, unfit
 from nn.training.checkpoint.header import (
@@ -32,7 +33,8 @@ def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = 
     path : str or Path
         Missing folders are made.
     model : GPT, RecurrentLM or VisionTransformer
-        Any kind that `nn.models.registry` lists.
+        Any kind that `nn.models.registry` lists. One whose parameters are all float64 is loaded as
+        that, any other as float32.
     tokenizer : Tokenizer, optional
     info : dict, optional
         Anything that JSON can hold: step, loss, a prompt to try, and `start`, which `generate.py` puts
@@ -59,6 +61,8 @@ def save_checkpoint(path: str | Path, model: Any, tokenizer: Tokenizer | None = 
     header = {"format": FORMAT, "model": kind, "config": model and asdict(model.config),
               "info": info or {}, "tokenizer": None if tokenizer is None else tokenizer.to_dict(),
               "arrays": {name: record_of(array) for name, array in weights.items()}}
+    if model is not None and dtype_of(model.parameters()) != "float32":
+        header["dtype"] = dtype_of(model.parameters())       # files of float32 are as they always were
     arrays = {WEIGHT + name: array for name, array in weights.items()}
     if training is not None:
         more = _contiguous({name: array for name, array in training.arrays.items() if array.size})
@@ -83,11 +87,12 @@ def _contiguous(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _check_loadable(text: bytes, arrays: dict[str, np.ndarray]) -> None:
     header = parsed(text, len(text) + sum(array.nbytes for array in arrays.values()))
-    for name, shape in understood(header, [HEADER, DIGEST, *arrays]).shapes.items():
+    contents = understood(header, [HEADER, DIGEST, *arrays])
+    for name, shape in contents.shapes.items():
         array = arrays[WEIGHT + name]
         if array.shape != shape:
             raise unfit(f"{name!r} must have shape {shape}, got {array.shape}")
-        as_weight(name, array)
+        as_weight(name, array, contents.dtype)
 
 
 def _replace(path: Path, arrays: dict[str, np.ndarray]) -> None:

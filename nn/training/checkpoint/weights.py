@@ -18,12 +18,12 @@ def record_of(array: np.ndarray) -> dict[str, Any]:
     return {"shape": shape, "dtype": dtype, "sha256": digest.hexdigest()}
 
 
-def as_weight(name: str, array: np.ndarray) -> np.ndarray:
-    """The array in the dtype of the models, if it can be a parameter."""
+def as_weight(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    """The array in the dtype of the model, if it can be a parameter."""
     if array.dtype.kind != "f":
         raise unfit(f"weights must be floating-point arrays, got {array.dtype} for {name!r}")
     with np.errstate(over="ignore"):
-        weight = array.astype(np.float32, copy=False)
+        weight = array.astype(dtype, copy=False)
     finite = np.isfinite(weight)
     if not finite.all():
         first = np.unravel_index(finite.argmin(), finite.shape)

@@ -224,7 +224,7 @@ def _call_rules_of_branches(fork: Record, order: list[Record], cotangents: Cotan
         retained += own_retained
         for key in found.keys():
             mine = key in found.owned and key not in cotangents.sums
-            cotangents.add(key, found.take(key))
+            cotangents.add(key, found.sums.pop(key))      # not `take`: only the whole sum is rounded
             if mine:
                 cotangents.owned.add(key)
 

@@ -80,7 +80,20 @@ def as_new_array(data: Any, dtype: Any) -> np.ndarray:
                         f"{type(data).__name__}")
     if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind != "b":
         array = array.astype(np.float32)
+    array = in_standard_dtype(array)
     return array if array.ndim else array[()]
+
+
+def in_standard_dtype(array: np.ndarray) -> np.ndarray:
+    """An array in this machine's order of bytes, whose dtype is the object that NumPy has for it.
+
+    That of an array from a pickle is another object, equal to it, and `is` would find that it is not
+    float16.
+    """
+    standard = np.dtype(array.dtype.type)
+    if array.dtype is standard:
+        return array
+    return array.astype(standard, copy=False).view(standard)
 
 
 def as_constant(operator: Primitive, value: Any, differentiable: Any) -> Any:

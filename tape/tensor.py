@@ -23,7 +23,7 @@ from tape.numpy_hints import METHODS
 from tape.ops.arithmetic import stop_gradient
 from tape.grad_mode import modes
 from tape.hollow import Outline, copied, hollow, is_hollow
-from tape.promotion import as_new_array
+from tape.promotion import as_new_array, in_standard_dtype
 
 _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every operation
 _ONE = {kind: kind(1) for kind in (np.float16, np.float32, np.float64)}
@@ -101,7 +101,7 @@ class Tensor(Methods):
         if self._record is not None:
             raise TypeError("data: the result of a recorded operation cannot be assigned to. Make a "
                             "leaf of it first: t = t.detach(), or compute a new tensor.")
-        array = np.asarray(value, dtype=self.dtype)
+        array = in_standard_dtype(np.asarray(value, dtype=self.dtype))
         if array.shape != self.shape:
             raise ValueError(f"data: the new array must have shape {self.shape}, got {array.shape}. "
                              f"For another shape make a new Tensor.")

@@ -35,17 +35,41 @@ def side_by_side(tasks: Sequence[Callable[[], Any]]) -> list:
     if _pool is None:
         _pool = ThreadPoolExecutor(_MOST, thread_name_prefix="tape")
     contexts, errors = [copy_context() for _ in tasks], np.geterr()
-    others = [_pool.submit(context.run, _run, task, errors)
+    others = [_begin(_pool, context.run, _run, task, errors)
               for context, task in zip(contexts[1:], tasks[1:])]
     try:
-        first = contexts[0].run(_run, tasks[0], errors)
-    except BaseException:
-        for other in others:
-            other.cancel()
-        raise
+        try:
+            first = contexts[0].run(_run, tasks[0], errors)
+        except BaseException:
+            for other in others:
+                other.cancel()
+            raise
+        finally:
+            _wait(others)
+        return [first, *map(Future.result, others)]
     finally:
-        _wait(others)
-    return [first, *(other.result() for other in others)]
+        del others         # an error has this frame, and they the error: a cycle would keep the tapes
+
+
+def _begin(pool: ThreadPoolExecutor, run: Callable, *args: Any) -> Future:
+    """Run it in a thread; at once in this one when Python ends, and gives pools no more to do.
+
+    It ends when its main thread has, while other threads of the program may still have much to do.
+    """
+    try:
+        return pool.submit(run, *args)
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+    future: Future = Future()
+    try:
+        future.set_result(run(*args))
+    except BaseException as error:
+        future.set_exception(error)
+    try:
+        return future
+    finally:
+        del future         # as above
 
 
 def _run(task: Callable[[], Any], errors: Any) -> Any:

@@ -119,6 +119,25 @@ def test_importing_tape_imports_no_numba_and_compiling_says_so_once(tmp_path):
     assert "softmax                    numba    is compiled at its first use\n" in report
 
 
+@needs_numba
+def test_without_a_folder_for_a_cache_kernels_are_compiled_for_the_run():
+    code = """
+import numpy as np
+from numba.core import caching
+for kind in vars(caching).values():             # as where no folder can be written to
+    if hasattr(kind, "_locator_classes"):
+        kind._locator_classes = []
+import tape
+from tape.kernels.__main__ import report
+print(tape.gelu(np.zeros(2, np.float32)))
+print(report())
+"""
+    out = _run(code, TAPE_KERNELS="numba").stdout
+    assert out.startswith("[0. 0.]\n")
+    assert "gelu                       numba    is compiled at its first use" in out
+    assert "compiled code is kept for this run alone: no folder for it is writable" in out
+
+
 def test_the_report_of_numpys_kernels():
     report = run_python("-m", "tape.kernels", env={**os.environ, "TAPE_KERNELS": "numpy"}).stdout
     assert report.startswith("in use: numpy (TAPE_KERNELS in the environment)\n\n")

@@ -4,6 +4,8 @@ import _thread
 import contextvars
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -321,3 +323,61 @@ def test_two_trainings_in_two_threads_are_those_of_one_after_the_other():
         assert losses == own
         for name, array in state.items():
             np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+def test_the_error_of_a_call_keeps_no_tape_alive():
+    kept = []
+
+    def failing(fails):
+        y = np.tanh(X @ leaf())
+        kept.append(weakref.ref(y._record))
+        if fails:
+            raise ValueError("of the second call")
+        return y
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            tape.parallel_map(failing, [(False,), (True,)])
+        except ValueError:
+            pass
+        assert [record() for record in kept] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_thread_that_outlives_the_main_thread_goes_on():
+    code = """
+import threading, time
+import tape
+
+def work():
+    threading.main_thread().join()
+    time.sleep(0.1)                     # by now Python has closed its pools of threads
+    w = tape.Tensor([1.0, 2.0], requires_grad=True)
+    a, b = tape.parallel_map(lambda x: (w * x).sum(), [(3.0,), (4.0,)])
+    (a * b).backward()
+    try:
+        tape.parallel_map(lambda x: 1 / x, [(1,), (0,)])
+    except ZeroDivisionError:
+        print(w.grad)
+
+threading.Thread(target=work).start()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.stderr) == ("[72. 72.]\n", "")
+
+
+def test_gradients_of_half_precision_are_added_up_in_single():
+    def picked(mapped):
+        w = leaf(np.ones(2, np.float16))
+        # 80,000 and -60,000 for the first element: float16 ends at 65,504, but not the sum of both.
+        calls = [(np.float16([40000, 1]),), (np.float16([-30000, 1]),)]
+        a, b = mapped(lambda x: (w * x)[0] + (w * x)[0], calls)
+        tape.stack([a, b]).backward(gradient=np.ones(2, np.float16))
+        return w.grad
+    with np.errstate(all="ignore"):                                   # of the results themselves
+        threads, plain = both(picked)
+    assert threads.dtype == np.float16
+    np.testing.assert_array_equal(threads, [20000, 0])
+    np.testing.assert_array_equal(plain, [20000, 0])

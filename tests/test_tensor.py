@@ -31,6 +31,26 @@ def test_dtype_of_what_it_is_made_from(data, dtype):
     np.testing.assert_array_equal(t.data, np.array(data))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("other", [
+    lambda x: pickle.loads(pickle.dumps(x)), lambda x: x.astype(x.dtype.newbyteorder())])
+def test_another_object_for_the_dtype_and_another_order_of_bytes_change_nothing(dtype, other):
+    x = np.full(4000, 100, dtype)                # of which the sum of squares is no float16
+    array = other(x)
+    assert array.dtype is not x.dtype
+    given, assigned = Tensor(array, requires_grad=True), Tensor(x, requires_grad=True)
+    assigned.data = array
+    plain = Tensor(x, requires_grad=True)
+    for t in (given, assigned, plain):
+        y = tape.norm(t) + tape.layer_norm(t).sum() + t[0] * t[1]
+        y.backward()
+        assert t.dtype is t.grad.dtype is y.dtype is x.dtype
+    np.testing.assert_array_equal(given.grad, plain.grad)
+    np.testing.assert_array_equal(assigned.grad, plain.grad)
+    if array.dtype == x.dtype:
+        np.testing.assert_array_equal(tape.norm(array), tape.norm(x))
+
+
 def test_dtype_can_be_given():
     assert Tensor(np.array([1, 2]), requires_grad=True, dtype=np.float32).dtype == np.float32
 

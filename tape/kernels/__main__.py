@@ -15,9 +15,11 @@ def report() -> str:
         if compiled:
             from tape.kernels.numba.compiled import LOOPS
             folder, cached = LOOPS["_" + name].cached()
-            folders.add(str(folder))
+            folders.add(f"in {folder}" if folder else
+                        "for this run alone: no folder for it is writable (NUMBA_CACHE_DIR in the "
+                        "environment can name one)")
             lines[-1] += "    compiled" if cached else "    is compiled at its first use"
-    lines += [f"compiled code is kept in {folder}" for folder in sorted(folders)]
+    lines += [f"compiled code is kept {place}" for place in sorted(folders)]
     name, reason = choice.in_use()
     return "\n".join([f"in use: {name} ({reason})", "", *lines])
 

@@ -28,7 +28,7 @@ def in_float32(kernel, rounded=True):
     """
     @functools.wraps(kernel)
     def wrapper(x, *others, **attributes):
-        if getattr(x, "dtype", None) is not HALF:
+        if getattr(x, "dtype", None) != HALF:         # not `is`: of an array from a pickle it is equal
             return kernel(x, *others, **attributes)
         operands = [x, *others]
         floats = {a.dtype for a in operands if hasattr(a, "dtype") and a.dtype.kind == "f"}
@@ -151,7 +151,7 @@ def fit_to(g, shape, dtype):
     """
     if g.shape != shape:
         g = unbroadcast(g, shape)
-    if g.dtype is dtype is not HALF or dtype.kind != "f":     # that of integers stays as it is
+    if g.dtype is dtype and dtype != HALF or dtype.kind != "f":     # that of integers stays as it is
         return g
     dtype = sum_dtype(dtype)
     return g if g.dtype == dtype else g.astype(dtype)

@@ -56,20 +56,29 @@ class Loop(dict):
     def __init__(self, function: Callable, parameters: tuple, fastmath: frozenset):
         super().__init__()
         self.function, self.parameters = function, parameters
-        self.options = {"cache": True, "nogil": True, "error_model": "numpy",
-                        "fastmath": set(fastmath)}
+        self.options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
 
     def __missing__(self, dtype: np.dtype) -> Callable:
         with _LOCK:
             if dtype not in self:
                 real = numba.from_dtype(dtype)
-                dispatcher = numba.njit(**self.options)(self.function)
-                self._drop_what_is_older_than_its_source(Path(dispatcher.stats.cache_path))
+                dispatcher = self._dispatcher()
+                if dispatcher.stats.cache_path:
+                    self._drop_what_is_older_than_its_source(Path(dispatcher.stats.cache_path))
                 with event.install_listener("numba:compile", _SAYS_SO):
                     dispatcher.compile(tuple(parameter(real) for parameter in self.parameters))
                 dispatcher.disable_compile()
                 self[dtype] = dispatcher
         return self[dtype]
+
+    def _dispatcher(self) -> Any:
+        """What Numba compiles; kept in memory alone where no folder for a cache can be written to."""
+        try:
+            return numba.njit(cache=True, **self.options)(self.function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            return numba.njit(**self.options)(self.function)
 
     def _drop_what_is_older_than_its_source(self, folder: Path) -> None:
         """Numba notices that the file of a loop was changed, but not that of a function it calls."""
@@ -79,10 +88,11 @@ class Loop(dict):
                 if index.stat().st_mtime < changed:
                     index.unlink()
 
-    def cached(self) -> tuple[Path, bool]:
-        """The folder of the cache, and whether it holds this loop, for a dtype at least."""
-        folder = Path(numba.njit(**self.options)(self.function).stats.cache_path)
-        return folder, any(folder.glob(f"*.{self.function.__name__}-*.nbc"))
+    def cached(self) -> tuple[Path | None, bool]:
+        """The folder of the cache, if there is one, and whether it holds this loop, for some dtype."""
+        path = self._dispatcher().stats.cache_path
+        folder = Path(path) if path else None
+        return folder, folder is not None and any(folder.glob(f"*.{self.function.__name__}-*.nbc"))
 
 
 def loop(*parameters: Callable, fastmath: frozenset = CONTRACT) -> Callable[[Callable], Loop]:

@@ -41,11 +41,13 @@ class Costs:
     def exponent(self) -> float | None:
         """p, where the cost of a token is fixed + c length^p, by least squares on logarithms.
 
-        Fixed is the cost of the first token. Over the lengths from an eighth of the longest on that
-        cost more; None where these are fewer than two.
+        Fixed is the cost of the first token. Over the lengths from an eighth of the longest on where a
+        token costs twice as much: of less, what is beyond the fixed cost is mostly noise. None where
+        these are fewer than two.
         """
-        grown = [(n, t - self.seconds[0]) for n, t in zip(self.lengths, self.seconds, strict=True)
-                 if n >= max(self.lengths) / 8 and t > self.seconds[0]]
+        fixed = self.seconds[0]
+        grown = [(n, t - fixed) for n, t in zip(self.lengths, self.seconds, strict=True)
+                 if n >= max(self.lengths) / 8 and t >= 2 * fixed]
         if len(grown) < 2:
             return None
         lengths, seconds = np.log(np.array(grown)).T

@@ -381,3 +381,19 @@ def test_gradients_of_half_precision_are_added_up_in_single():
     assert threads.dtype == np.float16
     np.testing.assert_array_equal(threads, [20000, 0])
     np.testing.assert_array_equal(plain, [20000, 0])
+
+
+def test_a_result_that_is_deleted_frees_its_tape():
+    w, kept = leaf(), []
+
+    def called(x):
+        y = np.tanh(x @ w)
+        kept.append(weakref.ref(y._record))
+        return y.sum()
+    a, b, c = tape.parallel_map(called, [(X,), (X,), (X,)])
+    del a
+    assert [record() is None for record in kept].count(True) == 1
+    (b + c).backward()
+    expected = leaf()
+    (np.tanh(X @ expected).sum() * 2).backward()
+    np.testing.assert_allclose(w.grad, expected.grad, rtol=1e-12)

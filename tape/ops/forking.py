@@ -11,7 +11,7 @@ from tape.primitive import Primitive
 
 
 def _fork(x, /, branches, floor):
-    """A zero; `branches` are the records of the results of each tape, which begin after `floor`."""
+    """A zero; `branches` are weak sets of the last records of each tape, which begin after `floor`."""
     return np.float32(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, Callable, Iterable, Sequence
+from weakref import WeakSet
 
 import numpy as np
 
@@ -66,7 +67,9 @@ def parallel_map(function: Callable, calls: Iterable[Sequence],
     branches = [_records(result, floor) for result in results]
     if sum(map(bool, branches)) < 2:
         return results
-    fork = from_array(np.float32(0), Record(FORKED, (), (branches, floor), np.float32(0)))
+    # Weakly: a result that is deleted must free its tape, though others still have the fork.
+    ends = [WeakSet(records) for records in branches]
+    fork = from_array(np.float32(0), Record(FORKED, (), (ends, floor), np.float32(0)))
     own = {record for records in branches for record in records}
     return [map_leaves(lambda x: branch(x, fork) if isinstance(x, Tensor) and x._record in own else x,
                        result) for result in results]

@@ -147,6 +147,9 @@ def _softmax(x, out):
             part, row, e = real(0), x[i, start:start + STEP], out[i, start:start + STEP]
             for j in range(row.size):
                 e[j] = exp(row[j] - peak)
+            # Not in the loop above: whether that runs as vector instructions depends on how far apart
+            # the two arrays lie, and so would the order of the sum.
+            for j in range(row.size):
                 part += e[j]
             total += part
         scale = real(1 if total == 0 else total)

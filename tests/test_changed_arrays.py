@@ -310,3 +310,4 @@ def test_an_array_that_was_given_away_while_no_record_had_it_costs_no_checksum(m
     monkeypatch.setattr(mutation, "checksum", lambda array: pytest.fail("a checksum was taken"))
     x.data += 1
     (x * x).sum().backward()
+    np.testing.assert_allclose(x.grad, 2 * values(3) + 2 * (values(3) + 1))

@@ -176,11 +176,15 @@ def test_modes_and_settings_are_those_of_the_caller():
 
 
 def test_in_strict_mode_a_change_of_what_a_branch_keeps_is_named():
-    x = np.ones((1, 3))
-    writes = tape.primitive(lambda a, /: x, lambda g, out: g * out, name="writes")
+    x, w = np.ones((1, 3)), leaf(np.ones((1, 3)))
+    gives = tape.primitive(lambda a, /: x, lambda g, out: g * out, name="gives")
     with tape.strict():
-        a, b = tape.parallel_map(lambda w: writes(w).sum(), [(leaf(np.ones((1, 3))),)] * 2)
-    (a + b).backward()                       # the result is a copy: nothing has changed
+        a, b, c, d = tape.parallel_map(lambda w: gives(w).sum(), [(w,)] * 4)
+    (a + b).backward()
+    np.testing.assert_array_equal(w.grad, np.full((1, 3), 2.0))
+    x += 1
+    with pytest.raises(RuntimeError, match="gives: its out, of shape .*, was changed in place"):
+        (c + d).backward()
 
 
 def test_a_parameter_that_is_changed_between_is_noticed_in_every_branch():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from nn.training.progress import TerminalLine
+
 
 class Meter:
     """Called with what is being done and the share that is done: shows it from time to time.
@@ -14,7 +16,7 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self.last, self.shown = time.monotonic(), ""
+        self.last, self.line = time.monotonic(), TerminalLine()
 
     def __call__(self, what: str, share: float) -> None:
         now, terminal = time.monotonic(), sys.stderr.isatty()
@@ -22,11 +24,12 @@ class Meter:
             return
         self.last = now
         text = f"{what}: {share:.0%}"
-        print(text.ljust(len(self.shown)), end="\r" if terminal else "\n", file=sys.stderr, flush=True)
-        self.shown = text if terminal else ""
+        if terminal:
+            self.line.show(share, text)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the line from the terminal; the next preparation begins."""
-        if self.shown:
-            print(" " * len(self.shown), end="\r", file=sys.stderr, flush=True)
-        self.last, self.shown = time.monotonic(), ""
+        self.line.clear()
+        self.last = time.monotonic()

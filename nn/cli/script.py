@@ -75,10 +75,10 @@ def run(script: str, job: Callable[[], int | None]) -> int:
         print(f"\n{script}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:       # the reader of our output has gone, as in `generate.py | head`
-        _drop_output()
+        _drop(sys.stdout)
         return 141
     except OSError as error:      # of files it is a UsageError: this is a full disk, or the like
-        _drop_output()
+        _drop(sys.stdout)
         name = f" {error.filename}" if error.filename else ""
         return _failed(script, f"cannot write{name}: {error.strerror or error}")
 
@@ -88,16 +88,12 @@ def _failed(script: str, text: str) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _drop_output()
+        _drop(sys.stdout)
     try:
         print(f"{script}: error: {one_line(text)}", file=sys.stderr, flush=True)
     except OSError:
         _drop(sys.stderr)
     return 2
-
-
-def _drop_output() -> None:
-    _drop(sys.stdout)
 
 
 def _drop(stream: Any) -> None:

@@ -213,6 +213,18 @@ class SGD(Optimizer):
         parameter.data -= lr * g
 
 
+def _by_parameter(name: str, doc: str) -> property:
+    """What `Adam` has side by side under a name, as arrays of the shapes of the parameters."""
+    def get(adam: Adam) -> tuple[np.ndarray, ...]:
+        return adam._parts(getattr(adam, name))
+
+    def put(adam: Adam, arrays: list[np.ndarray]) -> None:
+        for part, array in zip(get(adam), arrays):
+            part[...] = array
+
+    return property(get, put, doc=doc)
+
+
 class Adam(Optimizer):
     """Steps in proportion to the mean of the gradient over the root of the mean of its square.
 
@@ -243,25 +255,8 @@ class Adam(Optimizer):
         self._m, self._v = ([np.zeros(ends[-1], _wide_dtype(self.params[run[0]]))
                              for run, ends in zip(self._runs, self._ends)] for _ in range(2))
 
-    @property
-    def m(self) -> tuple[np.ndarray, ...]:
-        """The running mean of each gradient."""
-        return self._parts(self._m)
-
-    @m.setter
-    def m(self, arrays: list[np.ndarray]) -> None:
-        for part, array in zip(self.m, arrays):
-            part[...] = array
-
-    @property
-    def v(self) -> tuple[np.ndarray, ...]:
-        """The running mean of the square of each gradient."""
-        return self._parts(self._v)
-
-    @v.setter
-    def v(self, arrays: list[np.ndarray]) -> None:
-        for part, array in zip(self.v, arrays):
-            part[...] = array
+    m = _by_parameter("_m", "The running mean of each gradient.")
+    v = _by_parameter("_v", "The running mean of the square of each gradient.")
 
     def _runs_of_small(self) -> list[list[int]]:
         """The numbers of all parameters, in order; in one list those to be updated together."""

@@ -95,18 +95,21 @@ class Progress:
         return f"{left // 60}:{left % 60:02d} left"
 
 
-class _Text:
-    """A line on a terminal where tqdm is not installed."""
+class TerminalLine:
+    """A line of text on a terminal, which the next one replaces."""
 
     shown = 0           # characters
 
     def show(self, done: float, text: str) -> None:
+        """Show a text; a bar would show how much is `done`."""
         print(text.ljust(self.shown), end="\r", file=sys.stderr, flush=True)
         self.shown = len(text)
 
     def clear(self) -> None:
-        print(" " * self.shown, end="\r", file=sys.stderr, flush=True)
-        self.shown = 0
+        """Remove it, if there is one."""
+        if self.shown:
+            print(" " * self.shown, end="\r", file=sys.stderr, flush=True)
+            self.shown = 0
 
 
 def _columns() -> int:
@@ -122,7 +125,7 @@ def _bar(rounds: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        return _Text()
+        return TerminalLine()
 
     class Bar(tqdm):
         """Drawn when `show` is called and at no other time."""

@@ -39,15 +39,7 @@ def writing(sizes, tokens):
 
 def differentiating(f, arrays):
     """A call that finds f and its gradients."""
-    leaves = [tape.Tensor(array, requires_grad=True) for array in arrays]
-
-    def differentiate():
-        for leaf in leaves:
-            leaf.grad = None
-        f(*leaves).backward()
-        return [leaf.grad for leaf in leaves]
-
-    return differentiate
+    return at.differentiating(f, [tape.Tensor(array, requires_grad=True) for array in arrays])
 
 
 def kernels(composed=False):

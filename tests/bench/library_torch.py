@@ -105,15 +105,7 @@ def writing(sizes, tokens):
 
 
 def differentiating(f, arrays):
-    leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
-
-    def differentiate():
-        for leaf in leaves:
-            leaf.grad = None
-        f(*leaves).backward()
-        return [leaf.grad for leaf in leaves]
-
-    return differentiate
+    return at.differentiating(f, [torch.tensor(array, requires_grad=True) for array in arrays])
 
 
 FUNCTIONS = {

@@ -53,6 +53,17 @@ def batch(sizes: Sizes) -> np.ndarray:
     return np.random.default_rng(1).integers(0, sizes.vocabulary, (2, sizes.batch, sizes.block))
 
 
+def differentiating(f, leaves):
+    """A call that finds f and its gradients, of leaves with `grad` and results with `backward`."""
+    def differentiate():
+        for leaf in leaves:
+            leaf.grad = None
+        f(*leaves).backward()
+        return [leaf.grad for leaf in leaves]
+
+    return differentiate
+
+
 def _draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
 

@@ -14,6 +14,7 @@
     show, record_lines                  the tape as a table
     adam_update                         the update of an optimiser, on arrays
     use_kernels, kernels_in_use         NumPy's kernels, or those compiled with Numba
+    kernel_threads                      with how many threads these compute
     limit_blas_threads                  how many threads the matrix products use
     measure, hollow                     what a computation costs, also of one that is not run
     tape.lazy                           the static graph over the same operators
@@ -27,7 +28,8 @@ from tape.blas import limit_blas_threads
 from tape.dispatch import apply as _apply    # noqa: F401: which Tensor is given as it is imported
 from tape.grad_mode import enable_grad, no_grad, record_lines, strict
 from tape.hollow import hollow
-from tape.kernels.choice import choose as _choose_kernels, kernels_in_use, use_kernels
+from tape.kernels.choice import (
+    choose as _choose_kernels, kernel_threads, kernels_in_use, use_kernels)
 from tape.measure import measure
 from tape.memory import keep_freed_memory as _keep_freed_memory    # noqa: F401: as it is imported
 from tape.ops import *    # noqa: F401,F403: the operators, listed in tape/ops/__init__.py
@@ -41,7 +43,8 @@ from tape.updates import adam_update
 
 __all__ = [
     "GradientTape", "Tensor", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",
-    "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "kernels_in_use",
+    "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "kernel_threads",
+    "kernels_in_use",
     "limit_blas_threads", "linalg", "measure", "no_grad", "parallel_map", "primitive", "record_lines",
     "show", "strict", "use_kernels", "value_and_grad", "vjp",
 ]

@@ -81,12 +81,25 @@ def _shipped() -> list[Path]:
             for path in sorted(folder.glob("*openblas*"))]
 
 
+@functools.lru_cache(maxsize=None)
+def shipped_functions() -> Callable[[str], Any] | None:
+    """The functions of NumPy's own OpenBLAS by name, where it counts in 64 bits, else None."""
+    for library in map(_opened, _shipped()):
+        if hasattr(library, "scipy_cblas_sgemm64_"):
+            return lambda name: getattr(library, f"scipy_{name}64_")
+    return None
+
+
+def _opened(path: Path) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
+
+
 def _of_openblas(path: Path) -> list[_Blas]:
     """The functions of one library, whose names depend on how it was built; none where it has none."""
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError:
-        return []
+    library = _opened(path)
     for prefix in ("scipy_openblas", "openblas"):
         for suffix in ("64_", "_64", "", "_"):
             ask = getattr(library, f"{prefix}_get_num_threads{suffix}", None)

@@ -389,11 +389,12 @@ def test_the_float64_exponential(exponential):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_bits_of_a_compiled_softmax_do_not_depend_on_where_its_result_lies(dtype):
     from tape.kernels.numba.rows import _softmax
+    from tape.kernels.numba.threads import NOBODY
     rng, memory = np.random.default_rng(0), np.empty(50_000, dtype)
     for width in range(2, 40):
         x = memory[:2 * width].reshape(2, width)
         x[...] = 2 * rng.standard_normal((2, width))
         behind, far = (memory[at:at + 2 * width].reshape(2, width) for at in (2 * width, 40_000))
         for out in (behind, far):
-            _softmax[np.dtype(dtype)](x, out)
+            _softmax[np.dtype(dtype)](x, out, NOBODY, 1)
         np.testing.assert_array_equal(behind, far)

@@ -24,6 +24,18 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def on_cores(model: Module, workers: int) -> Module:
+    """The model, or its `DataParallel`, so that calls of it compute on so many processors.
+
+    Compiled kernels do so by themselves, for the whole process; see `tape.use_kernels`.
+    """
+    if workers > 1 and tape.kernels_in_use() == "numba":
+        tape.use_kernels("numba", threads=workers)
+        if tape.kernel_threads() > 1:
+            return model
+    return DataParallel(model, workers) if workers > 1 else model
+
+
 class DataParallel(Module):
     """A model that computes the parts of each batch side by side, forward and backward.
 
@@ -49,8 +61,9 @@ class DataParallel(Module):
     ----------
     model : Module
     workers : int, optional
-        How many parts. By default as many as there are processors for this process, but one where the
-        threads of the matrix products cannot be limited: they would be in each other's way.
+        How many parts. By default as many as there are processors for this process, but one where
+        compiled kernels use these by themselves (`tape.kernel_threads`), and where the threads of the
+        matrix products cannot be limited: they would be in each other's way.
 
     Attributes
     ----------
@@ -97,6 +110,8 @@ class DataParallel(Module):
         return _joined(results, weights, parts)
 
     def _workers(self) -> int:
+        if self.workers is None and tape.kernel_threads() > 1:
+            return 1
         limited = limit_blas_threads(1).works
         return self.workers or (available_cores() if limited else 1)
 

@@ -1,6 +1,7 @@
 """Raw array code for the operators that gain from it: arrays in, arrays out, no differentiation.
 
     sums.py     sums and means, and the undoing of broadcasting
+    products.py products of matrices
     pieces.py   large arrays in pieces that stay in the cache
     numpy.py    the fused operators, and what else is worth ordering for speed
     causal.py   causal attention, the weights kept
@@ -21,8 +22,8 @@ from tape.kernels.lookup import add_rows, scatter_rows
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
     deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax, logsumexp,
-    matmul, matmul_gradient_x, matmul_gradient_y, norm, one_hot, power, sigmoid, softmax,
-    zero_where_undefined)
+    norm, one_hot, power, sigmoid, softmax, zero_where_undefined)
+from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product
 from tape.kernels.sums import (
     HALF, SINGLE, broadcast, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype,
     unbroadcast, variance)
@@ -36,6 +37,6 @@ __all__ = [
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",
     "layer_norm", "layer_norm_backward", "log_softmax", "logsumexp", "matmul",
-    "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power", "scatter_rows", "sigmoid",
-    "softmax", "zero_where_undefined",
+    "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power", "product",
+    "scatter_rows", "sigmoid", "softmax", "zero_where_undefined",
 ]

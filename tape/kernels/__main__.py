@@ -21,7 +21,9 @@ def report() -> str:
             lines[-1] += "    compiled" if cached else "    is compiled at its first use"
     lines += [f"compiled code is kept {place}" for place in sorted(folders)]
     name, reason = choice.in_use()
-    return "\n".join([f"in use: {name} ({reason})", "", *lines])
+    threads = choice.kernel_threads()
+    with_threads = f", with {threads} threads where they are large" if threads > 1 else ""
+    return "\n".join([f"in use: {name} ({reason}){with_threads}", "", *lines])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ SETS = {"numpy": ("tape.kernels",), "numba": ("tape.kernels.numba", "tape.kernel
 KERNELS = (
     "adam_update", "attention", "attention_backward", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
-    "layer_norm_backward", "softmax")
+    "layer_norm_backward", "product", "softmax")
 LOCK = threading.RLock()
 
 # Operators that are to be set up with other kernels at each change; see `tape.fusion.Fused`.
@@ -25,19 +25,22 @@ followers: weakref.WeakSet[Any] = weakref.WeakSet()
 _found: dict[str, Callable] = {}
 _INSTALLED = "Numba is installed"
 _in_use, _reason = "numpy", "Numba is not installed"
+_threads: int | None = None
 
 
 class Before(str):
     """The name of the set that was in use, which comes back at the end of a ``with`` block."""
 
+    threads: int | None = None
+
     def __enter__(self) -> Before:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        use_kernels(self)
+        use_kernels(self, self.threads)
 
 
-def use_kernels(name: str) -> Before:
+def use_kernels(name: str, threads: int | None = None) -> Before:
     """Compute with the set of kernels of this name from now on, in all threads.
 
     The kernels are those of the fused operators (`layer_norm`, `gelu`, `cross_entropy`, attention), of
@@ -50,6 +53,10 @@ def use_kernels(name: str) -> Before:
     name : "numpy" or "numba"
         "numba" is used from the start where Numba is installed, else "numpy";
         ``TAPE_KERNELS=numpy`` (or ``numba``) in the environment decides otherwise.
+    threads : int, optional
+        With how many threads a large kernel of "numba" computes, a product of matrices too. By default
+        as many as the products may use; see `limit_blas_threads`. Some sums are added up in another
+        order with another number.
 
     Returns
     -------
@@ -60,7 +67,7 @@ def use_kernels(name: str) -> Before:
     Raises
     ------
     ValueError, ImportError
-        There is no such set, or Numba is not installed.
+        There is no such set, it has no threads, or Numba is not installed.
 
     Examples
     --------
@@ -69,10 +76,16 @@ def use_kernels(name: str) -> Before:
     ...     tape.gelu(1.0)
     np.float64(0.8411919906082768)
     """
-    global _in_use, _reason
+    global _in_use, _reason, _threads
     _check(name, "use_kernels: the name")
+    if threads is not None and (name != "numba" or isinstance(threads, bool)
+                                or not (isinstance(threads, int) and threads >= 1)):
+        raise ValueError(f"use_kernels: threads must be a positive integer, and for 'numba', got "
+                         f"{threads!r} for {str(name)!r}; NumPy's kernels are limited by "
+                         f"tape.limit_blas_threads")
     with LOCK:
-        before, _in_use, _reason = Before(_in_use), name, "use_kernels"
+        before, _in_use, _reason = Before(_in_use), str(name), "use_kernels"
+        before.threads, _threads = _threads, threads
         _forget()
     return before
 
@@ -80,6 +93,21 @@ def use_kernels(name: str) -> Before:
 def kernels_in_use() -> str:
     """The name of the set in use; see `use_kernels`."""
     return _in_use
+
+
+def kernel_threads() -> int:
+    """With how many threads a large kernel of the set in use computes; 1 for those of NumPy.
+
+    Its products of matrices are the BLAS's, and have threads of their own.
+    """
+    if _in_use != "numba" or _module("tape.kernels.numba") is None:
+        return 1
+    return importlib.import_module("tape.kernels.numba.threads").threads()
+
+
+def threads_wanted() -> int | None:
+    """What `use_kernels` was told last."""
+    return _threads
 
 
 def in_use() -> tuple[str, str]:

@@ -8,14 +8,14 @@ few passes over memory, since that is what an elementwise operation in NumPy cos
 from __future__ import annotations
 
 import functools
-import math
 from typing import Callable
 
 import numpy as np
 
 from tape.kernels.pieces import pieces
+from tape.kernels.products import as_rows
 from tape.kernels.sums import (
-    FOLD, gradient_in_float32, in_float32, reduce_sum, unbroadcast, variance)
+    FOLD, gradient_in_float32, in_float32, reduce_sum, variance)
 
 SQRT_2_OVER_PI = 0.7978845608028654     # sqrt(2 / pi)
 GELU_CUBIC = 0.044715                   # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
@@ -145,11 +145,11 @@ def layer_norm(x, weight, bias, eps):
 def layer_norm_backward(g, x, weight, bias, mean, rstd):
     """Gradients of x, weight and bias; derived in `tape.layer_norm`."""
     normalised = (x - mean) * rstd
-    flat = _as_rows(g)
+    flat = as_rows(g)
     g_bias = None if bias is None else reduce_sum(flat, 0)
     g_weight = None
     if weight is not None:
-        g_weight = _dot_columns(flat, _as_rows(normalised))
+        g_weight = _dot_columns(flat, as_rows(normalised))
         g = g * weight
     along = _dot_rows(g, normalised)
     along /= x.shape[-1]
@@ -297,7 +297,7 @@ def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
 
 def _rows(logits, targets, ignore_index):
     """Logits as (N, V), targets as (N,), and 1 or 0 for the rows that count."""
-    rows = _as_rows(logits)
+    rows = as_rows(logits)
     picks = np.reshape(targets, -1)
     counts = np.not_equal(picks, ignore_index)
     return rows, np.where(counts, picks, 0), counts.astype(rows.dtype)
@@ -311,45 +311,3 @@ def one_hot(targets, classes, dtype, ignore_index=None):
     """(..., classes) with a 1 at each target; a row of zeros where the target is ignored."""
     return (targets[..., None] == np.arange(classes)).astype(dtype) * (
         1 if ignore_index is None else (targets != ignore_index)[..., None].astype(dtype))
-
-
-def _as_rows(x):
-    """(..., D) as (N, D); unlike reshape(-1, D) also for D = 0."""
-    if x.ndim == 2:
-        return x
-    return x.reshape(-1 if x.size else math.prod(x.shape[:-1]), x.shape[-1])
-
-
-def matmul(x, y):
-    """x @ y; a batch of rows against one matrix is a single large product rather than many."""
-    if type(x) is type(y) is np.ndarray and x.ndim == y.ndim == 2:
-        return x.dot(y)             # the same product as np.matmul's, which takes 0.4 us more to begin
-    if np.ndim(y) == 2 and np.ndim(x) > 2 and x.flags.c_contiguous:
-        return _as_rows(x).dot(y).reshape(*x.shape[:-1], y.shape[-1])
-    return np.matmul(x, y)
-
-
-@gradient_in_float32
-def matmul_gradient_x(g, x, y):
-    """dL/dx of x @ y, in x's shape; derived in `tape.matmul`."""
-    if x.ndim == y.ndim == 2:
-        return g.dot(y.T)
-    if y.ndim == 1:
-        return np.multiply.outer(g, y)                 # (..., k): also for x of rank 1
-    if x.ndim == 1:
-        return unbroadcast((y @ g[..., None])[..., 0], x.shape)      # (batch, k) -> (k,)
-    return unbroadcast(matmul(g, y.swapaxes(-1, -2)), x.shape)
-
-
-@gradient_in_float32
-def matmul_gradient_y(g, x, y):
-    """dL/dy of x @ y, in y's shape; derived in `tape.matmul`."""
-    if x.ndim == y.ndim == 2:
-        return x.T.dot(g)
-    if x.ndim == 1:
-        return x * g if y.ndim == 1 else x[:, None] * g[..., None, :]
-    if y.ndim <= 2 and (x.ndim > 2 or y.ndim == 1):    # rows of all batches in one product
-        columns = y.shape[1] if y.ndim == 2 else 1
-        rows = _as_rows(x)
-        return rows.T.dot(g.reshape(len(rows), columns)).reshape(y.shape)
-    return unbroadcast(x.swapaxes(-1, -2) @ g, y.shape)

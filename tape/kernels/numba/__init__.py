@@ -4,7 +4,9 @@
     bits.py          the bits of a float, and the largest of a row by them
     exponential.py   e^x of float32 so that a loop over it becomes vector instructions
     activations.py   gelu
-    attention.py     the softmax of causal attention
+    threads.py       how many threads a kernel uses, and the part of each
+    products.py      products of matrices by NumPy's BLAS, from compiled loops and in parts
+    attention.py     causal attention, a head at a time
     rows.py          layer_norm, softmax and cross_entropy, row by row
     update.py        the update of Adam
 
@@ -16,6 +18,7 @@ operator that has kernels, and not with `tape`.
 
 from tape.kernels.numba.activations import gelu, gelu_backward
 from tape.kernels.numba.attention import causal_attention, causal_attention_backward
+from tape.kernels.numba.products import product
 from tape.kernels.numba.rows import (
     cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward, softmax)
 from tape.kernels.numba.update import adam_update
@@ -23,5 +26,5 @@ from tape.kernels.numba.update import adam_update
 __all__ = [
     "adam_update", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
-    "layer_norm_backward", "softmax",
+    "layer_norm_backward", "product", "softmax",
 ]

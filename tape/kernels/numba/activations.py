@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tape.kernels import numpy as plain
-from tape.kernels.numba.compiled import READ, WRITE, loop, packed, suits, whole
+from tape.kernels.numba.compiled import INTEGER, READ, TEAM, WRITE, loop, packed, suits, whole
 from tape.kernels.numba.exponential import exp
+from tape.kernels.numba.threads import in_parts, own, team_for
 from tape.kernels.numpy import GELU_CUBIC, SQRT_2_OVER_PI
 
 _A, _B = 2 * SQRT_2_OVER_PI, 2 * SQRT_2_OVER_PI * GELU_CUBIC
@@ -24,7 +25,7 @@ def gelu(x):
     if not suits(x):
         return gelu(x.astype(np.float64)) if whole(x) else plain.gelu(x)[0]
     out = np.empty(x.shape, x.dtype)
-    _gelu[x.dtype](packed(x).reshape(-1), out.reshape(-1))
+    _gelu[x.dtype](packed(x).reshape(-1), out.reshape(-1), *team_for(x.size))
     return out
 
 
@@ -35,12 +36,19 @@ def gelu_backward(g, x):
     if not (suits(x) and suits(g) and g.dtype == x.dtype):
         return plain.gelu_backward(g, x, plain.gelu(x)[1]["s"])
     out = np.empty(x.shape, x.dtype)
-    _gelu_backward[x.dtype](packed(g).reshape(-1), packed(x).reshape(-1), out.reshape(-1))
+    _gelu_backward[x.dtype](
+        packed(g).reshape(-1), packed(x).reshape(-1), out.reshape(-1), *team_for(x.size))
     return (out,)
 
 
-@loop(READ(1), WRITE(1))
-def _gelu(x, out):
+@loop(READ(1), WRITE(1), TEAM, INTEGER)
+def _gelu(x, out, team, parts):
+    _gelu_part(team, parts, (x, out))
+
+
+@in_parts()
+def _gelu_part(x, out, number, parts):
+    x, out = own(x, number, parts), own(out, number, parts)
     real = x.dtype.type
     a, b, one = real(_A), real(_B), real(1)
     for i in range(x.size):
@@ -48,8 +56,14 @@ def _gelu(x, out):
         out[i] = v * (one / (one + exp(-v * (a + b * (v * v)))))
 
 
-@loop(READ(1), READ(1), WRITE(1))
-def _gelu_backward(g, x, out):
+@loop(READ(1), READ(1), WRITE(1), TEAM, INTEGER)
+def _gelu_backward(g, x, out, team, parts):
+    _gelu_backward_part(team, parts, (g, x, out))
+
+
+@in_parts()
+def _gelu_backward_part(g, x, out, number, parts):
+    g, x, out = own(g, number, parts), own(x, number, parts), own(out, number, parts)
     real = x.dtype.type
     a, b, b3, one, zero = real(_A), real(_B), real(3 * _B), real(1), real(0)
     for i in range(x.size):

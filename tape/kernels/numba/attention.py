@@ -1,83 +1,157 @@
-"""The softmax of causal attention, a row at a time while it is in the processor's cache.
+"""Causal attention, a head at a time while its scores are in the processor's cache.
 
-The products stay with BLAS: loops that LLVM vectorises take twice its time for them. What is between
-takes NumPy six passes over the scores forward and four back; a row here is read from memory once.
+The mathematics is in `tape.causal_attention`, and why queries are taken in blocks in
+``tape/kernels/causal.py``. The products stay with BLAS: loops that LLVM vectorises take twice its time
+for them. What is between takes NumPy six passes over the scores forward and four back; a row here is
+read once.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from tape.kernels import causal
 from tape.kernels.numba.bits import largest
-from tape.kernels.numba.compiled import DTYPES, INTEGER, READ, REAL, SUMS, WRITE, loop
+from tape.kernels.numba.compiled import (
+    DTYPES, INTEGER, READ, REAL, SPREAD, STRIDED, SUMS, TEAM, WRITE, inner, loop)
 from tape.kernels.numba.exponential import exp
+from tape.kernels.numba.products import available, gemm
+from tape.kernels.numba.threads import in_parts, share, team_for
+
+BLOCK = 64              # queries in a block
 
 
 def causal_attention(q, k, v, scale):
     """The result, and the weights."""
-    return causal.attend(q, k, v, scale, _softmax_rows)
+    if not _suit(q, k, v) or q.shape[-2] > k.shape[-2]:
+        return causal.causal_attention(q, k, v, scale)
+    scale = causal.attention_scale(q) if scale is None else scale
+    out, weights = np.empty_like(q), np.empty((*q.shape[:-1], k.shape[-2]), q.dtype)
+    _causal_attention[q.dtype](
+        q, k, v, scale, out, weights, *team_for(weights.size))
+    return out, {"weights": weights}
 
 
 def causal_attention_backward(g, q, k, v, scale, weights):
-    """Gradients of q, k and v."""
-    return causal.attend_backward(g, q, k, v, scale, weights, _softmax_rows_backward)
+    """Gradients of q, k and v, each laid out as what it belongs to."""
+    if not (_suit(q, k, v, g) and weights.flags.c_contiguous):
+        return causal.causal_attention_backward(g, q, k, v, scale, weights)
+    scale = causal.attention_scale(q) if scale is None else scale
+    g_q, g_k, g_v = [np.empty_like(x) for x in (q, k, v)]
+    _causal_attention_backward[q.dtype](
+        g, q, k, v, weights, scale, g_q, g_k, g_v, *team_for(weights.size))
+    return g_q, g_k, g_v
 
 
-def _softmax_rows(weights, rows, keys):
-    if not _suit(weights):
-        return causal.softmax_rows(weights, rows, keys)
-    _causal_attention[weights.dtype](_matrices(weights), rows.start, rows.stop, keys - rows.stop)
-
-
-def _softmax_rows_backward(g, weights, rows, scale):
-    if not _suit(g, weights):
-        return causal.softmax_rows_backward(g, weights, rows, scale)
-    _causal_attention_backward[g.dtype](_matrices(g), _matrices(weights), rows.start, scale)
-
-
-def _suit(*arrays):
-    """Whether the loop can write to these: a product of heads that are views may lie otherwise."""
-    return all(x.size and x.dtype in DTYPES and x.dtype == arrays[0].dtype and x.flags.c_contiguous
-               for x in arrays)
-
-
-def _matrices(x):
-    """(..., T, S) as (N, T, S)."""
-    return x.reshape(-1, *x.shape[-2:])
+def _suit(q, k, v, *gradient):
+    """Whether the loops take these: (B, H, T, D), each row of which lies in one piece."""
+    arrays = q, k, v, *gradient
+    return available() and all(
+        type(x) is np.ndarray and x.ndim == 4 and x.size and x.dtype == q.dtype and x.dtype in DTYPES
+        and x.shape[:2] == q.shape[:2] and x.shape[-1] == q.shape[-1] > 1 and x.flags.aligned
+        and x.strides[-1] == x.itemsize and x.strides[-2] >= x.shape[-1] * x.itemsize
+        and x.strides[-2] % x.itemsize == 0 for x in arrays)
 
 
 # Query i sees the keys up to i + ahead. What lies behind in the block is zero, as the products want it.
 
-@loop(WRITE(3), INTEGER, INTEGER, INTEGER, fastmath=SUMS)
-def _causal_attention(weights, start, stop, ahead):
-    """a_j = exp(s_j - max s) / sum_j exp(s_j - max s)."""
+@loop(STRIDED(4), STRIDED(4), STRIDED(4), REAL, SPREAD(4), WRITE(4), TEAM, INTEGER)
+def _causal_attention(q, k, v, scale, out, weights, team, parts):
+    _causal_attention_part(team, parts, (q, k, v, scale, out, weights))
+
+
+@in_parts()
+def _causal_attention_part(q, k, v, scale, out, weights, number, parts):
+    heads = q.shape[1]
+    for i in range(*share(number, parts, len(q) * heads)):
+        b, h = divmod(i, heads)
+        _attend(q[b, h], k[b, h], v[b, h], scale, out[b, h], weights[b, h])
+
+
+@inner()
+def _attend(q, k, v, scale, out, weights):
+    """out (T, D) and weights (T, S) of one head, from q (T, D), k and v (S, D)."""
+    queries, keys = weights.shape
+    k_rows = _transposed(k)                                                  # (D, S)
+    for stop in range(queries, 0, -BLOCK):
+        start, seen = max(stop - BLOCK, 0), keys - queries + stop
+        block = weights[start:stop, :seen]                                   # (t, s)
+        gemm(scale, q[start:stop], k_rows[:, :seen], 0, block)
+        _softmax(weights, start, stop)
+        gemm(1, block, v[:seen], 0, out[start:stop])
+
+
+@inner(fastmath=SUMS)
+def _softmax(weights, start, stop):
+    """a_j = exp(s_j - max s) / sum_j exp(s_j - max s), in place, in these rows of (T, S)."""
     real = weights.dtype.type
-    for n in range(len(weights)):
-        for i in range(start, stop):
-            seen = i + 1 + ahead
-            row = weights[n, i, :seen]
-            peak, total = largest(row), real(0)
-            for j in range(seen):                  # not with the sum, which would not be vectorised
-                row[j] = exp(row[j] - peak)
-            for j in range(seen):
-                total += row[j]
-            normaliser = real(1) / total
-            for j in range(seen):
-                row[j] *= normaliser
-            weights[n, i, seen:stop + ahead] = real(0)
+    ahead = weights.shape[1] - weights.shape[0]
+    for i in range(start, stop):
+        seen = i + 1 + ahead
+        row = weights[i, :seen]
+        peak, total = largest(row), real(0)
+        for j in range(seen):                      # not with the sum, which would not be vectorised
+            row[j] = exp(row[j] - peak)
+        for j in range(seen):
+            total += row[j]
+        normaliser = real(1) / total
+        for j in range(seen):
+            row[j] *= normaliser
+        weights[i, seen:stop + ahead] = real(0)
 
 
-@loop(WRITE(3), READ(3), INTEGER, REAL, fastmath=SUMS)
-def _causal_attention_backward(g, weights, start, scale):
-    """ds_j = scale a_j (da_j - sum_j a_j da_j)."""
+@loop(STRIDED(4), STRIDED(4), STRIDED(4), STRIDED(4), READ(4), REAL, SPREAD(4), SPREAD(4), SPREAD(4),
+      TEAM, INTEGER)
+def _causal_attention_backward(g, q, k, v, weights, scale, g_q, g_k, g_v, team, parts):
+    _causal_attention_backward_part(team, parts, (g, q, k, v, weights, scale, g_q, g_k, g_v))
+
+
+@in_parts()
+def _causal_attention_backward_part(g, q, k, v, weights, scale, g_q, g_k, g_v, number, parts):
+    heads = q.shape[1]
+    for i in range(*share(number, parts, len(q) * heads)):
+        b, h = divmod(i, heads)
+        _attend_backward(g[b, h], q[b, h], k[b, h], v[b, h], weights[b, h], scale,
+                         g_q[b, h], g_k[b, h], g_v[b, h])
+
+
+@inner()
+def _attend_backward(g, q, k, v, weights, scale, g_q, g_k, g_v):
+    """The gradients (T, D), (S, D), (S, D) of one head. The block that sees all keys comes first."""
+    queries, keys = weights.shape
+    v_rows, scratch = _transposed(v), np.empty((BLOCK, keys), g.dtype)       # (D, S)
+    for stop in range(queries, 0, -BLOCK):
+        start, seen = max(stop - BLOCK, 0), keys - queries + stop
+        rows, kept, old = g[start:stop], weights[start:stop, :seen], seen < keys
+        g_scores = scratch[:stop - start, :seen]                             # (t, s)
+        gemm(1, rows, v_rows[:, :seen], 0, g_scores)
+        _softmax_backward(scratch, weights, start, stop, scale)
+        gemm(1, g_scores, k[:seen], 0, g_q[start:stop])
+        gemm(1, g_scores.T, q[start:stop], old, g_k[:seen])
+        gemm(1, kept.T, rows, old, g_v[:seen])
+
+
+@inner(fastmath=SUMS)
+def _softmax_backward(g, weights, start, stop, scale):
+    """ds_j = scale a_j (da_j - sum_j a_j da_j), in place, for the first rows of g and these of a."""
     real = g.dtype.type
     factor = real(scale)
-    blocks, queries, keys = g.shape
-    for n in range(blocks):
-        for i in range(queries):
-            seen = keys - queries + i + 1
-            row, kept, along = g[n, i, :seen], weights[n, start + i, :seen], real(0)
-            for j in range(seen):
-                along += row[j] * kept[j]
-            for j in range(seen):
-                row[j] = (row[j] - along) * kept[j] * factor
-            g[n, i, seen:] = real(0)
+    ahead = weights.shape[1] - weights.shape[0]
+    for i in range(start, stop):
+        seen = i + 1 + ahead
+        row, kept, along = g[i - start, :seen], weights[i, :seen], real(0)
+        for j in range(seen):
+            along += row[j] * kept[j]
+        for j in range(seen):
+            row[j] = (row[j] - along) * kept[j] * factor
+        g[i - start, seen:stop + ahead] = real(0)
+
+
+@inner()
+def _transposed(x):
+    """(D, S) of (S, D), copied: BLAS takes half the time for it when matrices are small."""
+    out = np.empty((x.shape[1], x.shape[0]), x.dtype)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[j, i] = x[i, j]
+    return out

@@ -29,14 +29,29 @@ def READ(rank: int) -> Callable:
     return lambda real: types.Array(real, rank, "C", readonly=True)
 
 
+def STRIDED(rank: int) -> Callable:
+    """The type of an array that is read, wherever its elements lie."""
+    return lambda real: types.Array(real, rank, "A", readonly=True)
+
+
+def SPREAD(rank: int) -> Callable:
+    """The type of an array that is written to, wherever its elements lie."""
+    return lambda real: types.Array(real, rank, "A")
+
+
 def WRITE(rank: int) -> Callable:
     """The type of an array that is written to."""
     return lambda real: types.Array(real, rank, "C")
 
 
-def WIDE(real: Any) -> Any:
-    """The type of an array (n,) of float64, whatever the others are, that sums are added to."""
-    return types.Array(types.float64, 1, "C")
+def WIDE(rank: int) -> Callable:
+    """The type of an array of float64, whatever the others are, that sums are added to."""
+    return lambda real: types.Array(types.float64, rank, "C")
+
+
+def TEAM(real: Any) -> Any:
+    """The type of the array that threads share; see ``tape/kernels/numba/threads.py``."""
+    return types.Array(types.int64, 1, "C")
 
 
 def TARGETS(real: Any) -> Any:
@@ -50,13 +65,12 @@ class Loop(dict):
     It is compiled, or loaded from the cache on disk, when a dtype is first asked for. The types are
     given rather than found at each call, since Numba would compile again for each mixture of
     read-only arrays and others. Several Python threads may run it at once: it lets go of the
-    interpreter's lock, and has no threads of its own.
+    interpreter's lock.
     """
 
-    def __init__(self, function: Callable, parameters: tuple, fastmath: frozenset):
+    def __init__(self, function: Callable, parameters: tuple, options: dict[str, Any]):
         super().__init__()
-        self.function, self.parameters = function, parameters
-        self.options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
+        self.function, self.parameters, self.options = function, parameters, options
 
     def __missing__(self, dtype: np.dtype) -> Callable:
         with _LOCK:
@@ -95,12 +109,21 @@ class Loop(dict):
         return folder, folder is not None and any(folder.glob(f"*.{self.function.__name__}-*.nbc"))
 
 
+def _options(fastmath: frozenset) -> dict[str, Any]:
+    return {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
+
+
 def loop(*parameters: Callable, fastmath: frozenset = CONTRACT) -> Callable[[Callable], Loop]:
     """Decorator: compile a function whose parameters have these types; see `Loop`."""
     def define(function: Callable) -> Loop:
-        LOOPS[function.__name__] = Loop(function, parameters, fastmath)
+        LOOPS[function.__name__] = Loop(function, parameters, _options(fastmath))
         return LOOPS[function.__name__]
     return define
+
+
+def inner(fastmath: frozenset = CONTRACT) -> Callable:
+    """Decorator of a function that loops call: compiled with them, for the types that they give it."""
+    return numba.njit(**_options(fastmath))
 
 
 class _SaysSo(event.Listener):

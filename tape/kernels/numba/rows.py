@@ -14,9 +14,9 @@ import numpy as np
 from tape.kernels import numpy as plain
 from tape.kernels.numba.bits import largest
 from tape.kernels.numba.compiled import (
-    INTEGER, READ, REAL, SUMS, TARGETS, WIDE, WRITE, as_rows, loop, packed, suits,
-    whole)
+    INTEGER, READ, REAL, SUMS, TARGETS, TEAM, WIDE, WRITE, as_rows, loop, packed, suits, whole)
 from tape.kernels.numba.exponential import exp
+from tape.kernels.numba.threads import in_parts, own, team_for
 
 STEP = 256
 
@@ -42,7 +42,8 @@ def layer_norm(x, weight, bias, eps):
     mean, rstd = np.empty((2, *x.shape[:-1], 1), dtype)
     _layer_norm[dtype](
         as_rows(x), none if weight is None else packed(weight), none if bias is None else packed(bias),
-        eps, out.reshape(-1, x.shape[-1]), mean.reshape(-1), rstd.reshape(-1))
+        eps, out.reshape(-1, x.shape[-1]), mean.reshape(-1), rstd.reshape(-1),
+        *team_for(x.size))
     return out, {"mean": mean, "rstd": rstd}
 
 
@@ -53,11 +54,13 @@ def layer_norm_backward(g, x, weight, bias, mean, rstd):
         return plain.layer_norm_backward(g, x, weight, bias, mean, rstd)
     width = x.shape[-1]
     g_x = np.empty(x.shape, dtype)
-    sums = np.zeros((2, width))
+    team, parts = team_for(x.size)
+    sums = np.zeros((parts, 2, width))
     _layer_norm_backward[dtype](
         as_rows(g), as_rows(x), np.ones(width, dtype) if weight is None else packed(weight),
-        packed(mean).reshape(-1), packed(rstd).reshape(-1), g_x.reshape(-1, width), *sums)
-    sums = sums.astype(dtype, copy=False)
+        packed(mean).reshape(-1), packed(rstd).reshape(-1), g_x.reshape(-1, width), sums,
+        team, parts)
+    sums = (sums[0] if parts == 1 else sums.sum(0)).astype(dtype, copy=False)
     return g_x, None if weight is None else sums[0], None if bias is None else sums[1]
 
 
@@ -67,8 +70,15 @@ def _of_rows(weight, x):
         type(weight) is np.ndarray and weight.dtype == x.dtype and weight.shape == x.shape[-1:])
 
 
-@loop(READ(2), READ(1), READ(1), REAL, WRITE(2), WRITE(1), WRITE(1), fastmath=SUMS)
-def _layer_norm(x, weight, bias, eps, out, mean, rstd):
+@loop(READ(2), READ(1), READ(1), REAL, WRITE(2), WRITE(1), WRITE(1), TEAM, INTEGER)
+def _layer_norm(x, weight, bias, eps, out, mean, rstd, team, parts):
+    _layer_norm_part(team, parts, (x, weight, bias, eps, out, mean, rstd))
+
+
+@in_parts(fastmath=SUMS)
+def _layer_norm_part(x, weight, bias, eps, out, mean, rstd, number, parts):
+    x, out, mean, rstd = (own(x, number, parts), own(out, number, parts), own(mean, number, parts),
+                          own(rstd, number, parts))
     real = x.dtype.type
     rows, width = x.shape
     for i in range(rows):
@@ -96,8 +106,16 @@ def _layer_norm(x, weight, bias, eps, out, mean, rstd):
         mean[i], rstd[i] = m, r
 
 
-@loop(READ(2), READ(2), READ(1), READ(1), READ(1), WRITE(2), WIDE, WIDE, fastmath=SUMS)
-def _layer_norm_backward(g, x, weight, mean, rstd, g_x, g_weight, g_bias):
+@loop(READ(2), READ(2), READ(1), READ(1), READ(1), WRITE(2), WIDE(3), TEAM, INTEGER)
+def _layer_norm_backward(g, x, weight, mean, rstd, g_x, sums, team, parts):
+    _layer_norm_backward_part(team, parts, (g, x, weight, mean, rstd, g_x, sums))
+
+
+@in_parts(fastmath=SUMS)
+def _layer_norm_backward_part(g, x, weight, mean, rstd, g_x, sums, number, parts):
+    g, x, g_x = own(g, number, parts), own(x, number, parts), own(g_x, number, parts)
+    mean, rstd = own(mean, number, parts), own(rstd, number, parts)
+    g_weight, g_bias = sums[number, 0], sums[number, 1]
     real = x.dtype.type
     rows, width = x.shape
     for i in range(rows):
@@ -130,12 +148,18 @@ def softmax(x, axis=-1):
     if not (suits(x) and type(axis) is int and axis in (-1, x.ndim - 1)):
         return plain.softmax(x, axis=axis)
     out = np.empty(x.shape, x.dtype)
-    _softmax[x.dtype](as_rows(x), out.reshape(-1, x.shape[-1]))
+    _softmax[x.dtype](as_rows(x), out.reshape(-1, x.shape[-1]), *team_for(x.size))
     return out
 
 
-@loop(READ(2), WRITE(2), fastmath=SUMS)
-def _softmax(x, out):
+@loop(READ(2), WRITE(2), TEAM, INTEGER)
+def _softmax(x, out, team, parts):
+    _softmax_part(team, parts, (x, out))
+
+
+@in_parts(fastmath=SUMS)
+def _softmax_part(x, out, number, parts):
+    x, out = own(x, number, parts), own(out, number, parts)
     real = x.dtype.type
     rows, width = x.shape
     for i in range(rows):
@@ -169,8 +193,11 @@ def cross_entropy(logits, targets, ignore_index, reduction):
         return plain.cross_entropy(logits, targets, ignore_index, reduction)
     rows, picks = as_rows(logits), _picks(targets)
     lse = np.empty((len(rows), 1), logits.dtype)
-    total, count = _cross_entropy[logits.dtype](rows, picks, ignore_index, lse.reshape(-1))
-    if count < 0:                                  # NumPy's kernel says what is wrong with the targets
+    team, parts = team_for(logits.size)
+    found = np.zeros((parts, 2))
+    _cross_entropy[logits.dtype](rows, picks, ignore_index, lse.reshape(-1), found, team, parts)
+    total, count = found[0] if parts == 1 else found.sum(0)
+    if count != count:                # NumPy's kernel says what is wrong with the targets
         plain.check_targets(logits, targets, ignore_index, reduction)
     return logits.dtype.type(total / _denominator(count, reduction)), {"lse": lse}
 
@@ -185,7 +212,8 @@ def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
     g_logits = np.empty(logits.shape, logits.dtype)
     _cross_entropy_backward[logits.dtype](
         as_rows(logits), picks, ignore_index, packed(lse).reshape(-1),
-        float(g) / _denominator(count, reduction), g_logits.reshape(-1, logits.shape[-1]))
+        float(g) / _denominator(count, reduction), g_logits.reshape(-1, logits.shape[-1]),
+        *team_for(logits.size))
     return g_logits, None
 
 
@@ -203,9 +231,15 @@ def _denominator(count, reduction):
     return max(count, 1) if reduction == "mean" else 1
 
 
-@loop(READ(2), TARGETS, INTEGER, WRITE(1), fastmath=SUMS)
-def _cross_entropy(rows, targets, ignored, lse):
-    """The sum of the losses and how many count, which is -1 where a target is out of range."""
+@loop(READ(2), TARGETS, INTEGER, WRITE(1), WIDE(2), TEAM, INTEGER)
+def _cross_entropy(rows, targets, ignored, lse, found, team, parts):
+    _cross_entropy_part(team, parts, (rows, targets, ignored, lse, found))
+
+
+@in_parts(fastmath=SUMS)
+def _cross_entropy_part(rows, targets, ignored, lse, found, number, parts):
+    """found (parts, 2): the sum of the losses and how many count; NaN: a target is out of range."""
+    rows, targets, lse = own(rows, number, parts), own(targets, number, parts), own(lse, number, parts)
     real = rows.dtype.type
     sum_of_losses, count = 0.0, 0
     width = rows.shape[1]
@@ -214,7 +248,8 @@ def _cross_entropy(rows, targets, ignored, lse):
             lse[i] = real(0)
             continue
         if not 0 <= targets[i] < width:
-            return 0.0, -1
+            found[number, 1] = np.nan
+            return
         peak, total = largest(rows[i]), 0.0
         for start in range(0, width, STEP):
             part, row = real(0), rows[i, start:start + STEP]
@@ -224,11 +259,18 @@ def _cross_entropy(rows, targets, ignored, lse):
         lse[i] = math.log(total) + peak
         sum_of_losses += lse[i] - rows[i, targets[i]]
         count += 1
-    return sum_of_losses, count
+    found[number, 0], found[number, 1] = sum_of_losses, count
 
 
-@loop(READ(2), TARGETS, INTEGER, READ(1), REAL, WRITE(2), fastmath=SUMS)
-def _cross_entropy_backward(rows, targets, ignored, lse, scale, out):
+@loop(READ(2), TARGETS, INTEGER, READ(1), REAL, WRITE(2), TEAM, INTEGER)
+def _cross_entropy_backward(rows, targets, ignored, lse, scale, out, team, parts):
+    _cross_entropy_backward_part(team, parts, (rows, targets, ignored, lse, scale, out))
+
+
+@in_parts(fastmath=SUMS)
+def _cross_entropy_backward_part(rows, targets, ignored, lse, scale, out, number, parts):
+    rows, targets, lse, out = (own(rows, number, parts), own(targets, number, parts),
+                               own(lse, number, parts), own(out, number, parts))
     real = rows.dtype.type
     scale = real(scale)
     for i in range(len(rows)):

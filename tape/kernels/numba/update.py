@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from tape.kernels import update as plain
-from tape.kernels.numba.compiled import CONTRACT, DTYPES, READ, REAL, WRITE, loop
+from tape.kernels.numba.compiled import DTYPES, INTEGER, READ, REAL, TEAM, WRITE, loop
+from tape.kernels.numba.threads import in_parts, own, team_for
 
 
 def adam_update(arrays, gradients, m, v, t, lr, betas, eps, weight_decay=0.0, decoupled=False):
@@ -25,11 +26,19 @@ def adam_update(arrays, gradients, m, v, t, lr, betas, eps, weight_decay=0.0, de
             plain.adam_update([p], [g], m[start:end], v[start:end], t, lr, betas, eps, weight_decay,
                               decoupled)
         elif p.size:
-            _adam_update[p.dtype](p.reshape(-1), g.reshape(-1), m[start:end], v[start:end], *scalars)
+            _adam_update[p.dtype](p.reshape(-1), g.reshape(-1), m[start:end], v[start:end], *scalars,
+                                  *team_for(p.size))
 
 
-@loop(WRITE(1), READ(1), WRITE(1), WRITE(1), REAL, REAL, REAL, REAL, REAL, REAL, fastmath=CONTRACT)
-def _adam_update(p, g, m, v, beta1, beta2, eps, rate, decay, coupled):
+@loop(WRITE(1), READ(1), WRITE(1), WRITE(1), REAL, REAL, REAL, REAL, REAL, REAL, TEAM, INTEGER)
+def _adam_update(p, g, m, v, beta1, beta2, eps, rate, decay, coupled, team, parts):
+    _adam_update_part(team, parts, (p, g, m, v, beta1, beta2, eps, rate, decay, coupled))
+
+
+@in_parts()
+def _adam_update_part(p, g, m, v, beta1, beta2, eps, rate, decay, coupled, number, parts):
+    p, g = own(p, number, parts), own(g, number, parts)
+    m, v = own(m, number, parts), own(v, number, parts)
     real = p.dtype.type
     take1, keep2, take2 = real(1 - beta1), real(beta2), real(1 - beta2)
     eps, rate, decay, coupled = real(eps), real(rate), real(decay), real(coupled)

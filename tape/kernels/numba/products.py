@@ -1,0 +1,89 @@
+"""Products of matrices, by the BLAS that NumPy brings: called from compiled loops, and in parts."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from llvmlite import binding
+from numba import types
+
+from tape.blas import shipped_functions
+from tape.kernels.numba.compiled import DTYPES, INTEGER, STRIDED, TEAM, WRITE, inner, loop
+from tape.kernels.numba.threads import in_parts, share, team_for
+
+# cblas_sgemm(layout, transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), and dgemm the same
+# with doubles; matrices are given by their addresses. Compiled code finds them by these names.
+_ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112
+if _FUNCTIONS := shipped_functions():
+    for _name in "cblas_sgemm", "cblas_dgemm":
+        binding.add_symbol("tape_" + _name, ctypes.cast(_FUNCTIONS(_name), ctypes.c_void_p).value)
+
+
+def _gemm(name, real):
+    enum, size = types.int32, types.int64
+    return types.ExternalFunction(name, types.void(
+        enum, enum, enum, size, size, size, real, size, size, size, size, real, size, size))
+
+
+_sgemm, _dgemm = _gemm("tape_cblas_sgemm", types.float32), _gemm("tape_cblas_dgemm", types.float64)
+# So many multiplications take as long as what other kernels do with an element.
+A_STEP = 32
+
+
+def available():
+    """Whether compiled loops can call the BLAS."""
+    return _FUNCTIONS is not None
+
+
+def product(x, y):
+    """x @ y of two matrices."""
+    rows, columns = len(x), y.shape[1]
+    team, parts = team_for(rows * columns * len(y) // A_STEP)
+    if parts == 1 or not _suit(x, y):
+        return x.dot(y)
+    out = np.empty((rows, columns), x.dtype)
+    _product[x.dtype](x, y, out, team, parts)
+    return out
+
+
+def _suit(x, y):
+    """Whether `gemm` takes these, whole matrices or transposed ones of more than a row and a column."""
+    return (type(x) is type(y) is np.ndarray and x.dtype == y.dtype and x.dtype in DTYPES
+            and min(x.shape) > 1 and min(y.shape) > 1 and x.flags.forc and y.flags.forc
+            and x.flags.aligned and y.flags.aligned and x.shape[1] == y.shape[0])
+
+
+@inner()
+def gemm(alpha, a, b, beta, out):
+    """out = alpha a b + beta out, of (m, k) and (k, n).
+
+    The elements of a row or of a column of a and b are neighbours in memory, and those of a row of out.
+    """
+    size = a.itemsize
+    rows, columns, summed = a.shape[0], b.shape[1], a.shape[1]
+    flip_a, flip_b = a.strides[1] != size, b.strides[1] != size
+    step_a, step_b = a.strides[0 + flip_a] // size, b.strides[0 + flip_b] // size
+    how_a, how_b = _TRANSPOSED if flip_a else _AS_IT_IS, _TRANSPOSED if flip_b else _AS_IT_IS
+    if size == 4:
+        _sgemm(_ROW_MAJOR, how_a, how_b, rows, columns, summed, alpha, a.ctypes.data, step_a,
+               b.ctypes.data, step_b, beta, out.ctypes.data, out.strides[0] // size)
+    else:
+        _dgemm(_ROW_MAJOR, how_a, how_b, rows, columns, summed, alpha, a.ctypes.data, step_a,
+               b.ctypes.data, step_b, beta, out.ctypes.data, out.strides[0] // size)
+
+
+@loop(STRIDED(2), STRIDED(2), WRITE(2), TEAM, INTEGER)
+def _product(x, y, out, team, parts):
+    _product_part(team, parts, (x, y, out))
+
+
+@in_parts()
+def _product_part(x, y, out, number, parts):
+    """Rows of the result, or columns where there are more of them."""
+    if len(x) >= y.shape[1]:
+        start, stop = share(number, parts, len(x))
+        gemm(1, x[start:stop], y, 0, out[start:stop])
+    else:
+        start, stop = share(number, parts, y.shape[1])
+        gemm(1, x, y[:, start:stop], 0, out[:, start:stop])

@@ -1,0 +1,229 @@
+"""Parts of a kernel in several threads that wait for work in compiled code.
+
+A kernel of some 50 us is over before a thread that sleeps has woken up, and one of Python's must wait
+for the interpreter's lock besides. The threads here look for the next task all the time, and go to
+sleep when none came for some milliseconds. A part that no other thread has begun, the caller does
+itself: so nothing waits for a thread that another program keeps from running.
+
+There should be no busy threads besides. While parts are computed, those of the BLAS are held to one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import sys
+import threading
+from typing import Callable
+
+import numpy as np
+from llvmlite import binding
+from numba import types
+
+from tape.blas import shipped_functions
+from tape.kernels.choice import threads_wanted
+from tape.kernels.numba.atomics import add, load, pause, run, store, swap, task
+from tape.kernels.numba.compiled import CONTRACT, TEAM, inner, loop
+from tape.threads import inside_a_task
+
+EACH = 2 ** 14          # elements that a thread has at least; with fewer it takes as long to share them
+
+# What the threads share, in an array of int64, each number in a cache line of its own. A ticket is
+# the number of the task, and in the last 16 bits how many of its parts nobody has begun.
+_TICKET, _DONE, _CODE, _WHERE, _PARTS, _BUSY, _LIMIT, _STOP, _LENGTH = range(0, 72, 8)
+_LEFT = 2 ** 16 - 1
+
+# How often to look for work before letting others have the processor, and before going to sleep.
+_EAGER, _PATIENT = 1000, 10_000
+
+
+# --- in compiled code ---
+
+_FUNCTIONS = shipped_functions()
+_NOTHING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda threads: 1)        # kept: it is called
+_YIELD = (ctypes.windll.kernel32.SwitchToThread if os.name == "nt"                # type: ignore
+          else ctypes.CDLL(None).sched_yield)
+for _name, _function in {
+        "tape_set_blas_threads": _FUNCTIONS("openblas_set_num_threads") if _FUNCTIONS else _NOTHING,
+        "tape_get_blas_threads": _FUNCTIONS("openblas_get_num_threads") if _FUNCTIONS else _NOTHING,
+        "tape_yield": _YIELD}.items():
+    binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
+_set_blas_threads = types.ExternalFunction("tape_set_blas_threads", types.void(types.int32))
+_get_blas_threads = types.ExternalFunction("tape_get_blas_threads", types.int32())
+_yield = types.ExternalFunction("tape_yield", types.int32())
+
+
+def in_parts(fastmath: frozenset = CONTRACT) -> Callable:
+    """Decorator of a function (*arguments, number, parts), which does one of the parts of a kernel.
+
+    Loops call what it becomes with (team, parts, arguments), and all parts are done: the same parts,
+    whoever does them.
+    """
+    def define(function: Callable) -> Callable:
+        task_of = task(inner(fastmath)(function))
+
+        @inner()
+        def all_parts(team, parts, arguments):
+            code, where = task_of(arguments)
+            _all_parts(team, parts, code, where)
+        return all_parts
+    return define
+
+
+@inner()
+def _all_parts(team, parts, code, where):
+    if parts == 1 or not swap(team, _BUSY, 0, 1):
+        for part in range(parts):
+            run(code, where, part, parts)
+        return
+    _set_blas_threads(1)
+    store(team, _CODE, code)
+    store(team, _WHERE, where)
+    store(team, _PARTS, parts)
+    store(team, _DONE, 0)
+    store(team, _TICKET, (load(team, _TICKET) // (_LEFT + 1) + 1) * (_LEFT + 1) + parts)
+    _help(team)
+    waited = 0
+    while load(team, _DONE) < parts:
+        waited = _wait(waited)
+    _set_blas_threads(load(team, _LIMIT))
+    store(team, _BUSY, 0)
+
+
+@inner()
+def _help(team):
+    """Do parts of the present task as long as there are some that nobody has begun."""
+    while True:
+        ticket = load(team, _TICKET)
+        left = ticket & _LEFT
+        if left == 0:
+            return
+        code, where, parts = load(team, _CODE), load(team, _WHERE), load(team, _PARTS)
+        # Where the ticket is another by now, what was read may be of another task, and is not used.
+        if swap(team, _TICKET, ticket, ticket - 1):
+            run(code, where, parts - left, parts)
+            add(team, _DONE, 1)
+
+
+@inner()
+def _wait(waited):
+    pause()
+    if waited > _EAGER:
+        _yield()
+    return waited + 1
+
+
+@loop(TEAM)
+def _serve(team):
+    """Help until nothing came for a while."""
+    waited = 0
+    while waited < _PATIENT and load(team, _STOP) == 0:
+        if load(team, _TICKET) & _LEFT:
+            _help(team)
+            waited = 0
+        else:
+            waited = _wait(waited)
+
+
+@loop(TEAM)
+def _limit(team):
+    """How many threads the BLAS may use, when it is not held to one."""
+    ticket = load(team, _TICKET)
+    if load(team, _BUSY) == 0:
+        limit = _get_blas_threads()
+        if load(team, _BUSY) == 0 and load(team, _TICKET) == ticket:
+            store(team, _LIMIT, limit)
+    return load(team, _LIMIT)
+
+
+@inner()
+def share(number, parts, rows):
+    """Where part number `number` of so many rows starts and stops."""
+    return rows * number // parts, rows * (number + 1) // parts
+
+
+@inner()
+def own(x, number, parts):
+    """The rows of part number `number` of an array."""
+    return x[len(x) * number // parts:len(x) * (number + 1) // parts]
+
+
+# --- the threads ---
+
+class _Team:
+    """Threads, and what they share."""
+
+    def __init__(self) -> None:
+        self.shared = np.zeros(_LENGTH, np.int64)
+        self.awake = threading.Event()
+        self.others: list[threading.Thread] = []
+        self.may_grow = _FUNCTIONS is not None
+
+    def grow(self, most: int) -> int:
+        """Start threads until there are so many with the caller's; how many there are."""
+        with _START:
+            while self.may_grow and len(self.others) < most - 1:
+                thread = threading.Thread(target=self._work, name="tape kernels", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:           # Python is about to end
+                    self.may_grow = False
+                else:
+                    self.others.append(thread)
+        return 1 + len(self.others)
+
+    def _work(self) -> None:
+        serve = _serve[np.dtype(np.float32)]
+        while not self.shared[_STOP]:
+            serve(self.shared)
+            self.awake.clear()
+            if not self.shared[_STOP]:         # asked after clear: `stop` sets both the other way round
+                self.awake.wait()
+
+    def stop(self) -> None:
+        self.may_grow = False
+        self.shared[_STOP] = 1
+        self.awake.set()
+        for thread in self.others:
+            thread.join()
+
+
+_START = threading.Lock()
+_team = _Team()
+atexit.register(lambda: _team.stop())
+NOBODY = np.zeros(_LENGTH, np.int64)
+
+
+def team_for(work: int) -> tuple[np.ndarray, int]:
+    """Who computes so many elements, and in how many parts, a thread each: for `in_parts`."""
+    if work < 2 * EACH or inside_a_task():
+        return NOBODY, 1
+    limit = _limit[np.dtype(np.float32)](_team.shared)
+    parts = min(threads_wanted() or limit, work // EACH)
+    if parts > 1 + len(_team.others):
+        parts = min(parts, _team.grow(parts))
+    if parts == 1:
+        return NOBODY, 1
+    if not _team.awake.is_set():
+        _team.awake.set()
+    return _team.shared, parts
+
+
+def threads() -> int:
+    """How many threads a large kernel uses.
+
+    It is 1 inside the tasks of `parallel_map`, where the library of the products cannot be limited, and
+    in a child process that was forked, which has none of its parent's threads.
+    """
+    return team_for(sys.maxsize)[1]
+
+
+def _after_fork() -> None:
+    global _team
+    _team = _Team()
+    _team.may_grow = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

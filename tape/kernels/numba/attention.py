@@ -22,13 +22,13 @@ BLOCK = 64              # queries in a block
 
 
 def causal_attention(q, k, v, scale):
-    """The result, and the weights."""
+    """The result, laid out in memory as q, and the weights."""
     if not _suit(q, k, v) or q.shape[-2] > k.shape[-2]:
         return causal.causal_attention(q, k, v, scale)
     scale = causal.attention_scale(q) if scale is None else scale
-    out, weights = np.empty_like(q), np.empty((*q.shape[:-1], k.shape[-2]), q.dtype)
-    _causal_attention[q.dtype](
-        q, k, v, scale, out, weights, *team_for(weights.size))
+    out = np.empty_like(q, shape=(*q.shape[:-1], v.shape[-1]))
+    weights = np.empty((*q.shape[:-1], k.shape[-2]), q.dtype)
+    _causal_attention[q.dtype](q, k, v, scale, out, weights, *team_for(weights.size))
     return out, {"weights": weights}
 
 
@@ -44,13 +44,17 @@ def causal_attention_backward(g, q, k, v, scale, weights):
 
 
 def _suit(q, k, v, *gradient):
-    """Whether the loops take these: (B, H, T, D), each row of which lies in one piece."""
-    arrays = q, k, v, *gradient
-    return available() and all(
-        type(x) is np.ndarray and x.ndim == 4 and x.size and x.dtype == q.dtype and x.dtype in DTYPES
-        and x.shape[:2] == q.shape[:2] and x.shape[-1] == q.shape[-1] > 1 and x.flags.aligned
-        and x.strides[-1] == x.itemsize and x.strides[-2] >= x.shape[-1] * x.itemsize
-        and x.strides[-2] % x.itemsize == 0 for x in arrays)
+    """Whether the loops take these: heads (B, H, T, D) with the same B and H."""
+    return available() and q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2] and all(
+        type(x) is np.ndarray and x.ndim == 4 and x.size and x.dtype == q.dtype
+        and x.shape[:2] == q.shape[:2] and _has_rows(x) for x in (q, k, v, *gradient))
+
+
+def _has_rows(x):
+    """Whether the matrices in x have rows of neighbours in memory, one after the other."""
+    across, along = x.strides[-2:]
+    return (x.dtype in DTYPES and x.flags.aligned and along == x.itemsize and across % along == 0
+            and across >= x.shape[-1] * along)
 
 
 # Query i sees the keys up to i + ahead. What lies behind in the block is zero, as the products want it.

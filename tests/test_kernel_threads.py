@@ -1,0 +1,263 @@
+"""Threads of compiled kernels: who computes which part, and that it changes no number."""
+
+import multiprocessing
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import nn
+import tape
+from nn.training.parallel import on_cores
+from tests.checks import leaf, run_python
+
+pytest.importorskip("numba", reason="numba is not installed; pip install -e '.[fast]'")
+
+from tape.blas import blas_threads, shipped_functions       # noqa: E402
+from tape.kernels import numba as compiled                  # noqa: E402
+from tape.kernels.numba import threads as team              # noqa: E402
+
+pytestmark = pytest.mark.skipif(shipped_functions() is None,
+                                reason="threads need the OpenBLAS of NumPy's wheels")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(params=[2, 3, 5])
+def threads(request):
+    """Kernels compute with so many threads, more than there are processors too."""
+    with tape.use_kernels("numba", threads=request.param):
+        yield request.param
+
+
+def results(dtype=np.float32):
+    """name -> a call that computes something large, for the array or arrays that it returns."""
+    rng = np.random.default_rng(1)
+    x, g = rng.standard_normal((2, 1001, 130)).astype(dtype)
+    weight, bias = rng.standard_normal((2, 130)).astype(dtype)
+    q, k, v, g_out = (rng.standard_normal((3, 150, 4, 16)).astype(dtype).swapaxes(1, 2) for _ in range(4))
+    picks = rng.integers(-1, 130, 1001)
+    _, kept = compiled.layer_norm(x, weight, bias, 1e-5)
+    loss, of_loss = compiled.cross_entropy(x, picks, -1, "mean")
+    _, weights = compiled.causal_attention(q, k, v, None)
+    p, m, s = x.reshape(-1).copy(), np.zeros(x.size, dtype), np.zeros(x.size, dtype)
+
+    def adam():
+        arrays = p.copy(), m.copy(), s.copy()
+        compiled.adam_update(arrays[:1], [g.reshape(-1)], *arrays[1:], 1, 0.1, (0.9, 0.99), 1e-8, 0.1)
+        return arrays
+
+    return {
+        "gelu": lambda: compiled.gelu(x), "gelu_backward": lambda: compiled.gelu_backward(g, x),
+        "softmax": lambda: compiled.softmax(x),
+        "layer_norm": lambda: compiled.layer_norm(x, weight, bias, 1e-5)[0],
+        "layer_norm_backward": lambda: compiled.layer_norm_backward(g, x, weight, bias, **kept),
+        "cross_entropy": lambda: (compiled.cross_entropy(x, picks, -1, "mean")[0],),
+        "cross_entropy_backward": lambda: compiled.cross_entropy_backward(
+            dtype(1), x, picks, -1, "mean", **of_loss)[:1],
+        "causal_attention": lambda: compiled.causal_attention(q, k, v, None)[0],
+        "causal_attention_backward": lambda: compiled.causal_attention_backward(
+            g_out, q, k, v, None, **weights),
+        "adam_update": adam,
+    }
+
+
+def arrays(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+SUMS_OVER_ROWS = "layer_norm_backward", "cross_entropy"     # in parts added up in another order
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_parts_are_the_whole(threads, dtype):
+    alone, calls = {}, results(dtype)
+    with tape.use_kernels("numba", threads=1):
+        for name, call in calls.items():
+            alone[name] = call()
+    assert tape.kernel_threads() == threads
+    for name, call in calls.items():
+        for a, b in zip(arrays(call()), arrays(alone[name]), strict=True):
+            if name in SUMS_OVER_ROWS:
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
+            else:
+                np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_every_run_has_the_same_bits(threads):
+    for name, call in results().items():
+        first = call()
+        for _ in range(20):
+            for a, b in zip(arrays(call()), arrays(first), strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize("rows, summed, columns", [
+    (700, 90, 70), (70, 90, 700), (3, 1000, 2000), (2000, 1000, 2), (1, 3000, 1000), (3000, 1, 1000)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_of_any_layout(threads, rows, summed, columns, dtype):
+    x, y = RNG.standard_normal((rows, summed)), RNG.standard_normal((summed, columns))
+    wanted = np.einsum("ik,kj->ij", x, y)
+    for a in _layouts(x.astype(dtype)):
+        for b in _layouts(y.astype(dtype)):
+            found = tape.matmul(a, b)
+            assert found.dtype == dtype and found.flags.c_contiguous
+            np.testing.assert_allclose(found, wanted, atol=(1e-3 if dtype == np.float32 else 1e-10))
+
+
+def _layouts(x):
+    wide = np.zeros((x.shape[0], x.shape[1] + 3), x.dtype)
+    wide[:, :-3] = x
+    return [x, np.asfortranarray(x), wide[:, :-3], np.repeat(x, 2, axis=1)[:, ::2]]
+
+
+def test_what_cannot_be_multiplied_says_so(threads):
+    with pytest.raises(ValueError, match="1000"):
+        tape.matmul(np.ones((1000, 1000), np.float32), np.ones((1001, 1000), np.float32))
+
+
+def test_the_products_keep_their_own_threads(threads):
+    before = blas_threads()
+    x = RNG.standard_normal((900, 900)).astype(np.float32)
+    for _ in range(10):
+        compiled.product(x, x)
+    assert blas_threads() == before
+
+
+def test_several_threads_of_python_have_the_results_of_one(threads):
+    calls = results()
+    wanted, found = {name: call() for name, call in calls.items()}, []
+
+    def run():
+        for _ in range(10):
+            for name, call in calls.items():
+                found.append((name, call()))
+
+    users = [threading.Thread(target=run) for _ in range(3)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert len(found) == 30 * len(calls)
+    for name, result in found:
+        for a, b in zip(arrays(result), arrays(wanted[name]), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_threads_that_went_to_sleep_are_woken(threads):
+    x = np.ones((500, 500), np.float32)
+    wanted = compiled.gelu(x)
+    for _ in range(3):
+        deadline = time.monotonic() + 10
+        while team._team.awake.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not team._team.awake.is_set()
+        np.testing.assert_array_equal(compiled.gelu(x), wanted)
+        assert team._team.awake.is_set()
+
+
+def test_inside_a_task_a_kernel_has_one_thread(threads):
+    assert tape.parallel_map(lambda _: tape.kernel_threads(), [(0,), (1,)]) == [1, 1]
+    assert tape.kernel_threads() == threads
+
+
+def test_small_work_is_not_shared(threads):
+    assert team.team_for(2 * team.EACH - 1)[1] == 1
+    assert team.team_for(2 * team.EACH)[1] == 2
+
+
+def _in_a_child(queue):
+    x = np.ones((500, 500), np.float32)
+    queue.put((tape.kernel_threads(), float(tape.gelu(x).sum()), float((x @ x).sum())))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_computes_alone(threads):
+    x = np.ones((500, 500), np.float32)
+    wanted = float(tape.gelu(x).sum())
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_a_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) == (1, wanted, 500.0 ** 3)
+    child.join(60)
+    assert child.exitcode == 0
+
+
+@pytest.mark.parametrize("idle", [0, 0.2])
+def test_a_program_ends_whatever_its_threads_do(idle):
+    code = ("import time, numpy as np, tape; tape.use_kernels('numba', threads=3); "
+            f"tape.gelu(np.ones((500, 500), np.float32)); time.sleep({idle}); print('done')")
+    for _ in range(3):
+        done = run_python("-c", code, timeout=120)
+        assert done.returncode == 0 and done.stdout == "done\n", done.stderr
+
+
+def test_the_number_of_threads():
+    with tape.use_kernels("numba", threads=3) as before:
+        with tape.use_kernels("numba", threads=2):
+            assert tape.kernel_threads() == 2
+        assert before == "numba" or before == "numpy"
+        assert tape.kernel_threads() == 3
+        with tape.use_kernels("numpy"):
+            assert tape.kernel_threads() == 1
+        assert tape.kernel_threads() == 3
+    for wrong in (0, -1, 1.5, True, "2"):
+        with pytest.raises(ValueError, match="threads must be a positive integer"):
+            tape.use_kernels("numba", threads=wrong)
+    with pytest.raises(ValueError, match="NumPy's kernels are limited by tape.limit_blas_threads"):
+        tape.use_kernels("numpy", threads=2)
+
+
+def test_by_default_kernels_have_the_threads_of_the_products():
+    code = ("import tape; print(tape.kernel_threads()); tape.limit_blas_threads(1); "
+            "print(tape.kernel_threads())")
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_THREADS")}
+    environment["TAPE_KERNELS"] = "numba"
+    for limit in ("1", "2"):
+        done = run_python("-c", code, env={**environment, "OPENBLAS_NUM_THREADS": limit})
+        most = min(int(limit), os.cpu_count() or 1)
+        assert done.stdout.split() == [str(most), "1"], done.stderr
+
+
+def test_a_model_trains_alike_with_more_threads(threads):
+    idx = RNG.integers(0, 11, (8, 65))
+    config = nn.GPTConfig(vocab_size=11, block_size=64, n_layer=2, n_head=2, n_embd=64)
+    found = []
+    for number in (1, threads, threads):
+        with tape.use_kernels("numba", threads=number):
+            model = nn.GPT(config, rng=0)
+            optimizer = nn.AdamW(model.parameters(), lr=1e-3)
+            for _ in range(2):
+                optimizer.zero_grad()
+                model(idx[:, :-1], targets=idx[:, 1:])[1].backward()
+                optimizer.step()
+            found.append(model.state_dict())
+    for name, array in found[0].items():
+        np.testing.assert_allclose(found[1][name], array, atol=2e-4, err_msg=name)
+        np.testing.assert_array_equal(found[1][name], found[2][name], err_msg=name)
+
+
+def test_workers_are_threads_of_the_kernels():
+    model = nn.Linear(3, 3, rng=0)
+    with tape.use_kernels("numba"):
+        assert on_cores(model, 1) is model
+        assert on_cores(model, 3) is model and tape.kernel_threads() == 3
+        parallel = nn.DataParallel(model)
+        assert parallel._workers() == 1
+    with tape.use_kernels("numpy"):
+        assert isinstance(on_cores(model, 3), nn.DataParallel)
+
+
+def test_gradients_through_large_products_are_those_of_numpy(threads):
+    arrays = [RNG.standard_normal(shape).astype(np.float32) for shape in ((6, 80, 70), (70, 90))]
+    found = []
+    for name, number in (("numpy", None), ("numba", threads)):
+        with tape.use_kernels(name, number):
+            x, y = (leaf(a, np.float32) for a in arrays)
+            ((x @ y) ** 2).sum().backward()
+            found.append((x.grad, y.grad))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2)

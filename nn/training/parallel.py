@@ -24,16 +24,21 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def on_cores(model: Module, workers: int) -> Module:
-    """The model, or its `DataParallel`, so that calls of it compute on so many processors.
+def kernels_share(workers: int) -> bool:
+    """Let compiled kernels compute with so many threads; whether they are in use, and can."""
+    if workers == 1 or tape.kernels_in_use() != "numba":
+        return False
+    tape.use_kernels("numba", threads=workers)
+    return tape.kernel_threads() > 1
 
-    Compiled kernels do so by themselves, for the whole process; see `tape.use_kernels`.
+
+def on_cores(model: Module, workers: int) -> Module:
+    """The model, or its `DataParallel`, so that a call of it computes with so many threads.
+
+    Compiled kernels have threads of their own, for the whole process: see `tape.use_kernels`. They take
+    less time than parts of the batch, whose threads wait for Python's lock.
     """
-    if workers > 1 and tape.kernels_in_use() == "numba":
-        tape.use_kernels("numba", threads=workers)
-        if tape.kernel_threads() > 1:
-            return model
-    return DataParallel(model, workers) if workers > 1 else model
+    return model if workers == 1 or kernels_share(workers) else DataParallel(model, workers)
 
 
 class DataParallel(Module):

@@ -31,16 +31,17 @@ _threads: int | None = None
 class Before(str):
     """The name of the set that was in use, which comes back at the end of a ``with`` block."""
 
-    threads: int | None = None
+    reason: str
+    threads: int | None
 
     def __enter__(self) -> Before:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        use_kernels(self, self.threads)
+        _change(str(self), self.reason, self.threads)
 
 
-def use_kernels(name: str, threads: int | None = None) -> Before:
+def use_kernels(name: str | None = None, threads: int | None = None) -> Before:
     """Compute with the set of kernels of this name from now on, in all threads.
 
     The kernels are those of the fused operators (`layer_norm`, `gelu`, `cross_entropy`, attention), of
@@ -51,8 +52,8 @@ def use_kernels(name: str, threads: int | None = None) -> Before:
     Parameters
     ----------
     name : "numpy" or "numba"
-        "numba" is used from the start where Numba is installed, else "numpy";
-        ``TAPE_KERNELS=numpy`` (or ``numba``) in the environment decides otherwise.
+        By default the set stays what it is. "numba" is used from the start where Numba is installed,
+        else "numpy"; ``TAPE_KERNELS=numpy`` (or ``numba``) in the environment decides otherwise.
     threads : int, optional
         With how many threads a large kernel of "numba" computes, a product of matrices too. By default
         as many as the products may use; see `limit_blas_threads`. Some sums are added up in another
@@ -76,16 +77,25 @@ def use_kernels(name: str, threads: int | None = None) -> Before:
     ...     tape.gelu(1.0)
     np.float64(0.8411919906082768)
     """
-    global _in_use, _reason, _threads
-    _check(name, "use_kernels: the name")
+    if name is None:
+        name, reason = in_use()
+    else:
+        _check(name, "use_kernels: the name")
+        reason = "use_kernels"
     if threads is not None and (name != "numba" or isinstance(threads, bool)
                                 or not (isinstance(threads, int) and threads >= 1)):
         raise ValueError(f"use_kernels: threads must be a positive integer, and for 'numba', got "
-                         f"{threads!r} for {str(name)!r}; NumPy's kernels are limited by "
+                         f"{threads!r} for {name!r}; NumPy's kernels are limited by "
                          f"tape.limit_blas_threads")
+    return _change(name, reason, threads)
+
+
+def _change(name: str, reason: str, threads: int | None) -> Before:
+    global _in_use, _reason, _threads
     with LOCK:
-        before, _in_use, _reason = Before(_in_use), str(name), "use_kernels"
-        before.threads, _threads = _threads, threads
+        before = Before(_in_use)
+        before.reason, before.threads = _reason, _threads
+        _in_use, _reason, _threads = name, reason, threads
         _forget()
     return before
 

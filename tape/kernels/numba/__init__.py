@@ -4,7 +4,8 @@
     bits.py          the bits of a float, and the largest of a row by them
     exponential.py   e^x of float32 so that a loop over it becomes vector instructions
     activations.py   gelu
-    threads.py       how many threads a kernel uses, and the part of each
+    atomics.py       what threads need to share numbers and tasks
+    threads.py       parts of a kernel in threads
     products.py      products of matrices by NumPy's BLAS, from compiled loops and in parts
     attention.py     causal attention, a head at a time
     rows.py          layer_norm, softmax and cross_entropy, row by row

@@ -15,6 +15,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from typing import Callable
 
 import numpy as np
@@ -31,27 +32,29 @@ EACH = 2 ** 14          # elements that a thread has at least; with fewer it tak
 
 # What the threads share, in an array of int64, each number in a cache line of its own. A ticket is
 # the number of the task, and in the last 16 bits how many of its parts nobody has begun.
-_TICKET, _DONE, _CODE, _WHERE, _PARTS, _BUSY, _LIMIT, _STOP, _LENGTH = range(0, 72, 8)
+_TICKET, _DONE, _CODE, _WHERE, _PARTS, _BUSY, _LIMIT, _STOP, _PACE, _LENGTH = range(0, 80, 8)
 _LEFT = 2 ** 16 - 1
 
-# How often to look for work before letting others have the processor, and before going to sleep.
-_EAGER, _PATIENT = 1000, 10_000
+# Seconds. Longer than Python takes from one operator to the next; and longer than one part takes longer
+# than another, if both run at the same time.
+_PATIENCE, _EAGER = 2e-3, 1e-4
+_NAP = 50               # microseconds
 
 
 # --- in compiled code ---
 
 _FUNCTIONS = shipped_functions()
 _NOTHING = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda threads: 1)        # kept: it is called
-_YIELD = (ctypes.windll.kernel32.SwitchToThread if os.name == "nt"                # type: ignore
-          else ctypes.CDLL(None).sched_yield)
+_SLEEP = (ctypes.windll.kernel32.SwitchToThread if os.name == "nt"                # type: ignore
+          else ctypes.CDLL(None).usleep)
 for _name, _function in {
         "tape_set_blas_threads": _FUNCTIONS("openblas_set_num_threads") if _FUNCTIONS else _NOTHING,
         "tape_get_blas_threads": _FUNCTIONS("openblas_get_num_threads") if _FUNCTIONS else _NOTHING,
-        "tape_yield": _YIELD}.items():
+        "tape_sleep": _SLEEP}.items():
     binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
 _set_blas_threads = types.ExternalFunction("tape_set_blas_threads", types.void(types.int32))
 _get_blas_threads = types.ExternalFunction("tape_get_blas_threads", types.int32())
-_yield = types.ExternalFunction("tape_yield", types.int32())
+_sleep = types.ExternalFunction("tape_sleep", types.int32(types.int32))
 
 
 def in_parts(fastmath: frozenset = CONTRACT) -> Callable:
@@ -86,7 +89,10 @@ def _all_parts(team, parts, code, where):
     _help(team)
     waited = 0
     while load(team, _DONE) < parts:
-        waited = _wait(waited)
+        waited += 1
+        pause()
+        if waited > _EAGER * load(team, _PACE):        # the other thread does not run at present
+            _sleep(_NAP)
     _set_blas_threads(load(team, _LIMIT))
     store(team, _BUSY, 0)
 
@@ -106,24 +112,25 @@ def _help(team):
             add(team, _DONE, 1)
 
 
-@inner()
-def _wait(waited):
-    pause()
-    if waited > _EAGER:
-        _yield()
-    return waited + 1
-
-
 @loop(TEAM)
 def _serve(team):
     """Help until nothing came for a while."""
     waited = 0
-    while waited < _PATIENT and load(team, _STOP) == 0:
+    while waited < _PATIENCE * load(team, _PACE) and load(team, _STOP) == 0:
         if load(team, _TICKET) & _LEFT:
             _help(team)
             waited = 0
         else:
-            waited = _wait(waited)
+            waited += 1
+            pause()
+
+
+@loop(TEAM)
+def _waits(team):
+    """Wait a thousand times."""
+    for _ in range(1000):
+        load(team, _TICKET)
+        pause()
 
 
 @loop(TEAM)
@@ -160,11 +167,23 @@ class _Team:
         self.others: list[threading.Thread] = []
         self.may_grow = _FUNCTIONS is not None
 
+    def _measure(self) -> None:
+        """How often a thread looks for work in a second."""
+        wait, times = _waits[np.dtype(np.float32)], []
+        for _ in range(5):
+            start = time.perf_counter()
+            wait(self.shared)
+            times.append(time.perf_counter() - start)
+        self.shared[_PACE] = int(1000 / min(times))
+
     def grow(self, most: int) -> int:
         """Start threads until there are so many with the caller's; how many there are."""
         with _START:
+            serve = _serve[np.dtype(np.float32)]
+            if not self.others:
+                self._measure()
             while self.may_grow and len(self.others) < most - 1:
-                thread = threading.Thread(target=self._work, name="tape kernels", daemon=True)
+                thread = threading.Thread(target=self._work, args=(serve,), name="tape kernels", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:           # Python is about to end
@@ -173,8 +192,7 @@ class _Team:
                     self.others.append(thread)
         return 1 + len(self.others)
 
-    def _work(self) -> None:
-        serve = _serve[np.dtype(np.float32)]
+    def _work(self, serve: Callable) -> None:
         while not self.shared[_STOP]:
             serve(self.shared)
             self.awake.clear()

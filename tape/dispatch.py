@@ -27,27 +27,34 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     parents: list = []
     wanted = 0            # the bits of the inputs whose gradient is wanted
     mixed: Any = False    # whether there is an operand whose dtype may yield to that of the others
-    bit, ruled = 0, operator.ruled
+    shared = False        # whether there is an array that others may write to
+    bit, ruled, joint = 0, operator.ruled, operator.joint
     for value in inputs:
-        bit = 1 if operator.joint else bit + bit or 1       # 1 << i
+        bit = 1 if joint else bit + bit or 1                # 1 << i
         if isinstance(value, Tensor):
-            array = value._data
-            if type(array) is _ndarray and not array.ndim:
-                array = array[()]                 # a scalar, as every other value without axes
+            array, parent = value._data, value._record
+            if parent is None:
+                parent = value
+                if type(array) is _ndarray:
+                    shared = True
+                    if not array.ndim:
+                        array = array[()]         # a scalar, as every other value without axes
             arrays.append(array)
             if value._requires_grad and ruled & bit:
                 wanted |= bit
-                parents.append(value._record or value)
+                parents.append(parent)
                 continue
             mixed = mixed or ruled & bit and array.dtype.kind != "f"
         elif type(value) in PYTHON_NUMBERS:
             arrays.append(+value if type(value) is Count else value)   # weak; x.size as a plain int
-        elif type(value) is _ndarray and value.dtype.kind == "f":
-            arrays.append(value)
         else:
-            arrays.append(as_constant(operator, value, ruled & bit))
-            # A condition or an index stays what it is; a NumPy scalar has become a weak number.
-            mixed = mixed or ruled & bit and type(arrays[-1]) not in PYTHON_NUMBERS
+            shared = True
+            if type(value) is _ndarray and value.dtype.kind == "f":
+                arrays.append(value)
+            else:
+                arrays.append(as_constant(operator, value, ruled & bit))
+                # A condition or an index stays what it is; a NumPy scalar has become a weak number.
+                mixed = mixed or ruled & bit and type(arrays[-1]) not in PYTHON_NUMBERS
         parents.append(None)
     array = None                # or there would be one more reference to it, and they are counted
     if mixed and operator.promotes:
@@ -59,13 +66,14 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise with_operator(error, operator, arrays) from error
     out, residuals = out if operator.residuals else (out, None)
-    if type(out) not in _SCALARS and not (operator.fresh and type(out) is _ndarray and out.ndim):
+    kind = type(out)
+    if kind not in _SCALARS and (kind is not _ndarray or not out.ndim or shared and not operator.fresh):
         out = _own_result(operator, out, inputs, arrays)
     if not wanted or not mode.recording:
         return from_array(out) if not mode.tracing else (
             _traced_constant(operator, inputs, arrays, attributes, out))
     vjp = operator.vjps.get(wanted) or operator.vjp(wanted)
-    versions = None if vjp.kept == [] else _protect(inputs, arrays, vjp.kept)
+    versions = _protect(inputs, arrays, vjp.kept) if shared and vjp.kept != [] else None
     saved = vjp.pick([*arrays, out]) if vjp.short else vjp.bind(arrays, out, attributes, residuals)
     record = Record(vjp, parents, saved, out, versions)
     if mode is not DEFAULT:

@@ -14,7 +14,7 @@ class Fused(Primitive):
     The composed definition is the explanation, the test oracle and the derivative of higher
     order; the kernels are there for speed. The backward kernel's parameter names say what it
     needs, as in any rule; a name that is neither an input nor an attribute is a residual, and the
-    forward kernel then returns ``(out, {name: array})``.
+    forward kernel then returns ``(out, {name: array})``. Kernels return new arrays.
 
     The kernels are those that `tape.kernels.choice.find` has under `kernel` and `kernel` with
     "_backward" behind it. When another set is chosen, an operator forgets all that depends on them
@@ -24,7 +24,7 @@ class Fused(Primitive):
 
     optional_inputs = True
     _OF_KERNELS = ("forward", "rules", "needs", "residuals", "layout", "vjps", "trusted", "protected",
-                   "on_numpy")
+                   "on_arrays", "on_numpy")
 
     def __init__(self, composed: Callable, kernel: str, name: str = ""):
         self.composed, self.kernel = composed, kernel
@@ -37,7 +37,7 @@ class Fused(Primitive):
         fresh = object.__new__(type(self))
         fresh.__dict__.update(self.__dict__)
         Primitive.__init__(fresh, forward, (backward,), name=name, doc=self.composed.__doc__ or "",
-                           joint=True, signature=self.composed)
+                           joint=True, signature=self.composed, fresh=True)
         self.__dict__ = fresh.__dict__
 
     def forget_kernels(self) -> None:
@@ -55,11 +55,6 @@ class Fused(Primitive):
     def _residual_names(self) -> tuple[str, ...]:
         known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
         return tuple(name for name in self.needs[0] if name not in known)
-
-    def on_arrays(self, *arrays, **attributes):
-        out = self.forward(*arrays, **attributes)
-        return out[0] if self.residuals else out
-
 
 def fused(kernel: str, name: str = "") -> Callable[[Callable], Fused]:
     """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""

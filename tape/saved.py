@@ -102,7 +102,7 @@ class Vjp:
         operator = self.operator
         row = [tuple(inputs), out] if operator.variadic else [*inputs, out]
         if operator.defaults:
-            row += (attributes.values() if attributes is operator.defaults else
+            row += (attributes.values() if [*attributes] == [*operator.defaults] else
                     [attributes.get(name, default) for name, default in operator.defaults.items()])
         if self.residuals:
             row += [residuals[name] if residuals else None for name in self.residuals]

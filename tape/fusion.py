@@ -34,27 +34,36 @@ class Fused(Primitive):
     def _set_up(self, name: str) -> None:
         """Take the kernels in use, all at once: another thread may be using the operator meanwhile."""
         forward, backward = choice.find(self.kernel), choice.find(self.kernel + "_backward")
-        fresh = object.__new__(type(self))
+        fresh = object.__new__(Fused)
         fresh.__dict__.update(self.__dict__)
         Primitive.__init__(fresh, forward, (backward,), name=name, doc=self.composed.__doc__ or "",
                            joint=True, signature=self.composed, fresh=True)
         self.__dict__ = fresh.__dict__
+        self.__class__ = Fused
 
     def forget_kernels(self) -> None:
+        self.__class__ = _WithoutKernels
         for attribute in self._OF_KERNELS:
             self.__dict__.pop(attribute, None)
 
+    def _residual_names(self) -> tuple[str, ...]:
+        known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
+        return tuple(name for name in self.needs[0] if name not in known)
+
+class _WithoutKernels(Fused):
+    """What a `Fused` is from `forget_kernels` until an attribute that depends on them is read.
+
+    A class of its own, since one that has ``__getattr__`` takes longer to read every attribute.
+    """
+
     def __getattr__(self, attribute: str) -> Any:
         if attribute not in self._OF_KERNELS:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {attribute!r}")
+            raise AttributeError(f"{Fused.__name__!r} object has no attribute {attribute!r}")
         with choice.LOCK:
             if attribute not in self.__dict__:
                 self._set_up(self.name)
         return self.__dict__[attribute]
 
-    def _residual_names(self) -> tuple[str, ...]:
-        known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
-        return tuple(name for name in self.needs[0] if name not in known)
 
 def fused(kernel: str, name: str = "") -> Callable[[Callable], Fused]:
     """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""

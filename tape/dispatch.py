@@ -25,6 +25,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     """Run an operator on `inputs`, of which some are Tensors, and record it if one wants that."""
     arrays: list = []
     parents: list = []
+    parent: Any
     wanted = 0            # the bits of the inputs whose gradient is wanted
     mixed: Any = False    # whether there is an operand whose dtype may yield to that of the others
     shared = False        # whether there is an array that others may write to
@@ -65,21 +66,21 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
 def apply_to_two(operator: Primitive, x: Any, y: Any) -> Any:
     """`apply` to the two operands of an operator with two rules and no attributes.
 
-    Where both are Tensors that want a gradient, as most are, it takes two thirds of the time: no
-    dtype yields to another, and nothing is asked about an input that the other has not told.
+    Most are Tensors that both want a gradient. Then no dtype yields to another and all rules are
+    wanted, so that 0.3 us of the 1.5 that recording takes are saved.
     """
     if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x._requires_grad and y._requires_grad):
         return apply(operator, (x, y))
-    arrays, parents, shared = [x._data, y._data], [x._record, y._record], False
-    if parents[0] is None:
-        parents[0] = x
-        shared = type(arrays[0]) is _ndarray
-    if parents[1] is None:
-        parents[1] = y
-        shared = shared or type(arrays[1]) is _ndarray
+    first: Any = x._record
+    second: Any = y._record
+    arrays, shared = [x._data, y._data], False
+    if first is None:
+        first, shared = x, type(arrays[0]) is _ndarray
+    if second is None:
+        second, shared = y, shared or type(arrays[1]) is _ndarray
     if shared and not (arrays[0].ndim and arrays[1].ndim):
         arrays = [array if array.ndim else array[()] for array in arrays]
-    return _run(operator, (x, y), arrays, parents, operator.ruled, shared, _NO_ATTRIBUTES)
+    return _run(operator, (x, y), arrays, [first, second], operator.ruled, shared, _NO_ATTRIBUTES)
 
 
 def _run(operator: Primitive, inputs: Sequence, arrays: list, parents: list, wanted: int, shared: bool,
@@ -109,7 +110,7 @@ def _run(operator: Primitive, inputs: Sequence, arrays: list, parents: list, wan
     return from_array(out, record)
 
 
-# An operator that is given a Tensor calls this; see `Primitive.__call__`.
+# An operator that is given a Tensor calls the first; see `Primitive.__call__`.
 Tensor.__tape_apply__ = staticmethod(apply)
 Tensor.__apply_to_two__ = staticmethod(apply_to_two)
 

@@ -50,6 +50,7 @@ class Fused(Primitive):
         known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
         return tuple(name for name in self.needs[0] if name not in known)
 
+
 class _WithoutKernels(Fused):
     """What a `Fused` is from `forget_kernels` until an attribute that depends on them is read.
 

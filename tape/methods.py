@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Methods:
-    """Base of Tensor. Arithmetic goes to `apply` at once; named methods go through the operator."""
+    """Base of Tensor. Arithmetic is recorded at once; named methods go through the operator."""
 
     __slots__ = ()
     __tape_apply__: Callable

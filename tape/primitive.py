@@ -169,6 +169,7 @@ class Primitive:
 
     def _residual_names(self) -> tuple[str, ...]:
         return ()
+
     def _check_rules(self) -> None:
         if len(self.rules) != (1 if self.joint else len(self.inputs)):
             raise TypeError(

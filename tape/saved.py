@@ -55,7 +55,7 @@ class Vjp:
     kept : the inputs that are saved, by number; None where all are, as by a fused operator.
     short : whether the rules ask for inputs and the result alone.
     pick : from a row to the saved values.
-    recomputes : whether the rules of higher order run the composed definition of a fused operator again.
+    recomputes : whether derivatives of higher order run the composed definition of the operator again.
     attributes : the names of the operator's attributes.
     layout, residuals : the operator's, of the kernels that it had when this was made.
     """
@@ -89,7 +89,7 @@ class Vjp:
             self.names += names
         self.sources = [layout.index(name) for name in self.names]
         self.recomputes = operator.composed is not None
-        if self.recomputes:          # running the composed definition again takes all inputs and attributes
+        if self.recomputes:                 # which takes all inputs and attributes
             self.names += ["inputs", "attributes"]
             self.sources += [len(layout), len(layout) + 1]
         self.pick = _picker(self.sources)
@@ -105,8 +105,8 @@ class Vjp:
         """
         row = [tuple(inputs), out] if self.variadic else [*inputs, out]
         if self.attributes:
-            row += attributes.values() if [*attributes] == self.attributes else (
-                   [attributes.get(name, default) for name, default in self.operator.defaults.items()])
+            row += (attributes.values() if [*attributes] == self.attributes else
+                    [attributes.get(name, value) for name, value in self.operator.defaults.items()])
         if self.residuals:
             row += map((residuals or {}).get, self.residuals)
         for i in self.likes:

@@ -104,10 +104,10 @@ def _known_elsewhere(tensor: Any, held: Sequence, versions: int) -> bool:
 
 def note(tensor: Any) -> None:
     """Note what a leaf's array is, if a record saved it, before the caller gets it."""
-    held = [tensor._version]
-    tensor._version = None               # what is recorded from here on asks anew
-    if held[0] is not None and sys.getrefcount(held[0]) > _IN_LIST:
-        held[0].note()
+    version = tensor._version
+    if version is not None and sys.getrefcount(tensor._version) > _IN_SLOT:
+        tensor._version = None               # what is recorded from here on asks anew
+        version.note()
 
 
 class _Holder:
@@ -118,9 +118,7 @@ class _Holder:
 # What the counts are where there is no other; they depend on the version of Python.
 _holder = _Holder()
 _ALONE = sys.getrefcount(_holder._data)
-_one = [object()]
-_IN_LIST = sys.getrefcount(_one[0])
-_IN_SLOT = _IN_LIST + 1              # and in a variable
+_IN_SLOT = _ALONE + 1                # and in a variable
 
 
 def checksum(array: np.ndarray) -> Any:

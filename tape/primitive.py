@@ -50,13 +50,11 @@ _SAME_BUT_FASTER: dict[Callable, Callable] = {
     np.add: add, np.subtract: sub, np.multiply: mul, np.divide: truediv, np.negative: neg}
 
 # Where all operands and attributes are of these types, nothing is recorded and nothing converted.
-_ON_ARRAYS = frozenset({np.ndarray, int, float, bool, type(None)})
+_COMPUTED_WITH = frozenset({np.ndarray, np.float32, np.float64, int, float, bool, type(None)})
 
 # Attributes of these types are taken as they are: nobody can change them.
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
-# Operands of these types have nothing to record an operator on.
-_COMPUTED_WITH = frozenset({np.ndarray, np.float32, np.float64, float, int})
 
 
 class Primitive:
@@ -250,9 +248,9 @@ class Primitive:
         return f"{self.name}({', '.join(inputs + attributes)})"
 
     def __call__(self, *args, **kwargs):
-        if len(args) == self.arity and type(args[0]) is np.ndarray and not kwargs:
+        if len(args) == self.arity and not kwargs:
             for value in args:
-                if type(value) not in _ON_ARRAYS:
+                if type(value) not in _COMPUTED_WITH:
                     break
             else:
                 return self.on_arrays(*args)           # in a sixth of the time of what follows

@@ -66,8 +66,8 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
 def apply_to_two(operator: Primitive, x: Any, y: Any) -> Any:
     """`apply` to the two operands of an operator with two rules and no attributes.
 
-    Most are Tensors that both want a gradient. Then no dtype yields to another and all rules are
-    wanted, so that 0.3 us of the 1.5 that recording takes are saved.
+    Most are Tensors that both want a gradient. Then no dtype yields to another, all rules are wanted,
+    and without the loop of `apply` recording takes a tenth less.
     """
     if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x._requires_grad and y._requires_grad):
         return apply(operator, (x, y))

@@ -321,7 +321,7 @@ def _contribute_jointly(record: Record, g: Any, as_tensor: Callable | None,
                         cotangents: Cotangents) -> None:
     """The same for an operator with one rule for all its inputs."""
     vjp, parents = record.vjp, record.parents
-    if as_tensor is not None and vjp.operator.composed is not None:
+    if as_tensor is not None and vjp.recomputes:
         contributions = _recomputed(record, g, as_tensor)
     else:
         saved = record.saved if as_tensor is None else vjp.unpack(record, as_tensor)
@@ -330,8 +330,9 @@ def _contribute_jointly(record: Record, g: Any, as_tensor: Callable | None,
         parent = parents[i]
         if parent is None or contribution is None:
             continue
+        like = parent if type(parent) is Record else parent._data
         if as_tensor is not None or vjp.elementwise or type(contribution) is not _ndarray or not (
-                contribution.dtype is parent.dtype is not HALF and contribution.shape == parent.shape):
+                contribution.dtype is like.dtype is not HALF and contribution.shape == like.shape):
             contribution = _fitted(contribution, g, record, i, as_tensor)
         cotangents.add(parent, contribution)
 

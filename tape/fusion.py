@@ -14,7 +14,7 @@ class Fused(Primitive):
     The composed definition is the explanation, the test oracle and the derivative of higher
     order; the kernels are there for speed. The backward kernel's parameter names say what it
     needs, as in any rule; a name that is neither an input nor an attribute is a residual, and the
-    forward kernel then returns ``(out, {name: array})``.
+    forward kernel then returns ``(out, {name: array})``. Kernels return new arrays.
 
     The kernels are those that `tape.kernels.choice.find` has under `kernel` and `kernel` with
     "_backward" behind it. When another set is chosen, an operator forgets all that depends on them
@@ -24,7 +24,7 @@ class Fused(Primitive):
 
     optional_inputs = True
     _OF_KERNELS = ("forward", "rules", "needs", "residuals", "layout", "vjps", "trusted", "protected",
-                   "on_numpy")
+                   "on_arrays", "on_numpy")
 
     def __init__(self, composed: Callable, kernel: str, name: str = ""):
         self.composed, self.kernel = composed, kernel
@@ -34,31 +34,36 @@ class Fused(Primitive):
     def _set_up(self, name: str) -> None:
         """Take the kernels in use, all at once: another thread may be using the operator meanwhile."""
         forward, backward = choice.find(self.kernel), choice.find(self.kernel + "_backward")
-        fresh = object.__new__(type(self))
+        fresh = object.__new__(Fused)
         fresh.__dict__.update(self.__dict__)
         Primitive.__init__(fresh, forward, (backward,), name=name, doc=self.composed.__doc__ or "",
-                           joint=True, signature=self.composed)
+                           joint=True, signature=self.composed, fresh=True)
         self.__dict__ = fresh.__dict__
+        self.__class__ = Fused
 
     def forget_kernels(self) -> None:
+        self.__class__ = _WithoutKernels
         for attribute in self._OF_KERNELS:
             self.__dict__.pop(attribute, None)
-
-    def __getattr__(self, attribute: str) -> Any:
-        if attribute not in self._OF_KERNELS:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {attribute!r}")
-        with choice.LOCK:
-            if attribute not in self.__dict__:
-                self._set_up(self.name)
-        return self.__dict__[attribute]
 
     def _residual_names(self) -> tuple[str, ...]:
         known = {*self.inputs, "out", *self.defaults, *("like_" + name for name in self.inputs)}
         return tuple(name for name in self.needs[0] if name not in known)
 
-    def on_arrays(self, *arrays, **attributes):
-        out = self.forward(*arrays, **attributes)
-        return out[0] if self.residuals else out
+
+class _WithoutKernels(Fused):
+    """What a `Fused` is from `forget_kernels` until an attribute that depends on them is read.
+
+    A class of its own, since one that has ``__getattr__`` takes longer to read every attribute.
+    """
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute not in self._OF_KERNELS:
+            raise AttributeError(f"{Fused.__name__!r} object has no attribute {attribute!r}")
+        with choice.LOCK:
+            if attribute not in self.__dict__:
+                self._set_up(self.name)
+        return self.__dict__[attribute]
 
 
 def fused(kernel: str, name: str = "") -> Callable[[Callable], Fused]:

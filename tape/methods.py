@@ -16,25 +16,26 @@ if TYPE_CHECKING:
 
 
 class Methods:
-    """Base of Tensor. Arithmetic goes to `apply` at once; named methods go through the operator."""
+    """Base of Tensor. Arithmetic is recorded at once; named methods go through the operator."""
 
     __slots__ = ()
     __tape_apply__: Callable
+    __apply_to_two__: Callable
     _data: Any
     _record: Any
 
-    def __add__(self, other): return self.__tape_apply__(ops.add, (self, other))
-    def __radd__(self, other): return self.__tape_apply__(ops.add, (other, self))
-    def __sub__(self, other): return self.__tape_apply__(ops.sub, (self, other))
-    def __rsub__(self, other): return self.__tape_apply__(ops.sub, (other, self))
-    def __mul__(self, other): return self.__tape_apply__(ops.mul, (self, other))
-    def __rmul__(self, other): return self.__tape_apply__(ops.mul, (other, self))
-    def __truediv__(self, other): return self.__tape_apply__(ops.div, (self, other))
-    def __rtruediv__(self, other): return self.__tape_apply__(ops.div, (other, self))
+    def __add__(self, other): return self.__apply_to_two__(ops.add, self, other)
+    def __radd__(self, other): return self.__apply_to_two__(ops.add, other, self)
+    def __sub__(self, other): return self.__apply_to_two__(ops.sub, self, other)
+    def __rsub__(self, other): return self.__apply_to_two__(ops.sub, other, self)
+    def __mul__(self, other): return self.__apply_to_two__(ops.mul, self, other)
+    def __rmul__(self, other): return self.__apply_to_two__(ops.mul, other, self)
+    def __truediv__(self, other): return self.__apply_to_two__(ops.div, self, other)
+    def __rtruediv__(self, other): return self.__apply_to_two__(ops.div, other, self)
     def __pow__(self, exponent): return ops.power(self, exponent)
     def __rpow__(self, base): return ops.power(base, self)
-    def __matmul__(self, other): return self.__tape_apply__(ops.matmul, (self, other))
-    def __rmatmul__(self, other): return self.__tape_apply__(ops.matmul, (other, self))
+    def __matmul__(self, other): return self.__apply_to_two__(ops.matmul, self, other)
+    def __rmatmul__(self, other): return self.__apply_to_two__(ops.matmul, other, self)
     def __mod__(self, other): return ops.remainder(self, other)
     def __rmod__(self, other): return ops.remainder(other, self)
     def __floordiv__(self, other): return ops.floor_divide(self, other)

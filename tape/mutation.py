@@ -94,29 +94,20 @@ def version_of(tensor: Any, held: Sequence = ()) -> Version:
 
 def _known_elsewhere(tensor: Any, held: Sequence, versions: int) -> bool:
     """Whether others refer to a leaf's array than the tensor, so many versions and `held`."""
-    return _references(tensor) > _ALONE + versions + _count(held, tensor._data)
+    others = sys.getrefcount(tensor._data) - _ALONE - versions         # views refer to it too
+    array = tensor._data
+    for other in held[:5]:              # not all: too low a count costs a checksum, no more
+        if other is array:
+            others -= 1
+    return others > 0
 
 
 def note(tensor: Any) -> None:
     """Note what a leaf's array is, if a record saved it, before the caller gets it."""
-    held = [tensor._version]
-    tensor._version = None               # what is recorded from here on asks anew
-    if held[0] is not None and sys.getrefcount(held[0]) > _IN_LIST:
-        held[0].note()
-
-
-def _count(arrays: Sequence, array: Any) -> int:
-    """How often an array stands in a list. Not above 5: too low a count costs a checksum, no more."""
-    count = 0
-    for other in arrays[:5]:
-        if other is array:
-            count += 1
-    return count
-
-
-def _references(holder: Any) -> int:
-    """How many references there are to an array that an object holds. Views refer to it too."""
-    return sys.getrefcount(holder._data)
+    version = tensor._version
+    if version is not None and sys.getrefcount(tensor._version) > _IN_SLOT:
+        tensor._version = None               # what is recorded from here on asks anew
+        version.note()
 
 
 class _Holder:
@@ -125,10 +116,9 @@ class _Holder:
 
 
 # What the counts are where there is no other; they depend on the version of Python.
-_ALONE = _references(_Holder())
-_one = [object()]
-_IN_LIST = sys.getrefcount(_one[0])
-_IN_SLOT = _IN_LIST + 1              # and in a variable
+_holder = _Holder()
+_ALONE = sys.getrefcount(_holder._data)
+_IN_SLOT = _ALONE + 1                # and in a variable
 
 
 def checksum(array: np.ndarray) -> Any:

@@ -55,16 +55,20 @@ class Vjp:
     kept : the inputs that are saved, by number; None where all are, as by a fused operator.
     short : whether the rules ask for inputs and the result alone.
     pick : from a row to the saved values.
+    recomputes : whether derivatives of higher order run the composed definition of the operator again.
+    attributes : the names of the operator's attributes.
     layout, residuals : the operator's, of the kernels that it had when this was made.
     """
 
-    __slots__ = ("operator", "joint", "elementwise", "scatters", "rules", "sources", "names", "likes",
-                 "kept", "short", "pick", "layout", "residuals", "__weakref__")
+    __slots__ = ("operator", "joint", "variadic", "elementwise", "scatters", "recomputes", "rules",
+                 "sources", "names", "likes", "kept", "short", "pick", "layout", "attributes",
+                 "residuals", "__weakref__")
 
     def __init__(self, operator: Primitive, wanted: int):
         self.operator = operator
         self.layout, self.residuals = operator.layout, operator.residuals
-        self.joint = operator.joint
+        self.attributes = [*operator.defaults]
+        self.joint, self.variadic = operator.joint, operator.variadic
         self.elementwise = operator.elementwise
         self.scatters = operator.scatter is not None
         count = len(operator.inputs)
@@ -84,14 +88,14 @@ class Vjp:
                                first if len(names) == 1 else None))
             self.names += names
         self.sources = [layout.index(name) for name in self.names]
-        recomputes = operator.composed is not None
-        if recomputes:          # running the composed definition again takes all inputs and attributes
+        self.recomputes = operator.composed is not None
+        if self.recomputes:                 # which takes all inputs and attributes
             self.names += ["inputs", "attributes"]
             self.sources += [len(layout), len(layout) + 1]
         self.pick = _picker(self.sources)
         self.short = all(s <= count for s in self.sources) and not operator.variadic
         kept = sorted({s for s in self.sources if s < count})
-        self.kept = None if recomputes or operator.variadic and kept else kept
+        self.kept = None if self.recomputes or operator.variadic and kept else kept
 
     def bind(self, inputs: Sequence, out: Any, attributes: dict, residuals: dict | None = None,
              like: Callable = stand_in) -> Sequence:
@@ -99,16 +103,15 @@ class Vjp:
 
         `like` makes of a value what a rule gets that asks for its shape and dtype.
         """
-        operator = self.operator
-        row = [tuple(inputs), out] if operator.variadic else [*inputs, out]
-        if operator.defaults:
-            row += (attributes.values() if attributes is operator.defaults else
-                    [attributes.get(name, default) for name, default in operator.defaults.items()])
+        row = [tuple(inputs), out] if self.variadic else [*inputs, out]
+        if self.attributes:
+            row += (attributes.values() if [*attributes] == self.attributes else
+                    [attributes.get(name, value) for name, value in self.operator.defaults.items()])
         if self.residuals:
-            row += [residuals[name] if residuals else None for name in self.residuals]
+            row += map((residuals or {}).get, self.residuals)
         for i in self.likes:
-            row.append(tuple(map(like, row[i])) if operator.variadic else like(row[i]))
-        if operator.composed is not None:
+            row.append(tuple(map(like, row[i])) if self.variadic else like(row[i]))
+        if self.recomputes:
             row += [tuple(inputs), attributes]
         return self.pick(row)
 

@@ -14,12 +14,11 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from tape import foreign_names, numpy_protocol
+from tape import numpy_protocol
 from tape.engine import Record, walk
-from tape.foreign_names import COUNTS
+from tape.foreign_names import COUNTS, NamesOfOthers
 from tape.methods import Methods
 from tape.mutation import Version, note
-from tape.numpy_hints import METHODS
 from tape.ops.arithmetic import stop_gradient
 from tape.grad_mode import modes
 from tape.hollow import Outline, copied, hollow, is_hollow
@@ -29,7 +28,7 @@ _new, _ndarray = object.__new__, np.ndarray      # looked up once, not at every 
 _ONE = {kind: kind(1) for kind in (np.float16, np.float32, np.float64)}
 
 
-class Tensor(Methods):
+class Tensor(Methods, NamesOfOthers):
     """A NumPy array whose operations are recorded, so that they can be differentiated.
 
     Parameters
@@ -311,12 +310,9 @@ class Tensor(Methods):
         return _rebuild, (type(self), data, self._requires_grad and leaf,
                           self._grad, getattr(self, "__dict__", {}))
 
-    def __getattr__(self, name: str) -> Any:
-        if name in METHODS:
-            raise AttributeError(f"a Tensor has no {name!r}: {METHODS[name]}")
-        if name in foreign_names.TENSOR or foreign_names.is_numpys(name):
-            raise foreign_names.missing("a Tensor", name, foreign_names.TENSOR)
-        return object.__getattribute__(self, name)      # Python's own error
+    def __dir__(self) -> list[str]:
+        own = getattr(self, "__dict__", ())             # of a subclass
+        return [name for name in super().__dir__() if name in own or hasattr(type(self), name)]
 
     # --- NumPy's protocols ---
 

@@ -15,11 +15,12 @@ def topological_order(last: Iterable[T], inputs_of: Callable[[T], Iterable[T]],
     `position`, so sorting by it is a topological sort. Without recursion: a chain of 100,000 operations
     is no deeper for this loop than a chain of two.
     """
-    found = dict.fromkeys(last)          # in the order in which they are found, which is nearly sorted
-    stack = list(found)
-    while stack:
-        for x in inputs_of(stack.pop()):
+    order = list(dict.fromkeys(last))        # grows while it is gone through, and is nearly sorted
+    found = set(order)
+    for item in order:
+        for x in inputs_of(item):
             if isinstance(x, kind) and x not in found:
-                found[x] = None
-                stack.append(x)
-    return sorted(found, key=position)
+                found.add(x)
+                order.append(x)
+    order.sort(key=position)
+    return order

@@ -362,3 +362,17 @@ def test_the_length_of_the_gradients_is_a_number_with_item():
     (parameter * parameter).sum().backward()
     norm = nn.clip_grad_norm([parameter], 1.0)
     assert isinstance(norm, float) and norm.item() == 10
+
+
+def test_names_that_a_tensor_does_not_have_are_not_listed():
+    listed = dir(T)
+    assert "sum" in listed and all(hasattr(T, name) for name in listed)
+    assert not {"view", "permute", "linspace"} & set(listed)
+
+    class Named(Tensor):
+        view = "of its own"
+
+    named = Named([1.0])
+    named.permute = 1
+    assert named.view == "of its own" and named.permute == 1
+    assert {"view", "permute"} <= set(dir(named))

@@ -296,3 +296,22 @@ def test_results_are_read_only():
         y.data = np.zeros(2)
     with pytest.raises(ValueError, match="read-only"):
         y.data -= 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_array_read_between_two_tapes_is_watched_by_the_second(kept):
+    # No record has the leaf's version when its array is read, so it stays with the leaf.
+    x = leaf([1.0, 2.0])
+    (x * x).sum().backward()
+    version = id(x._version)                # a reference would count as a record's
+    array = x.data
+    assert x._version is not None and id(x._version) == version
+    if not kept:
+        del array
+    y = (x * x).sum()
+    if kept:
+        array += 10
+    else:
+        x.data += 10
+    with pytest.raises(RuntimeError, match="mul: its input x, .* was changed in place"):
+        y.backward()

@@ -56,8 +56,8 @@ def sample_flag() -> Any:
 def workers_flag(**more: Any) -> Any:
     """The field of --workers."""
     return flag("threads that compute parts of each kernel, where Numba is installed, else of each "
-                "batch (default: one for each processor; for batches only where the model and the batch "
-                "are large enough, else 1)", low=1, metavar="N", **more)
+                "batch (default: one for each processor; of batches only where the model and they are "
+                "large enough, else 1)", low=1, metavar="N", **more)
 
 
 def chosen_workers(asked: int | None, model: nn.Module, positions: int) -> int:

@@ -9,7 +9,8 @@ from tape.primitive import derivative
 
 
 @derivative(lambda g, like_x, y: matmul_gradient_x(g, like_x, y),
-            lambda g, x, like_y: matmul_gradient_y(g, x, like_y), numpy=np.matmul, symbol="@")
+            lambda g, x, like_y: matmul_gradient_y(g, x, like_y), numpy=np.matmul, symbol="@",
+            fresh=True)
 def matmul(x, y, /):
     """x @ y: (..., n, k) @ (..., k, m) -> (..., n, m); a vector counts as a row on the left, as a
     column on the right, and leading axes broadcast.

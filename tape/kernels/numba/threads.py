@@ -183,7 +183,7 @@ class _Team:
             if not self.others:
                 self._measure()
             while self.may_grow and len(self.others) < most - 1:
-                thread = threading.Thread(target=self._work, args=(serve,), name="tape kernels", daemon=True)
+                thread = threading.Thread(target=self._work, args=(serve,), daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:           # Python is about to end

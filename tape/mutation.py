@@ -105,6 +105,18 @@ def note(tensor: Any) -> None:
         held[0].note()
 
 
+def array_to_update(tensor: Any) -> np.ndarray:
+    """The array of a leaf, for a function of ours that changes it in place and hands it to nobody.
+
+    It is ``tensor.data``, but where no record has saved the array the version stays for the next one.
+    """
+    array = tensor._data
+    saved = tensor._version is not None and sys.getrefcount(tensor._version) > _IN_LIST
+    if saved or type(array) is not np.ndarray or not tensor._writable:
+        return tensor.data
+    return array
+
+
 def _count(arrays: Sequence, array: Any) -> int:
     """How often an array stands in a list. Not above 12: too low a count costs a checksum, no more."""
     count = 0

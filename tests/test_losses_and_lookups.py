@@ -152,7 +152,7 @@ def test_embedding_of_one_id(ids):
 
 
 @pytest.mark.parametrize("rows", [3, 40, 4_000])       # each id often; some twice; nearly all once
-@pytest.mark.parametrize("width", [5, 50])             # in small tables those that stand alone are no case
+@pytest.mark.parametrize("width", [5, 50])             # few elements, and more
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_embedding_adds_up_rows_whatever_the_runs(rows, width, dtype):
     rng = np.random.default_rng(0)

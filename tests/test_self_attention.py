@@ -5,6 +5,7 @@ import pytest
 
 import nn
 import tape
+from nn.layers.arrays import on_arrays
 from tape import Tensor
 from tests.checks import leaf
 
@@ -147,3 +148,10 @@ def test_a_model_learns_the_same_to_the_last_bit_either_way(kernel_set, settings
         found.append([loss.data, *(p.data for p in model.parameters())])
     for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_on_arrays_a_row_does_not_depend_on_the_others():
+    attention = on_arrays(nn.MultiHeadAttention(512, H, causal=True, rng=0))
+    x = RNG.standard_normal((5, 2, 512), np.float32)            # wide: one product has other bits
+    for row, of_all in zip(x, attention(x), strict=True):
+        np.testing.assert_array_equal(attention(row[None])[0], of_all)

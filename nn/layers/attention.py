@@ -163,14 +163,16 @@ class MultiHeadAttention(Module):
         """Whether `tape.causal_self_attention` is all that this layer does with x.
 
         It takes less time than its parts, for the same bits. Layers that others have replaced, or whose
-        calls they watch, are called; and so are frozen ones, whose gradient it would compute. On arrays
-        each row of a batch has products of its own, so that it does not depend on the others.
+        calls they watch, are called; and so are frozen ones, whose gradient it would compute. With
+        weights that are arrays each row of a batch has products of its own, so that it does not depend
+        on the others.
         """
-        if not (self.causal and isinstance(x, Tensor) and self.n_kv_head == self.n_head
-                and self.rotary is None and self.alibi is None) or self.training and self.dropout.p > 0:
+        if not (self.causal and self.n_kv_head == self.n_head and self.rotary is None
+                and self.alibi is None) or self.training and self.dropout.p > 0:
             return False
         for layer in (self.query, self.key, self.value, self.output):
-            if type(layer) is not Linear or "forward" in vars(layer) or not layer.weight.requires_grad:
+            if type(layer) is not Linear or "forward" in vars(layer) or not (
+                    getattr(layer.weight, "requires_grad", False)):
                 return False
         shape = x.shape
         return (len(shape) == 3 and shape[1] ** 2 < BLOCKWISE_SCORES and x.dtype.kind == "f"

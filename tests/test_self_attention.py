@@ -76,7 +76,8 @@ def test_plain_arrays_give_an_array(kernel_set):
 
 
 @pytest.mark.parametrize("change", [
-    {0: (C,)}, {0: (B, T, 6)}, {1: (C, 4)}, {1: (C, 6), 2: (C, 6)}, {3: (6, C)}, {4: (6, C)}])
+    {0: (C,)}, {0: (B, T, 6)}, {1: (C, 4)}, {1: (C, 6), 2: (C, 6)}, {3: (6, C)}, {4: (6, C)},
+    {1: (C,), 2: (C,)}, {4: (C,)}])
 def test_shapes_that_do_not_fit_are_refused(change):
     arrays = drawn(np.float32)
     for i, shape in change.items():

@@ -62,10 +62,11 @@ def self_attention(attend, attend_backward):
 
 def check_self_attention(x, w_q, w_k, w_v, w_o, n_head):
     """Raise a ValueError unless the shapes fit."""
-    if (n_head >= 1 and x.ndim >= 2 and x.shape[-1] == w_q.shape[0] == w_v.shape[0]
-            and w_q.shape == w_k.shape and w_v.shape[1] == w_o.shape[0]
-            and not w_q.shape[1] % n_head and not w_v.shape[1] % n_head):
+    if (n_head >= 1 and x.ndim >= 2 == w_q.ndim == w_v.ndim == w_o.ndim
+            and x.shape[-1] == w_q.shape[0] == w_v.shape[0]
+            and w_q.shape == w_k.shape and w_v.shape[1] == w_o.shape[0] and not w_q.shape[1] % n_head
+            and not w_v.shape[1] % n_head):
         return
     raise ValueError(f"causal_self_attention: x must have shape (..., T, C), w_q and w_k (C, H D), w_v "
-                     f"(C, H E) and w_o (H E, C) for H = n_head heads; got {x.shape}, {w_q.shape}, "
+                     f"(C, H E) and w_o (H E, any) for H = n_head heads; got {x.shape}, {w_q.shape}, "
                      f"{w_k.shape}, {w_v.shape} and {w_o.shape} for {n_head} heads")

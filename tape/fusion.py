@@ -20,20 +20,26 @@ class Fused(Primitive):
     "_backward" behind it. When another set is chosen, an operator forgets all that depends on them
     and is set up again when it is next used: so a call costs nothing more, and Numba is imported
     when it is needed. A `Vjp` made before keeps the rules that it was made with.
+
+    An operator around another one has no kernels of its own in the sets: `around` makes its pair from
+    that of the other, whichever is in use.
     """
 
     optional_inputs = True
     _OF_KERNELS = ("forward", "rules", "needs", "residuals", "layout", "vjps", "trusted", "protected",
                    "on_arrays", "on_numpy")
 
-    def __init__(self, composed: Callable, kernel: str, name: str = ""):
-        self.composed, self.kernel = composed, kernel
+    def __init__(self, composed: Callable, kernel: str, name: str = "",
+                 around: Callable | None = None):
+        self.composed, self.kernel, self.around = composed, kernel, around
         self._set_up(name or composed.__name__)
         choice.followers.add(self)
 
     def _set_up(self, name: str) -> None:
         """Take the kernels in use, all at once: another thread may be using the operator meanwhile."""
         forward, backward = choice.find(self.kernel), choice.find(self.kernel + "_backward")
+        if self.around is not None:
+            forward, backward = self.around(forward, backward)
         fresh = object.__new__(Fused)
         fresh.__dict__.update(self.__dict__)
         Primitive.__init__(fresh, forward, (backward,), name=name, doc=self.composed.__doc__ or "",
@@ -66,6 +72,7 @@ class _WithoutKernels(Fused):
         return self.__dict__[attribute]
 
 
-def fused(kernel: str, name: str = "") -> Callable[[Callable], Fused]:
+def fused(kernel: str, name: str = "",
+          around: Callable | None = None) -> Callable[[Callable], Fused]:
     """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""
-    return lambda composed: Fused(composed, kernel, name)
+    return lambda composed: Fused(composed, kernel, name, around)

@@ -14,7 +14,8 @@ from tape.grad_mode import mode
 from tape.hollow import hollow, is_hollow
 from tape.ops.activations import log_softmax, softmax
 from tape.ops.contraction import contracted
-from tape.ops.fused import _attention, _causal_attention, _cross_entropy, _layer_norm, gelu
+from tape.ops.fused import (
+    _attention, _causal_attention, _causal_self_attention, _cross_entropy, _layer_norm, gelu)
 from tape.ops.linalg import matmul, matmul_gradient_x, matmul_gradient_y
 from tape.primitive import Primitive
 from tape.show import bytes_kept
@@ -42,7 +43,7 @@ class Measurement:
     def run(self, operator: Primitive, *arrays: Any, **attributes: Any) -> Any:
         """What the forward of an operator returns; hollow where an operand is."""
         count = PRODUCTS.get(operator)
-        self._latest = count(*arrays[:3], **attributes) if count else 0
+        self._latest = count(*arrays, **attributes) if count else 0
         self.flops += self._latest
         if not any(map(is_hollow, arrays)):
             return operator.on_numpy(*arrays, **attributes)
@@ -109,12 +110,21 @@ def _lengths(x: Any, y: Any, of_x: str, of_y: str) -> dict[str, int]:
     return lengths
 
 
-def _two_products(q: Any, k: Any, v: Any, **attributes: Any) -> int:
+def _two_products(q: Any, k: Any, v: Any, *mask: Any, **attributes: Any) -> int:
     """Of scores = q k^T and of scores v. The future is masked after the product, not left out."""
     keys = np.swapaxes(k, -1, -2)                                # (..., D, S)
     batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
     scores = hollow((*batch, q.shape[-2], k.shape[-2]))          # (..., T, S)
     return _product(q, keys) + _product(scores, v)
+
+
+def _six_products(x: Any, _: Any, x_q: Any, w_q: Any, w_k: Any, w_v: Any, w_o: Any, *biases: Any,
+                  n_head: int) -> int:
+    """Of the four linear layers, and of the attention of each head between them."""
+    rows = [hollow((*x.shape[:-1], w.shape[-1])) for w in (w_q, w_k, w_v)]
+    heads = [kernels.split_heads(part, n_head) for part in rows]
+    return (sum(_product(x, w) for w in (w_q, w_k, w_v)) + _two_products(*heads)
+            + _product(rows[-1], w_o))
 
 
 PRODUCTS: dict[Primitive, Callable] = {
@@ -124,6 +134,7 @@ PRODUCTS: dict[Primitive, Callable] = {
     contracted: _contraction,
     _causal_attention: _two_products,
     _attention: _two_products,
+    _causal_self_attention: _six_products,
 }
 
 
@@ -147,6 +158,8 @@ def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
         return _contraction_of(*arrays, **attributes)
     if operator is _cross_entropy:
         return _loss_of(*arrays, **attributes)
+    if operator is _causal_self_attention:
+        return _self_attention_of(*arrays, **attributes)
     core = 0 if operator.elementwise else CORE.get(operator)
     if core is not None:
         return _on_one(operator, core, arrays, attributes)
@@ -176,6 +189,21 @@ def _product_of(x: Any, y: Any) -> np.ndarray:
     rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
     one = matmul.on_numpy(x[..., :1, :] if x.ndim > 1 else x, y[..., :1] if y.ndim > 1 else y)
     return hollow((*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), *rows, *columns), one.dtype)
+
+
+def _self_attention_of(x: Any, _: Any, x_q: Any, w_q: Any, w_k: Any, w_v: Any, w_o: Any, b_q: Any,
+                       b_k: Any, b_v: Any, b_o: Any, n_head: int) -> tuple[np.ndarray, dict]:
+    """The result, and what its kernel keeps: hollow, but for one head that is computed."""
+    kernels.check_self_attention(x, w_q, w_k, w_v, w_o, n_head)
+
+    def linear(x: Any, weight: Any, bias: Any) -> np.ndarray:
+        out = _product_of(x, weight)
+        return hollow(out.shape, np.result_type(out, out if bias is None else bias))
+    q, k, v = [kernels.split_heads(linear(x, weight, bias), n_head)
+               for weight, bias in ((w_q, b_q), (w_k, b_k), (w_v, b_v))]
+    out, kept = _on_one(_causal_attention, 2, (q, k, v), {"scale": None})
+    heads = kernels.merge_heads(out)                             # (..., T, H E)
+    return linear(heads, w_o, b_o), {"q": q, "k": k, "v": v, "heads": heads, **kept}
 
 
 def _contraction_of(x: Any, y: Any, of_x: str, of_y: str, of_out: str) -> np.ndarray:

@@ -96,7 +96,7 @@ def _known_elsewhere(tensor: Any, held: Sequence, versions: int) -> bool:
     """Whether others refer to a leaf's array than the tensor, so many versions and `held`."""
     others = sys.getrefcount(tensor._data) - _ALONE - versions         # views refer to it too
     array = tensor._data
-    for other in held[:5]:              # not all: too low a count costs a checksum, no more
+    for other in held[:12]:             # not all: too low a count costs a checksum, no more
         if other is array:
             others -= 1
     return others > 0

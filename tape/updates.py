@@ -7,10 +7,11 @@ from typing import Sequence
 import numpy as np
 
 from tape import kernels
+from tape.tensor import Tensor
 
 
-def adam_update(arrays: Sequence[np.ndarray], gradients: Sequence[np.ndarray], m: np.ndarray,
-                v: np.ndarray, t: int, lr: float, betas: tuple[float, float], eps: float,
+def adam_update(arrays: Sequence[np.ndarray | Tensor], gradients: Sequence[np.ndarray],
+                m: np.ndarray, v: np.ndarray, t: int, lr: float, betas: tuple[float, float], eps: float,
                 weight_decay: float = 0.0, decoupled: bool = False) -> None:
     """Update number t (from 1) of some arrays p, given their gradients g; the algorithm of Adam.
 
@@ -23,8 +24,11 @@ def adam_update(arrays: Sequence[np.ndarray], gradients: Sequence[np.ndarray], m
 
     Parameters
     ----------
-    arrays, gradients : sequences of arrays, a gradient of the same shape for each array
-        The arrays are changed. Of float16 the update is computed in float32 and rounded once.
+    arrays : sequence of arrays, or of leaves, whose arrays are meant
+        Changed. A tape that still needs the old values notices, as of ``t.data -= step``. Of float16
+        the update is computed in float32 and rounded once.
+    gradients : sequence of arrays
+        One of the same shape for each.
     m, v : arrays (N,)
         The running means of all arrays, one after the other; changed, in float32 at least.
     t : int
@@ -32,4 +36,5 @@ def adam_update(arrays: Sequence[np.ndarray], gradients: Sequence[np.ndarray], m
     betas : (float, float)
     decoupled : bool
     """
+    arrays = [a.data if isinstance(a, Tensor) else a for a in arrays]
     kernels.find("adam_update")(arrays, gradients, m, v, t, lr, betas, eps, weight_decay, decoupled)

@@ -180,16 +180,18 @@ def fused_agrees_with_composed(case: Case) -> None:
     leaves = _leaves(case)
     (out,) = _outputs(case.function(*leaves))
     *_, inputs, attributes = out._record.saved
-    # The parents tell which of the fused operator's inputs are our leaves.
-    again = [Tensor(value, requires_grad=True) if parent is not None else value
-             for value, parent in zip(inputs, out._record.parents)]
-    composed = out._record.vjp.operator.composed(*again, **attributes)
+    # The parents tell which of the fused operator's inputs are our leaves; one may be several inputs.
+    parents = out._record.parents
+    again = {parent: Tensor(value, requires_grad=True) for value, parent in zip(inputs, parents)
+             if parent is not None}
+    composed = out._record.vjp.operator.composed(
+        *(again.get(parent, value) for value, parent in zip(inputs, parents)), **attributes)
     np.testing.assert_allclose(out.data, composed.data, rtol=1e-12, atol=1e-14)
     cotangents = _cotangents([out])
     _pull([out], cotangents)
     _pull([composed], cotangents)
     by_kernel = [parent.grad for parent in leaves]
-    by_hand = [t.grad for t in again if isinstance(t, Tensor)]
+    by_hand = [again[parent].grad for parent in leaves]
     for a, b in zip(by_kernel, by_hand, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 

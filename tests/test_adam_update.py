@@ -74,3 +74,28 @@ def test_without_decay_what_is_infinite_stays_so_and_the_others_are_as_alone(ker
             tape.adam_update([array], [np.ones(n, np.float32)], np.zeros(n, np.float32),
                              np.zeros(n, np.float32), 1, 0.1, (0.9, 0.99), 1e-8)
     assert p[0] == np.inf and p[1] == alone[0] < 1
+
+
+def test_the_arrays_of_leaves_are_changed():
+    arrays = drawn(0, np.float64)
+    leaves = [tape.Tensor(array, requires_grad=True) for array in arrays]
+    for given in (arrays, leaves):
+        tape.adam_update(given, drawn(1, np.float64), *means(), 1, 0.1, (0.9, 0.99), 1e-8)
+    for array, t in zip(arrays, leaves, strict=True):
+        np.testing.assert_array_equal(t.data, array)
+
+
+def test_a_tape_that_needs_the_old_values_of_a_leaf_notices():
+    x = tape.Tensor(np.ones((2, 2)), requires_grad=True)
+    for step in range(3):               # the first tape is done with when x changes, and so no matter
+        out = (x @ x).sum()
+        if step < 2:
+            out.backward()
+        tape.adam_update([x], [np.ones((2, 2))], np.zeros(4), np.zeros(4), 1, 0.1, (0.9, 0.99), 1e-8)
+    with pytest.raises(RuntimeError, match="matmul: .* was changed in place after this operation"):
+        out.backward()
+    out = (x @ x).sum()
+    kept = x.data                       # the caller can change it from here on
+    kept += 1
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        out.backward()

@@ -35,7 +35,7 @@ def weighted(out):
 
 def check(static, eager, arrays, rtol=1e-9, exact=True):
     """Value, gradient and gradient of the gradient of one operator, by three routes."""
-    variables = [ad.Variable(name) for name in "xyzw"[:len(arrays)]]
+    variables = [ad.Variable(name) for name in "xyzwabcde"[:len(arrays)]]
     feed = dict(zip(variables, arrays))
     out = static(*variables)
     slopes = ad.gradients(weighted(out), variables)
@@ -284,7 +284,8 @@ def test_a_zero_cotangent_gives_a_zero_gradient():
 def test_every_fused_operator_is_among_the_cases():
     fused = {p.name for module in (tape.ops.fused, tape.ops.activations)
              for p in vars(module).values() if isinstance(p, Fused)}
-    assert fused == {"gelu", "layer_norm", "cross_entropy", "causal_attention", "attention"}
+    assert fused == {"gelu", "layer_norm", "cross_entropy", "causal_attention", "causal_self_attention",
+                     "attention"}
     assert fused <= {case.operator for case in CASES}
 
 

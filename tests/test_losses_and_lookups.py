@@ -152,13 +152,14 @@ def test_embedding_of_one_id(ids):
 
 
 @pytest.mark.parametrize("rows", [3, 40, 4_000])       # each id often; some twice; nearly all once
+@pytest.mark.parametrize("width", [5, 50])             # few elements, and more
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_embedding_adds_up_rows_whatever_the_runs(rows, dtype):
+def test_embedding_adds_up_rows_whatever_the_runs(rows, width, dtype):
     rng = np.random.default_rng(0)
-    ids, g = rng.integers(0, rows, 60), rng.integers(-9, 9, (60, 5)).astype(dtype)
-    weight = leaf(np.zeros((rows, 5)), dtype)
+    ids, g = rng.integers(0, rows, 60), rng.integers(-9, 9, (60, width)).astype(dtype)
+    weight = leaf(np.zeros((rows, width)), dtype)
     ops.embedding(weight, ids).backward(g)
-    expected = np.zeros((rows, 5))
+    expected = np.zeros((rows, width))
     np.add.at(expected, ids, g)
     assert weight.grad.dtype == dtype
     np.testing.assert_array_equal(weight.grad, expected)          # integers: nothing is rounded

@@ -200,14 +200,15 @@ def test_block_by_block_attention_is_the_same(mask, causal, monkeypatch):
 
 
 @pytest.mark.parametrize("length, settings, call, operator", [
-    (191, {"causal": True}, {}, "causal_attention"), (192, {"causal": True}, {}, "attention"),
+    (191, {"causal": True}, {}, "causal_self_attention"), (192, {"causal": True}, {}, "attention"),
     (191, {}, {}, "softmax"), (192, {}, {"mask": np.ones((192, 192), bool)}, "attention"),
     (192, {}, {"return_weights": True}, "softmax"), (192, {"dropout": 0.1}, {}, "softmax")])
 def test_which_operator_attends(length, settings, call, operator):
     module = nn.MultiHeadAttention(4, 1, rng=0, **settings)
     out = module(leaf(np.ones((1, length, 4)), np.float32), **call)
     text = tape.show(out[0] if call.get("return_weights") else out)
-    assert {"attention", "causal_attention", "softmax"} & {*text.split()} == {operator}
+    assert {"attention", "causal_attention", "causal_self_attention", "softmax"} & {
+        *text.split()} == {operator}
     assert module.eval()(Tensor(np.ones((1, length, 4)))).shape == (1, length, 4)
 
 

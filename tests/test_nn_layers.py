@@ -262,7 +262,7 @@ def test_nothing_in_a_training_step_leaves_float32():
     model = nn.GPT(TINY, rng=0)
     _, loss = model(np.array([[1, 2]]), np.array([[2, 3]]))
     operators = {line.split()[1] for line in tape.show(loss).splitlines()[1:-1]}
-    assert "causal_attention" in operators
+    assert "causal_self_attention" in operators
     stack, seen = [loss._record], set()
     while stack:
         record = stack.pop()

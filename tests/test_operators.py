@@ -20,7 +20,8 @@ NOT_DIFFERENTIABLE = {"sign", "zeros_like", "ones_like", "floor", "ceil", "trunc
                       "floor_divide", "imag", "matrix_rank"}
 
 # Those that are defined twice.
-FUSED = {"gelu", "layer_norm", "cross_entropy", "causal_attention", "attention"}
+FUSED = {"gelu", "layer_norm", "cross_entropy", "causal_attention", "causal_self_attention",
+         "attention"}
 
 NAMES = {case.operator for case in CASES}
 

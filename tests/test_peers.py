@@ -34,6 +34,12 @@ def attention(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
+def self_attention(x, w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o):
+    q, k, v = ((x @ w + b).view(*x.shape[:2], 2, -1).transpose(1, 2)
+               for w, b in ((w_q, b_q), (w_k, b_k), (w_v, b_v)))
+    return attention(q, k, v).transpose(1, 2).flatten(2) @ w_o + b_o
+
+
 # name: (tape's, PyTorch's, the shapes of the operands), at numbers from 0.5 to 2
 POSITIVE = {
     "sqrt": (ops.sqrt, torch.sqrt, (2, 3)), "log": (ops.log, torch.log, (2, 3)),
@@ -123,6 +129,8 @@ SIGNED = {
         lambda x: F.cross_entropy(x.swapaxes(1, 2), tensors(IDS), reduction="sum"), (2, 3, 4)),
     "causal_attention": (ops.causal_attention, attention, (2, 3, 2), (2, 3, 2), (2, 3, 2)),
     "causal_attention/prefix": (ops.causal_attention, attention, (2, 3), (4, 3), (4, 2)),
+    "causal_self_attention": (lambda x, *w: ops.causal_self_attention(x, 2, *w), self_attention,
+                              (2, 3, 2), (2, 4), (2, 4), (2, 4), (4, 3), (4,), (4,), (4,), (3,)),
     "attention": (lambda q, k, v: ops.attention(q, k, v, block_size=2), F.scaled_dot_product_attention,
                   (2, 3, 2), (2, 5, 2), (2, 5, 3)),
     "attention/causal": (lambda q, k, v: ops.attention(q, k, v, causal=True, block_size=2), attention,

@@ -153,6 +153,9 @@ OTHERS = {
                       lambda: (logsumexp_of(*X[0]) + 0.75 + logsumexp_of(*X[1]) + 1.25) / 2),
     "causal_attention": (ops.causal_attention, [[[0.0], [2.0]], [[1.0], [0.5]], [[3.0], [-1.0]]],
                          lambda: [[3.0], [3 * softmax_of(2, 1)[0] - softmax_of(2, 1)[1]]]),
+    "causal_self_attention": (
+        lambda x, v, w_o: ops.causal_self_attention(x, 1, [[1.0]], [[1.0]], v, w_o),
+        [[[0.0], [2.0]], [[3.0]], [[-1.0]]], lambda: [[0.0], [-6 * softmax_of(0, 4)[1]]]),
     "attention": (ops.attention, [[[1.0]], [[1.0], [0.5]], [[3.0], [-1.0]]],
                   lambda: [[3 * softmax_of(1, 0.5)[0] - softmax_of(1, 0.5)[1]]]),
     "dot": (ops.dot, [X, Y], lambda: [-2.8125, -0.875]),

@@ -292,7 +292,7 @@ class Adam(Optimizer):
                     v: np.ndarray, settings: dict[str, Any]) -> None:
         """Change parameters that have been updated equally often; m and v are their means, (N,)."""
         t = self.t[run[0]] + 1
-        adam_update([self.params[i].data for i in run], [gradients[i] for i in run], m, v, t,
+        adam_update([self.params[i] for i in run], [gradients[i] for i in run], m, v, t,
                     decoupled=self._decoupled, **settings)
         for i in run:
             self.t[i] = t

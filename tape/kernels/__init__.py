@@ -5,6 +5,7 @@
     pieces.py   large arrays in pieces that stay in the cache
     numpy.py    the fused operators, and what else is worth ordering for speed
     causal.py   causal attention, the weights kept
+    heads.py    the same with the linear layers around it
     attention.py  attention block by block
     lookup.py   the gradient of a look-up in a table
     update.py   updates in place, for optimisers
@@ -18,6 +19,7 @@ from tape.kernels.attention import attention, attention_backward
 from tape.kernels.causal import (
     attention_scale, causal_attention, causal_attention_backward, future_mask)
 from tape.kernels.choice import find, kernels_in_use, use_kernels
+from tape.kernels.heads import check_self_attention, merge_heads, self_attention, split_heads
 from tape.kernels.lookup import add_rows, scatter_rows
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
@@ -39,4 +41,5 @@ __all__ = [
     "layer_norm", "layer_norm_backward", "log_softmax", "logsumexp", "matmul",
     "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power", "product",
     "scatter_rows", "sigmoid", "softmax", "zero_where_undefined",
+    "check_self_attention", "merge_heads", "self_attention", "split_heads",
 ]

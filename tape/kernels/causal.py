@@ -43,8 +43,9 @@ def attention_scale(q):
 def softmax_rows(weights, rows, keys):
     """In place for these rows of (..., T, S), of which the last sees as many keys as `keys`."""
     block = weights[..., rows, :keys]
-    masked = block[..., keys - (rows.stop - rows.start):]      # before, every query of the block sees
-    masked += future_mask(*masked.shape[-2:], masked.dtype)
+    if rows.stop - rows.start > 1:                             # the last query sees all keys
+        masked = block[..., keys - (rows.stop - rows.start):]  # before, every query of the block sees
+        masked += future_mask(*masked.shape[-2:], masked.dtype)
     block -= np.maximum.reduce(block, axis=-1, keepdims=True, initial=-np.inf)
     np.exp(block, out=block)
     block /= _row_sums(block)

@@ -8,6 +8,8 @@ import numpy as np
 
 from tape.kernels.sums import sum_dtype
 
+_FEW = 2 ** 11      # elements; there to look for those that stand alone takes longer than it saves
+
 
 def scatter_rows(g, ids, rows):
     """(rows, D) whose row r is the sum of the g[n] with ids[n] == r: the transpose of a look-up."""
@@ -27,13 +29,15 @@ def add_rows(out, g, ids):
     if len(ids):
         width = math.prod(out.shape[1:])
         rows, out = g.reshape(len(ids), width), out.reshape(len(out), width)
-        order = np.argsort(ids, kind="stable")
+        order = ids.argsort(kind="stable")
         ids = ids[order]
-        first = np.concatenate(([True], ids[1:] != ids[:-1]))           # of a run
-        if 2 * np.count_nonzero(first) > len(ids):        # short runs: most take long only to begin
+        first = np.ones(len(ids), bool)                                 # of a run
+        np.not_equal(ids[1:], ids[:-1], out=first[1:])
+        # In short runs most take long only to begin; of small ones that is less than to part them.
+        if rows.size > _FEW and 2 * np.count_nonzero(first) > len(ids):
             alone = first & np.concatenate((first[1:], [True]))
             out[ids[alone]] += rows[order[alone]]
             order, ids, first = order[~alone], ids[~alone], first[~alone]
         if len(ids):
-            starts = np.flatnonzero(first)
+            (starts,) = first.nonzero()
             out[ids[starts]] += np.add.reduceat(rows[order], starts, axis=0, dtype=out.dtype)

@@ -19,7 +19,8 @@ from tape.ops.arithmetic import (
     ones_like, power, sign, sin, sqrt, square, sub, where, zeros_like)
 from tape.ops.contraction import einsum
 from tape.ops.diagonals import diag, diagflat, diagonal, trace
-from tape.ops.fused import attention, causal_attention, cross_entropy, gelu, layer_norm
+from tape.ops.fused import (
+    attention, causal_attention, causal_self_attention, cross_entropy, gelu, layer_norm)
 from tape.ops.indexing import embedding, getitem
 from tape.ops.joining import concatenate, pad, split, stack
 from tape.ops.linalg import matmul
@@ -61,7 +62,7 @@ __all__ = [
     "log1p", "log_softmax", "logsumexp", "max", "maximum", "min", "minimum", "moveaxis", "mul",
     "neg", "norm", "ones_like", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt",
     "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
-    "zeros_like", "split_heads", "merge_heads",
+    "zeros_like", "split_heads", "merge_heads", "causal_self_attention",
 ]
 
 # Linear algebra, by NumPy's names: `LINEAR`; see `tape.linalg` too.

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from tape import kernels
 from tape.primitive import derivative, implements
 
 
@@ -69,8 +70,7 @@ def split_heads(x, /, n_head):
     if x.ndim < 2 or n_head < 1 or x.shape[-1] % n_head:
         raise ValueError(f"split_heads: x must have shape (..., T, C) with C a multiple of n_head, got "
                          f"{x.shape} and {n_head}")
-    parts = x.reshape(*x.shape[:-1], n_head, x.shape[-1] // n_head)      # (..., T, H, D)
-    return parts.swapaxes(-2, -3)
+    return kernels.split_heads(x, n_head)
 
 
 @derivative(lambda g, n_head: split_heads(g, n_head))
@@ -79,8 +79,7 @@ def merge_heads(x, /, n_head):
     if x.ndim < 3 or n_head < 1 or x.shape[-3] != n_head:
         raise ValueError(f"merge_heads: x must have shape (..., {n_head}, T, D), with the {n_head} "
                          f"heads third from the end, got {x.shape}")
-    rows = x.swapaxes(-2, -3)                                            # (..., T, H, D)
-    return rows.reshape(*rows.shape[:-2], n_head * x.shape[-1])
+    return kernels.merge_heads(x)
 
 
 @derivative(lambda g, source, destination: np.moveaxis(g, destination, source), numpy=np.moveaxis)

@@ -113,8 +113,20 @@ def cross_entropy(b: Builder) -> None:
     b.emit("cross_entropy", x, b.constant(b.some(kinds)), **options)
 
 
+def self_attention(b: Builder) -> None:
+    """Two heads or one, of the least width; with biases, without, or with some."""
+    x = b.pick(lambda y: len(b.shape(y)) > 1 and 0 not in b.shape(y))
+    width, n_head = b.shape(x)[-1], int(b.some([1, 2]))
+    shapes = [(width, n_head)] * 3 + [(n_head, b.some([1, width]))]
+    weights = [b.wanted(shape) for shape in shapes]
+    biases = [b.wanted(shape[-1:]) if b.chance(0.4) else None for shape in shapes]
+    b.emit("causal_self_attention", x, n_head, *weights, *biases)
+
+
 def attention(b: Builder) -> None:
     """Queries, keys and values with leading axes of their own, which broadcast."""
+    if b.chance(0.25):
+        return self_attention(b)
     q = b.pick(lambda y: len(b.shape(y)) > 1 and 0 not in b.shape(y))
     *batch, queries, width = b.shape(q)
     keys = queries + b.some([0, 0, 1])

@@ -225,6 +225,18 @@ def attention(q, k, v, mask=True, causal=False, scale=None, block_size=None):
     return torch.softmax(scores.masked_fill(~seen, -torch.inf), -1) @ v
 
 
+@operator
+def causal_self_attention(x, n, w_q, w_k, w_v, w_o, b_q=None, b_k=None, b_v=None, b_o=None):
+    def projected(x, weight, bias):
+        out = tensor(x) @ tensor(weight)
+        return out if bias is None else out + tensor(bias)
+
+    q, k, v = (projected(x, weight, bias).unflatten(-1, (n, -1)).transpose(-2, -3)
+               for weight, bias in ((w_q, b_q), (w_k, b_k), (w_v, b_v)))
+    heads = attention(q, k, v, causal=True).transpose(-2, -3).flatten(-2)
+    return projected(heads, w_o, b_o)
+
+
 # --- moving elements: positions, which NumPy moves, tell where each element goes ---
 
 

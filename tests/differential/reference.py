@@ -267,6 +267,15 @@ def attention(q, k, v, mask=True, causal=False, scale=None, block_size=None):
     return matmul(div(weights, sum(weights, -1, True)), v)
 
 
+def causal_self_attention(x, n, w_q, w_k, w_v, w_o, b_q=None, b_k=None, b_v=None, b_o=None):
+    def projected(x, weight, bias):
+        return matmul(x, weight) if bias is None else added(matmul(x, weight), bias)
+
+    q, k, v = (split_heads(projected(x, weight, bias), n)
+               for weight, bias in ((w_q, b_q), (w_k, b_k), (w_v, b_v)))
+    return projected(merge_heads(causal_attention(q, k, v), n), w_o, b_o)
+
+
 def layer_norm(x, weight=None, bias=None, eps=1e-5):
     centred = sub(x, mean(x, -1, True))
     out = product(centred, power(added(mean(square(centred), -1, True), eps), -0.5))

@@ -112,6 +112,25 @@ def _layouts(x):
     return [x, np.asfortranarray(x), wide[:, :-3], np.repeat(x, 2, axis=1)[:, ::2]]
 
 
+def _heads(x):
+    """(..., T, D) in memory in this order of axes, and as views of (..., T, H, D) and (..., D, T)."""
+    return [x, *(x.swapaxes(*axes).copy().swapaxes(*axes) for axes in ((-3, -2), (-2, -1)))]
+
+
+@pytest.mark.parametrize("leading", [(4,), (3, 4), (2, 1, 4)])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-3), (np.float64, 1e-11)])
+def test_pairs_of_matrices(threads, leading, dtype, tolerance):
+    x, y = RNG.standard_normal((*leading, 80, 50)), RNG.standard_normal((*leading, 50, 90))
+    wanted = np.einsum("...ik,...kj->...ij", x, y)
+    for a in _heads(x.astype(dtype)):
+        for b in _heads(y.astype(dtype)):
+            found = tape.matmul(a, b)
+            assert found.dtype == dtype
+            np.testing.assert_allclose(found, wanted, atol=tolerance)
+    broadcast = tape.matmul(x, y[..., :1, :, :])
+    np.testing.assert_allclose(broadcast, np.einsum("...ik,...kj->...ij", x, y[..., :1, :, :]), atol=1e-9)
+
+
 def test_what_cannot_be_multiplied_says_so(threads):
     with pytest.raises(ValueError, match="1000"):
         tape.matmul(np.ones((1000, 1000), np.float32), np.ones((1001, 1000), np.float32))

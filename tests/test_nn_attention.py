@@ -181,6 +181,11 @@ def test_linear_biases_by_differences_and_of_the_last_queries():
     assert gradcheck(nn.ALiBi(4), [scores], order=2, tolerance=1e-6)
 
 
+def _go_block_by_block_from(scores, monkeypatch):
+    for name in ("BLOCKWISE_SCORES", "BLOCKWISE_CAUSAL"):
+        monkeypatch.setattr(nn.layers.attention, name, scores)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("mask", [None, ALLOWED, np.where(ALLOWED, 0, -np.inf), leaf(np.ones((T, S)))],
                          ids=["none", "booleans", "floats", "learned"])
@@ -188,7 +193,7 @@ def test_block_by_block_attention_is_the_same(mask, causal, monkeypatch):
     module = attention(2, causal=causal)
     found = []
     for limit in (T * S + 1, T * S):
-        monkeypatch.setattr(nn.layers.attention, "BLOCKWISE_SCORES", limit)
+        _go_block_by_block_from(limit, monkeypatch)
         leaves = [leaf(X), leaf(CONTEXT), *module.parameters()]
         out = module(*leaves[:2], mask=mask)
         operators = {line.split()[1] for line in tape.show(out).splitlines()[1:-1]}
@@ -200,7 +205,7 @@ def test_block_by_block_attention_is_the_same(mask, causal, monkeypatch):
 
 
 @pytest.mark.parametrize("length, settings, call, operator", [
-    (191, {"causal": True}, {}, "causal_self_attention"), (192, {"causal": True}, {}, "attention"),
+    (767, {"causal": True}, {}, "causal_self_attention"), (768, {"causal": True}, {}, "attention"),
     (191, {}, {}, "softmax"), (192, {}, {"mask": np.ones((192, 192), bool)}, "attention"),
     (192, {}, {"return_weights": True}, "softmax"), (192, {"dropout": 0.1}, {}, "softmax")])
 def test_which_operator_attends(length, settings, call, operator):
@@ -214,7 +219,7 @@ def test_which_operator_attends(length, settings, call, operator):
 
 @pytest.mark.parametrize("limit", [1, 1000])
 def test_a_mask_that_does_not_fit_is_refused_block_by_block_too(limit, monkeypatch):
-    monkeypatch.setattr(nn.layers.attention, "BLOCKWISE_SCORES", limit)
+    _go_block_by_block_from(limit, monkeypatch)
     with pytest.raises(ValueError, match=r"\(B, H, T, S\) = \(2, 4, 3, 3\).* make a padding_mask"):
         attention(4)(leaf(X), mask=np.ones((B, T), bool))
 

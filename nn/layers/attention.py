@@ -19,9 +19,10 @@ from nn.layers.position import ALiBi, RotaryEmbedding
 from tape import Tensor
 
 # From so many scores to a head on attention goes block by block and keeps no weights. Below, to keep
-# them is faster: on one core, 12 sequences of 128 tokens (4 heads of 32) take about as long either way,
-# at 256 blocks take three quarters of the time, at 512 two thirds.
+# them is faster. Causal attention skips the future there too; of 768 tokens with heads of 64 its
+# weights take no more memory than what a block of a Transformer keeps besides (see tests/bench/LOG.md).
 BLOCKWISE_SCORES = 192 * 192
+BLOCKWISE_CAUSAL = 768 * 768
 
 
 def causal_mask(t: int, s: int | None = None) -> np.ndarray:
@@ -148,7 +149,8 @@ class MultiHeadAttention(Module):
         k, v = map(self._shared, self._keys_and_values(context, cache))      # (B, H, S, D) each
         fused = self.alibi is None and not return_weights and not (
             self.training and self.dropout.p > 0)
-        if fused and T * k.shape[-2] >= BLOCKWISE_SCORES:        # without (T, S) in memory
+        limit = BLOCKWISE_CAUSAL if self.causal and mask is None else BLOCKWISE_SCORES
+        if fused and T * k.shape[-2] >= limit:                   # without (T, S) in memory
             added = None if mask is None else _added(mask, (B, self.n_head, T, k.shape[-2]), q.dtype)
             out = tape.attention(q, k, v, added, self.causal)
         elif fused and self.causal and mask is None:
@@ -175,7 +177,7 @@ class MultiHeadAttention(Module):
                     getattr(layer.weight, "requires_grad", False)):
                 return False
         shape = x.shape
-        return (len(shape) == 3 and shape[1] ** 2 < BLOCKWISE_SCORES and x.dtype.kind == "f"
+        return (len(shape) == 3 and shape[1] ** 2 < BLOCKWISE_CAUSAL and x.dtype.kind == "f"
                 and shape[2] == self.query.weight.shape[0])
 
     def weights(self, q: Tensor, k: Tensor, mask: Any = None) -> Tensor:

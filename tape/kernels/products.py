@@ -19,9 +19,16 @@ def dot(x, y):
     return find("product")(x, y)
 
 
+def pairs(x, y):
+    """np.matmul(x, y), by the set in use where both have a matrix for each place of the same axes."""
+    if np.ndim(x) > 2 and np.shape(x)[:-2] == np.shape(y)[:-2] and x.size * y.shape[-1] >= FEW:
+        return find("product")(x, y)
+    return np.matmul(x, y)
+
+
 def product(x, y):
-    """x @ y of two matrices."""
-    return x.dot(y)
+    """x @ y of two matrices, or of as many pairs of matrices in arrays of the same leading axes."""
+    return np.matmul(x, y)
 
 
 def matmul(x, y):
@@ -30,7 +37,7 @@ def matmul(x, y):
         return dot(x, y)
     if np.ndim(y) == 2 and np.ndim(x) > 2 and x.flags.c_contiguous:
         return dot(as_rows(x), y).reshape(*x.shape[:-1], y.shape[-1])
-    return np.matmul(x, y)
+    return pairs(x, y)
 
 
 @gradient_in_float32
@@ -56,7 +63,7 @@ def matmul_gradient_y(g, x, y):
         columns = y.shape[1] if y.ndim == 2 else 1
         rows = as_rows(x)
         return dot(rows.T, g.reshape(len(rows), columns)).reshape(y.shape)
-    return unbroadcast(x.swapaxes(-1, -2) @ g, y.shape)
+    return unbroadcast(pairs(x.swapaxes(-1, -2), g), y.shape)
 
 
 def as_rows(x):

@@ -37,21 +37,39 @@ def available():
 
 
 def product(x, y):
-    """x @ y of two matrices."""
-    rows, columns = len(x), y.shape[1]
-    team, parts = team_for(rows * columns * len(y) // A_STEP)
+    """x @ y of two matrices, or of as many pairs of matrices in arrays of the same leading axes."""
+    team, parts = team_for(x.size * y.shape[-1] // A_STEP)
     if parts == 1 or not _suit(x, y):
-        return x.dot(y)
-    out = np.empty((rows, columns), x.dtype)
-    _product[x.dtype](x, y, out, team, parts)
+        return np.matmul(x, y)
+    out = np.empty((*x.shape[:-1], y.shape[-1]), x.dtype)
+    if x.ndim > 2:
+        _products[x.dtype](*(a if a.ndim == 4 else a[None] for a in (x, y, out)), team, parts)
+    elif len(y) > max(out.shape):
+        rest = np.empty((parts - 1, *out.shape), x.dtype)
+        _product_of_many[x.dtype](x, y, out, rest, team, parts)
+    else:
+        _product[x.dtype](x, y, out, team, parts)
     return out
 
 
 def _suit(x, y):
-    """Whether `gemm` takes these, whole matrices or transposed ones of more than a row and a column."""
+    """Whether `gemm` takes these: matrices of more than a row and a column, with rows or columns."""
     return (type(x) is type(y) is np.ndarray and x.dtype == y.dtype and x.dtype in DTYPES
-            and min(x.shape) > 1 and min(y.shape) > 1 and x.flags.forc and y.flags.forc
-            and x.flags.aligned and y.flags.aligned and x.shape[1] == y.shape[0])
+            and x.shape[-1] == y.shape[-2] and x.shape[:-2] == y.shape[:-2] and 2 <= x.ndim <= 4
+            and min(x.shape[-2:]) > 1 and y.shape[-1] > 1
+            and _has_lines(x) and _has_lines(y))
+
+
+def _has_lines(x):
+    """Whether rows, or columns, of the matrices in x have neighbours in memory, one after the other."""
+    if x.ndim == 2 and x.flags.forc:
+        return x.flags.aligned
+    rows, columns = x.strides[-2:]
+    size = x.itemsize
+    if columns != size:
+        rows, columns = columns, rows
+    return (x.flags.aligned and columns == size and rows % size == 0
+            and rows >= size * x.shape[-1 if x.strides[-1] == size else -2])
 
 
 @inner()
@@ -87,3 +105,35 @@ def _product_part(x, y, out, number, parts):
     else:
         start, stop = share(number, parts, y.shape[1])
         gemm(1, x, y[:, start:stop], 0, out[:, start:stop])
+
+
+# The gradient of a weight sums over all tokens, of which each thread has had its part in its cache.
+
+@loop(STRIDED(2), STRIDED(2), WRITE(2), WRITE(3), TEAM, INTEGER)
+def _product_of_many(x, y, out, rest, team, parts):
+    _product_of_many_part(team, parts, (x, y, out, rest))
+    for other in rest:
+        for i in range(out.shape[0]):
+            for j in range(out.shape[1]):
+                out[i, j] += other[i, j]
+
+
+@in_parts()
+def _product_of_many_part(x, y, out, rest, number, parts):
+    """Of each element of the result some terms, which others are added to."""
+    start, stop = share(number, parts, len(y))
+    gemm(1, x[:, start:stop], y[start:stop], 0, out if number == 0 else rest[number - 1])
+
+
+@loop(STRIDED(4), STRIDED(4), WRITE(4), TEAM, INTEGER)
+def _products(x, y, out, team, parts):
+    _products_part(team, parts, (x, y, out))
+
+
+@in_parts()
+def _products_part(x, y, out, number, parts):
+    """Some of the pairs of matrices."""
+    second = x.shape[1]
+    for i in range(*share(number, parts, len(x) * second)):
+        a, b = divmod(i, second)
+        gemm(1, x[a, b], y[a, b], 0, out[a, b])

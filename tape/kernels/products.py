@@ -59,11 +59,11 @@ def matmul_gradient_y(g, x, y):
         return dot(x.T, g)
     if x.ndim == 1:
         return x * g if y.ndim == 1 else x[:, None] * g[..., None, :]
-    if y.ndim <= 2 and (x.ndim > 2 or y.ndim == 1):    # rows of all batches in one product
-        columns = y.shape[1] if y.ndim == 2 else 1
-        rows = as_rows(x)
-        return dot(rows.T, g.reshape(len(rows), columns)).reshape(y.shape)
-    return unbroadcast(pairs(x.swapaxes(-1, -2), g), y.shape)
+    if y.ndim > 2:
+        return unbroadcast(pairs(x.swapaxes(-1, -2), g), y.shape)
+    rows = as_rows(x)                                  # rows of all batches in one product
+    out = dot(rows.T, g.reshape(len(rows), y.shape[1] if y.ndim == 2 else 1))
+    return out if y.ndim == 2 else out.reshape(y.shape)          # the tape would copy a view
 
 
 def as_rows(x):

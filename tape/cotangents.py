@@ -6,12 +6,13 @@ in the rules; what one use of an input adds to its gradient is a *contribution*.
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import Any
 
 import numpy as np
 
-from tape.kernels import HALF, fit_to, has_nan, sum_dtype
+from tape.kernels import HALF, find, fit_to, has_nan, sum_dtype
 from tape.ops.arithmetic import zero_where_undefined
 from tape.ops.indexing import scatter_add
 from tape.ops.reductions import accumulate, sum_to_like
@@ -48,6 +49,7 @@ def fit(contribution: Any, cotangent: Any, like: Any, elementwise: bool,
 
 
 _add = np.add          # looked up once, not at every contribution
+_LARGE = 2 ** 15       # elements; for fewer, no set of kernels has anything better than NumPy's sum
 
 
 class Cotangents:
@@ -76,11 +78,12 @@ class Cotangents:
         if previous is None:
             self.sums[key] = contribution
         elif key not in self.owned:
-            self.sums[key] = total = previous + contribution
+            large = type(previous) is np.ndarray and previous.size >= _LARGE
+            self.sums[key] = total = (find("add") if large else operator.add)(previous, contribution)
             if not self.in_place or type(total) is np.ndarray:
                 self.owned.add(key)
         elif self.in_place:
-            _add(previous, contribution, previous)
+            (_add if previous.size < _LARGE else find("add"))(previous, contribution, previous)
         else:
             self.sums[key] = accumulate(previous, contribution)
 

@@ -260,15 +260,13 @@ def test_how_many_workers_a_training_takes_depends_on_sizes(
     with nn.without_memory():
         model = nn.GPT(nn.GPTConfig(*sizes))
     works = tape.limit_blas_threads(1).works
-    with tape.use_kernels("numpy"):
-        assert job.chosen_workers(asked, model, positions) == (wanted if works or asked else 1)
+    assert job.chosen_workers(asked, model, positions) == (wanted if works or asked else 1)
     printed = capsys.readouterr().out
     assert not works or printed == {1: "1 worker with one BLAS thread\n"}.get(
         wanted, f"{wanted} workers, each with one BLAS thread\n")
 
 
-def test_a_training_with_workers_is_that_with_one_to_rounding(
-        kernel_set, tmp_path, monkeypatch, capsys):
+def test_a_training_with_workers_is_that_with_one_to_rounding(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("the old cat sat. " * 60)
     states = []
@@ -276,9 +274,7 @@ def test_a_training_with_workers_is_that_with_one_to_rounding(
         arguments = ["text", "--data", "text", "--steps", "4", "--n-embd", "8", "--block-size", "8",
                      "--dropout", "0.2", "--workers", workers]
         assert train.main(arguments) == 0
-        shared = kernel_set == "numba" and workers == "2"
-        assert (f"large ones in {workers} threads" if shared else f"{workers} worker"
-                ) in capsys.readouterr().out
+        assert f"{workers} worker" in capsys.readouterr().out
         states.append(nn.load_checkpoint("checkpoints/latest/last.npz").model.state_dict())
     for name, array in states[0].items():
         np.testing.assert_allclose(states[1][name], array, atol=1e-4, err_msg=name)

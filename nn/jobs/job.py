@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import nn
-import tape
 from nn.cli.script import command, start_of
 from nn.cli.flags import flag
 from nn.layers.parameter import DTYPES
-from nn.training.parallel import available_cores, kernels_share
+from nn.training.parallel import available_cores
 from tape import limit_blas_threads
 
 ENOUGH = 5e8   # parameters times positions: with fewer, what threads cost is more (tests/bench/LOG.md)
@@ -55,16 +54,14 @@ def sample_flag() -> Any:
 
 def workers_flag(**more: Any) -> Any:
     """The field of --workers."""
-    return flag("threads that compute parts of each kernel, where Numba is installed, else of each "
-                "batch (default: one for each processor; of batches only where the model and they are "
-                "large enough, else 1)", low=1, metavar="N", **more)
+    return flag("threads that compute parts of each batch (default: one for each processor, where the "
+                "model and the batch are large enough, else 1)", low=1, metavar="N", **more)
 
 
 def chosen_workers(asked: int | None, model: nn.Module, positions: int) -> int:
-    """With how many threads a training computes, which a line says.
+    """In how many parts each batch is computed, which a line says.
 
-    They share each kernel, where these are compiled, or each batch; see `on_cores`. The rule asks for
-    sizes alone and not for times, so that a training can be repeated to the bit.
+    The rule asks for sizes alone and not for times, so that a training can be repeated to the bit.
 
     Parameters
     ----------
@@ -75,9 +72,6 @@ def chosen_workers(asked: int | None, model: nn.Module, positions: int) -> int:
         by a recurrent net.
     """
     limited, workers = limit_blas_threads(1).works, asked
-    if kernels_share(asked or available_cores()):
-        print(f"compiled kernels, large ones in {tape.kernel_threads()} threads")
-        return tape.kernel_threads()
     if workers is None:
         large = model.parameter_count() * positions >= ENOUGH
         workers = available_cores() if large and limited else 1

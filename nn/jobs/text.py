@@ -25,7 +25,6 @@ from nn.jobs.watching import sample_of
 from nn.models.gpt import POSITIONS
 from nn.training.engines import Batch, TapeEngine
 from nn.training.loop import Evaluation, Limits, Outcome, Plan
-from nn.training.parallel import on_cores
 from tape import no_grad
 
 LanguageModel = Union[nn.GPT, nn.RecurrentLM]
@@ -213,7 +212,7 @@ def validation_loss(model: LanguageModel, ids: np.ndarray, batches: int | None =
     """Mean loss over the whole of `ids`, or over so many batches of it, in nats per token."""
     total, count, meter = 0.0, 0, Meter()
     found = consecutive_blocks(ids, EVAL_ROWS, model.config.block_size, batches)
-    run = on_cores(model, workers)
+    run = nn.DataParallel(model, workers) if workers > 1 else model
     with nn.evaluating(model):
         for i, (inputs, targets) in enumerate(found):
             meter("validating", i / len(found))

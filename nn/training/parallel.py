@@ -24,23 +24,6 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def kernels_share(workers: int) -> bool:
-    """Let compiled kernels compute with so many threads; whether they are in use, and can."""
-    if workers == 1 or tape.kernels_in_use() != "numba":
-        return False
-    tape.use_kernels("numba", threads=workers)
-    return tape.kernel_threads() > 1
-
-
-def on_cores(model: Module, workers: int) -> Module:
-    """The model, or its `DataParallel`, so that a call of it computes with so many threads.
-
-    Compiled kernels have threads of their own, for the whole process: see `tape.use_kernels`. They take
-    less time than parts of the batch, whose threads wait for Python's lock.
-    """
-    return model if workers == 1 or kernels_share(workers) else DataParallel(model, workers)
-
-
 class DataParallel(Module):
     """A model that computes the parts of each batch side by side, forward and backward.
 
@@ -66,9 +49,8 @@ class DataParallel(Module):
     ----------
     model : Module
     workers : int, optional
-        How many parts. By default as many as there are processors for this process, but one where
-        compiled kernels use these by themselves (`tape.kernel_threads`), and where the threads of the
-        matrix products cannot be limited: they would be in each other's way.
+        How many parts. By default as many as there are processors for this process, but one where the
+        threads of the matrix products cannot be limited: they would be in each other's way.
 
     Attributes
     ----------
@@ -115,8 +97,6 @@ class DataParallel(Module):
         return _joined(results, weights, parts)
 
     def _workers(self) -> int:
-        if self.workers is None and tape.kernel_threads() > 1:
-            return 1
         limited = limit_blas_threads(1).works
         return self.workers or (available_cores() if limited else 1)
 

@@ -27,12 +27,12 @@ from tape.kernels.numpy import (
     norm, one_hot, power, sigmoid, softmax, zero_where_undefined)
 from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product
 from tape.kernels.sums import (
-    HALF, SINGLE, broadcast, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype,
+    HALF, SINGLE, add, broadcast, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype,
     unbroadcast, variance)
 from tape.kernels.update import adam_update
 
 __all__ = [
-    "HALF", "SINGLE", "broadcast", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum",
+    "HALF", "SINGLE", "add", "broadcast", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum",
     "sum_dtype", "unbroadcast", "variance",
     "adam_update", "attention", "attention_backward", "find", "kernels_in_use", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",

@@ -20,6 +20,11 @@ def sum_dtype(dtype):
     return SINGLE if dtype == HALF else dtype
 
 
+def add(x, y, out=None):
+    """x + y, also into x itself."""
+    return np.add(x, y, out)
+
+
 def in_float32(kernel, rounded=True):
     """A kernel that computes in float32 what it is given in float16.
 

@@ -3,7 +3,7 @@
     compiled.py      how a loop is compiled: for which types, with which flags, cached where
     bits.py          the bits of a float, and the largest of a row by them
     exponential.py   e^x of float32 so that a loop over it becomes vector instructions
-    activations.py   gelu
+    elementwise.py   gelu, and sums of two arrays
     atomics.py       what threads need to share numbers and tasks
     threads.py       parts of a kernel in threads
     products.py      products of matrices by NumPy's BLAS, from compiled loops and in parts
@@ -17,15 +17,15 @@ mixed dtypes, scalars and empty arrays. Numba is imported with this package, at 
 operator that has kernels, and not with `tape`.
 """
 
-from tape.kernels.numba.activations import gelu, gelu_backward
 from tape.kernels.numba.attention import causal_attention, causal_attention_backward
+from tape.kernels.numba.elementwise import add, gelu, gelu_backward
 from tape.kernels.numba.products import product
 from tape.kernels.numba.rows import (
     cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward, softmax)
 from tape.kernels.numba.update import adam_update
 
 __all__ = [
-    "adam_update", "causal_attention", "causal_attention_backward",
+    "adam_update", "add", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
     "layer_norm_backward", "product", "softmax",
 ]

@@ -1,4 +1,4 @@
-"""Activations, element by element."""
+"""What goes element by element: gelu, and sums of two arrays."""
 
 from __future__ import annotations
 
@@ -73,3 +73,46 @@ def _gelu_backward_part(g, x, out, number, parts):
         far = one if v > zero else zero
         slope = slope if slope == slope else far if v == v else v       # v^2 overflowed, or v is NaN
         out[i] = zero if g[i] == zero else slope * g[i]
+
+
+# --- x + y ---
+
+def add(x, y, out=None):
+    """Into a new array, or into x itself."""
+    if not (suits(x) and suits(y) and x.dtype == y.dtype and x.shape == y.shape and _in_a_row(x)
+            and _in_a_row(y) and (out is None or out is x)):
+        return np.add(x, y, out)
+    if out is x:
+        _add_to[x.dtype](x.reshape(-1), y.reshape(-1), *team_for(x.size))
+        return x
+    out = np.empty(x.shape, x.dtype)
+    _add[x.dtype](x.reshape(-1), y.reshape(-1), out.reshape(-1), *team_for(x.size))
+    return out
+
+
+def _in_a_row(x):
+    return x.flags.c_contiguous and x.flags.aligned
+
+
+@loop(READ(1), READ(1), WRITE(1), TEAM, INTEGER)
+def _add(x, y, out, team, parts):
+    _add_part(team, parts, (x, y, out))
+
+
+@in_parts()
+def _add_part(x, y, out, number, parts):
+    x, y, out = own(x, number, parts), own(y, number, parts), own(out, number, parts)
+    for i in range(x.size):
+        out[i] = x[i] + y[i]
+
+
+@loop(WRITE(1), READ(1), TEAM, INTEGER)
+def _add_to(x, y, team, parts):
+    _add_to_part(team, parts, (x, y))
+
+
+@in_parts()
+def _add_to_part(x, y, number, parts):
+    x, y = own(x, number, parts), own(y, number, parts)
+    for i in range(x.size):
+        x[i] += y[i]

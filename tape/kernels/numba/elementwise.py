@@ -85,9 +85,9 @@ def add(x, y, out=None):
     if out is x:
         _add_to[x.dtype](x.reshape(-1), y.reshape(-1), *team_for(x.size))
         return x
-    out = np.empty(x.shape, x.dtype)
-    _add[x.dtype](x.reshape(-1), y.reshape(-1), out.reshape(-1), *team_for(x.size))
-    return out
+    total = np.empty(x.shape, x.dtype)
+    _add[x.dtype](x.reshape(-1), y.reshape(-1), total.reshape(-1), *team_for(x.size))
+    return total
 
 
 def _in_a_row(x):

@@ -82,7 +82,7 @@ def add(x, y, out=None):
     if not (suits(x) and suits(y) and x.dtype == y.dtype and x.shape == y.shape and _in_a_row(x)
             and _in_a_row(y) and (out is None or out is x)):
         return np.add(x, y, out)
-    if out is x:
+    if out is not None:
         _add_to[x.dtype](x.reshape(-1), y.reshape(-1), *team_for(x.size))
         return x
     total = np.empty(x.shape, x.dtype)

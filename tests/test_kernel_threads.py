@@ -128,7 +128,8 @@ def test_pairs_of_matrices(threads, leading, dtype, tolerance):
             assert found.dtype == dtype
             np.testing.assert_allclose(found, wanted, atol=tolerance)
     broadcast = tape.matmul(x, y[..., :1, :, :])
-    np.testing.assert_allclose(broadcast, np.einsum("...ik,...kj->...ij", x, y[..., :1, :, :]), atol=1e-9)
+    wanted = np.einsum("...ik,...kj->...ij", x, y[..., :1, :, :])
+    np.testing.assert_allclose(broadcast, wanted, atol=1e-9)
 
 
 def test_what_cannot_be_multiplied_says_so(threads):
@@ -205,6 +206,28 @@ def test_a_forked_child_computes_alone(threads):
     assert queue.get(timeout=60) == (1, wanted, 500.0 ** 3)
     child.join(60)
     assert child.exitcode == 0
+
+
+@team.in_parts()
+def _fill_part(size, out, number, parts):
+    many = np.empty(size if number == parts - 1 else 1)
+    many[0] = 1
+    out[number] = many[0]
+
+
+@team.inner()
+def _fill(size, out, shared, parts):
+    _fill_part(shared, parts, (size, out))
+
+
+def test_a_part_that_gets_no_memory_is_an_error(threads):
+    out = np.zeros(threads)
+    for number in (1, threads):
+        with tape.use_kernels("numba", threads=number):
+            _fill(10, out, *team.team_for(2 ** 20))
+            with pytest.raises(MemoryError):
+                _fill(2 ** 58, out, *team.team_for(2 ** 20))
+            assert out[:number].all()
 
 
 @pytest.mark.parametrize("idle", [0, 0.2])

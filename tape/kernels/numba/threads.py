@@ -32,7 +32,8 @@ EACH = 2 ** 14          # elements that a thread has at least; with fewer it tak
 
 # What the threads share, in an array of int64, each number in a cache line of its own. A ticket is
 # the number of the task, and in the last 16 bits how many of its parts nobody has begun.
-_TICKET, _DONE, _CODE, _WHERE, _PARTS, _BUSY, _LIMIT, _STOP, _PACE, _LENGTH = range(0, 80, 8)
+_TICKET, _DONE, _CODE, _WHERE, _PARTS, _FAILED, _BUSY, _LIMIT, _STOP, _PACE, _LENGTH = range(
+    0, 88, 8)
 _LEFT = 2 ** 16 - 1
 
 # Seconds. Longer than Python takes from one operator to the next; and longer than one part takes longer
@@ -61,7 +62,7 @@ def in_parts(fastmath: frozenset = CONTRACT) -> Callable:
     """Decorator of a function (*arguments, number, parts), which does one of the parts of a kernel.
 
     Loops call what it becomes with (team, parts, arguments), and all parts are done: the same parts,
-    whoever does them.
+    whoever does them. All that can fail in a part is to get memory.
     """
     def define(function: Callable) -> Callable:
         task_of = task(inner(fastmath)(function))
@@ -69,22 +70,26 @@ def in_parts(fastmath: frozenset = CONTRACT) -> Callable:
         @inner()
         def all_parts(team, parts, arguments):
             code, where = task_of(arguments)
-            _all_parts(team, parts, code, where)
+            if _all_parts(team, parts, code, where):
+                raise MemoryError("a part of a kernel got no memory")
         return all_parts
     return define
 
 
 @inner()
 def _all_parts(team, parts, code, where):
+    """How many parts failed."""
     if parts == 1 or not swap(team, _BUSY, 0, 1):
+        failed = 0
         for part in range(parts):
-            run(code, where, part, parts)
-        return
+            failed += run(code, where, part, parts)
+        return failed
     _set_blas_threads(1)
     store(team, _CODE, code)
     store(team, _WHERE, where)
     store(team, _PARTS, parts)
     store(team, _DONE, 0)
+    store(team, _FAILED, 0)
     store(team, _TICKET, (load(team, _TICKET) // (_LEFT + 1) + 1) * (_LEFT + 1) + parts)
     _help(team)
     waited = 0
@@ -93,8 +98,10 @@ def _all_parts(team, parts, code, where):
         pause()
         if waited > _EAGER * load(team, _PACE):        # the other thread does not run at present
             _sleep(_NAP)
+    failed = load(team, _FAILED)
     _set_blas_threads(load(team, _LIMIT))
     store(team, _BUSY, 0)
+    return failed
 
 
 @inner()
@@ -108,7 +115,7 @@ def _help(team):
         code, where, parts = load(team, _CODE), load(team, _WHERE), load(team, _PARTS)
         # Where the ticket is another by now, what was read may be of another task, and is not used.
         if swap(team, _TICKET, ticket, ticket - 1):
-            run(code, where, parts - left, parts)
+            add(team, _FAILED, run(code, where, parts - left, parts))
             add(team, _DONE, 1)
 
 

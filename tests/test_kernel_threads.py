@@ -146,7 +146,8 @@ def test_the_products_keep_their_own_threads(threads):
 
 
 def test_several_threads_of_python_have_the_results_of_one(threads):
-    calls = results()
+    calls, (x, y) = results(), RNG.standard_normal((2, 300, 2100)).astype(np.float32)
+    calls["product"] = lambda: compiled.product(x, y.T)
     wanted, found = {name: call() for name, call in calls.items()}, []
 
     def run():
@@ -194,6 +195,12 @@ def _in_a_child(queue):
     queue.put((tape.kernel_threads(), float(tape.gelu(x).sum()), float((x @ x).sum())))
 
 
+def test_more_threads_than_can_be_are_as_many_as_can_be():
+    with tape.use_kernels("numba", threads=2 ** 16 + 1):
+        assert team.team_for(2 ** 30)[1] == team.MOST
+        np.testing.assert_array_equal(compiled.softmax(np.ones((300, 10 ** 4)))[:, 0], 1e-4)
+
+
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_computes_alone(threads):
@@ -202,7 +209,8 @@ def test_a_forked_child_computes_alone(threads):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_in_a_child, args=(queue,))
-    child.start()
+    with team._START:                    # as if another thread started some meanwhile
+        child.start()
     assert queue.get(timeout=60) == (1, wanted, 500.0 ** 3)
     child.join(60)
     assert child.exitcode == 0

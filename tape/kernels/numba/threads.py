@@ -28,12 +28,13 @@ from tape.kernels.numba.atomics import add, load, pause, run, store, swap, task
 from tape.kernels.numba.compiled import CONTRACT, TEAM, inner, loop
 from tape.threads import inside_a_task
 
+MOST = 64               # threads; more than these OpenBLAS may have no memory for
 EACH = 2 ** 14          # elements that a thread has at least; with fewer it takes as long to share them
 
 # What the threads share, in an array of int64, each number in a cache line of its own. A ticket is
 # the number of the task, and in the last 16 bits how many of its parts nobody has begun.
-_TICKET, _DONE, _CODE, _WHERE, _PARTS, _FAILED, _BUSY, _LIMIT, _STOP, _PACE, _LENGTH = range(
-    0, 88, 8)
+_TICKET, _DONE, _CODE, _WHERE, _PARTS, _FAILED, _BUSY, _LOCK, _HOLD, _LIMIT, _STOP, _PACE, \
+    _LENGTH = range(0, 104, 8)
 _LEFT = 2 ** 16 - 1
 
 # Seconds. Longer than Python takes from one operator to the next; and longer than one part takes longer
@@ -79,12 +80,44 @@ def in_parts(fastmath: frozenset = CONTRACT) -> Callable:
 @inner()
 def _all_parts(team, parts, code, where):
     """How many parts failed."""
-    if parts == 1 or not swap(team, _BUSY, 0, 1):
-        failed = 0
+    if parts == 1:
+        return run(code, where, 0, 1)
+    failed = 0
+    _hold_blas(team, 1)
+    if swap(team, _BUSY, 0, 1):
+        failed = _together(team, parts, code, where)
+        store(team, _BUSY, 0)
+    else:
         for part in range(parts):
             failed += run(code, where, part, parts)
-        return failed
-    _set_blas_threads(1)
+    _hold_blas(team, -1)
+    return failed
+
+
+@inner()
+def _hold_blas(team, change):
+    """One more that holds the BLAS to one thread, or one less; with the last it has its own again."""
+    _lock(team)
+    before = load(team, _HOLD)
+    if before == 0:
+        store(team, _LIMIT, _get_blas_threads())
+        _set_blas_threads(1)
+    elif before + change == 0:
+        _set_blas_threads(load(team, _LIMIT))
+    store(team, _HOLD, before + change)
+    store(team, _LOCK, 0)
+
+
+@inner()
+def _lock(team):
+    """Wait until nobody else asks or sets how many threads the BLAS has."""
+    while not swap(team, _LOCK, 0, 1):
+        pause()
+
+
+@inner()
+def _together(team, parts, code, where):
+    """`_all_parts` with the other threads."""
     store(team, _CODE, code)
     store(team, _WHERE, where)
     store(team, _PARTS, parts)
@@ -98,10 +131,7 @@ def _all_parts(team, parts, code, where):
         pause()
         if waited > _EAGER * load(team, _PACE):        # the other thread does not run at present
             _sleep(_NAP)
-    failed = load(team, _FAILED)
-    _set_blas_threads(load(team, _LIMIT))
-    store(team, _BUSY, 0)
-    return failed
+    return load(team, _FAILED)
 
 
 @inner()
@@ -143,12 +173,10 @@ def _waits(team):
 @loop(TEAM)
 def _limit(team):
     """How many threads the BLAS may use, when it is not held to one."""
-    ticket = load(team, _TICKET)
-    if load(team, _BUSY) == 0:
-        limit = _get_blas_threads()
-        if load(team, _BUSY) == 0 and load(team, _TICKET) == ticket:
-            store(team, _LIMIT, limit)
-    return load(team, _LIMIT)
+    _lock(team)
+    limit = load(team, _LIMIT) if load(team, _HOLD) else np.int64(_get_blas_threads())
+    store(team, _LOCK, 0)
+    return limit
 
 
 @inner()
@@ -185,6 +213,8 @@ class _Team:
 
     def grow(self, most: int) -> int:
         """Start threads until there are so many with the caller's; how many there are."""
+        if not self.may_grow:                  # also after a fork, where the lock may never be free
+            return 1 + len(self.others)
         with _START:
             serve = _serve[np.dtype(np.float32)]
             if not self.others:
@@ -225,7 +255,7 @@ def team_for(work: int) -> tuple[np.ndarray, int]:
     if work < 2 * EACH or inside_a_task():
         return NOBODY, 1
     limit = _limit[np.dtype(np.float32)](_team.shared)
-    parts = min(threads_wanted() or limit, work // EACH)
+    parts = min(threads_wanted() or limit, work // EACH, MOST)
     if parts > 1 + len(_team.others):
         parts = min(parts, _team.grow(parts))
     if parts == 1:

@@ -305,6 +305,15 @@ def test_workers_are_threads_of_the_kernels():
         assert isinstance(on_cores(model, 3), nn.DataParallel)
 
 
+def test_workers_where_numba_is_broken():
+    code = ("import importlib.util as u; found = u.find_spec; import sys; sys.modules['numba'] = None; "
+            "u.find_spec = lambda name, *a: True if name == 'numba' else found(name, *a); "
+            "import nn; from nn.training.parallel import on_cores; "
+            "print(type(on_cores(nn.Linear(3, 3, rng=0), 2)).__name__)")
+    done = run_python("-c", code, env={**os.environ, "TAPE_KERNELS": ""})
+    assert done.stdout == "DataParallel\n" and "kernels in use are NumPy's" in done.stderr
+
+
 def test_gradients_through_large_products_are_those_of_numpy(threads):
     arrays = [RNG.standard_normal(shape).astype(np.float32) for shape in ((6, 80, 70), (70, 90))]
     found = []

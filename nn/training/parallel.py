@@ -28,7 +28,7 @@ def kernels_share(workers: int) -> bool:
     """Let compiled kernels compute with so many threads; whether they are in use, and can."""
     if workers == 1 or tape.kernels_in_use() != "numba":
         return False
-    tape.use_kernels("numba", threads=workers)
+    tape.use_kernels(threads=workers)         # why they are in use stays what it is
     return tape.kernel_threads() > 1
 
 

@@ -94,7 +94,8 @@ def test_every_run_has_the_same_bits(threads):
 
 
 @pytest.mark.parametrize("rows, summed, columns", [
-    (700, 90, 70), (70, 90, 700), (3, 1000, 2000), (2000, 1000, 2), (1, 3000, 1000), (3000, 1, 1000)])
+    (700, 90, 70), (70, 90, 700), (3, 1000, 2000), (2000, 1000, 2), (1, 3000, 1000), (3000, 1, 1000),
+    (80, 2000, 70)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_products_of_any_layout(threads, rows, summed, columns, dtype):
     x, y = RNG.standard_normal((rows, summed)), RNG.standard_normal((summed, columns))
@@ -130,6 +131,16 @@ def test_pairs_of_matrices(threads, leading, dtype, tolerance):
     broadcast = tape.matmul(x, y[..., :1, :, :])
     wanted = np.einsum("...ik,...kj->...ij", x, y[..., :1, :, :])
     np.testing.assert_allclose(broadcast, wanted, atol=1e-9)
+
+
+def test_many_threads_take_no_more_memory_than_the_product(monkeypatch):
+    taken, empty = [], np.empty
+    monkeypatch.setattr(np, "empty", lambda *args: taken.append(empty(*args)) or taken[-1])
+    x, y = np.ones((200, 400), np.float32), np.ones((400, 300), np.float32)
+    for threads in (2, 32):
+        with tape.use_kernels("numba", threads=threads):
+            assert (compiled.product(x, y) == 400).all()
+    assert max(array.size for array in taken) <= x.size + y.size
 
 
 def test_what_cannot_be_multiplied_says_so(threads):

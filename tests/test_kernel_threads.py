@@ -156,6 +156,33 @@ def test_the_products_keep_their_own_threads(threads):
     assert blas_threads() == before
 
 
+def test_a_limit_that_is_set_while_a_kernel_runs_stays_and_goes_back(threads):
+    x, computing = np.ones((900, 900), np.float32), threading.Event()
+    computing.set()
+
+    def compute():
+        while computing.is_set():
+            compiled.product(x, x)
+
+    compiled.product(x, x)
+    with tape.limit_blas_threads(1000):
+        before, seen = blas_threads(), set()
+        user = threading.Thread(target=compute)
+        user.start()
+        for _ in range(20):
+            time.sleep(0.003)
+            with tape.limit_blas_threads(1):
+                time.sleep(0.01)
+                seen.add(blas_threads())
+            seen.add(blas_threads())
+        tape.limit_blas_threads(1)
+        time.sleep(0.05)
+        computing.clear()
+        user.join()
+        assert seen == {1, before} and blas_threads() == 1
+    assert blas_threads() == before
+
+
 def test_several_threads_of_python_have_the_results_of_one(threads):
     calls, (x, y) = results(), RNG.standard_normal((2, 300, 2100)).astype(np.float32)
     calls["product"] = lambda: compiled.product(x, y.T)

@@ -22,10 +22,10 @@ import numpy as np
 from llvmlite import binding
 from numba import types
 
-from tape.blas import shipped_functions
+from tape.blas import held_by, shipped_functions
 from tape.kernels.choice import threads_wanted
 from tape.kernels.numba.atomics import add, load, pause, run, store, swap, task
-from tape.kernels.numba.compiled import CONTRACT, TEAM, inner, loop
+from tape.kernels.numba.compiled import CONTRACT, INTEGER, TEAM, inner, loop
 from tape.threads import inside_a_task
 
 MOST = 64               # threads; more than these OpenBLAS may have no memory for
@@ -179,6 +179,17 @@ def _limit(team):
     return limit
 
 
+@loop(TEAM, INTEGER)
+def _set_limit(team, limit):
+    """Let the BLAS use so many, from when nobody holds it to one."""
+    _lock(team)
+    if load(team, _HOLD):
+        store(team, _LIMIT, limit)
+    else:
+        _set_blas_threads(limit)
+    store(team, _LOCK, 0)
+
+
 @inner()
 def share(number, parts, rows):
     """Where part number `number` of so many rows starts and stops."""
@@ -248,6 +259,9 @@ _START = threading.Lock()
 _team = _Team()
 atexit.register(lambda: _team.stop())
 NOBODY = np.zeros(_LENGTH, np.int64)
+if _FUNCTIONS:
+    held_by(lambda: _limit[np.dtype(np.float32)](_team.shared),
+            lambda limit: _set_limit[np.dtype(np.float32)](_team.shared, limit))
 
 
 def team_for(work: int) -> tuple[np.ndarray, int]:

@@ -19,6 +19,10 @@ class _Blas(NamedTuple):
 
     ask: Callable[[], int]
     set: Callable[[int], Any]
+    own: bool                   # whether it is the one that NumPy brings
+
+
+_held: _Blas | None = None      # stands for NumPy's own, see `held_by`
 
 
 class limit_blas_threads:
@@ -44,7 +48,7 @@ class limit_blas_threads:
     def __init__(self, limit: int):
         if not (isinstance(limit, (int, np.integer)) and not isinstance(limit, bool) and limit >= 1):
             raise ValueError(f"limit_blas_threads: limit must be a positive integer, got {limit!r}")
-        self._before = [(blas, blas.ask()) for blas in _loaded()]
+        self._before = [(blas, blas.ask()) for blas in _all()]
         self.works = bool(self._before)
         for blas, threads in self._before:
             if threads > limit:
@@ -60,7 +64,17 @@ class limit_blas_threads:
 
 def blas_threads() -> int | None:
     """How many threads the matrix products may use; None where no library is found that says so."""
-    return max((blas.ask() for blas in _loaded()), default=None)
+    return max((blas.ask() for blas in _all()), default=None)
+
+
+def held_by(ask: Callable[[], int], set: Callable[[int], Any]) -> None:
+    """Ask and set NumPy's own OpenBLAS by these: some of the time compiled kernels hold it to one."""
+    global _held
+    _held = _Blas(ask, set, True)
+
+
+def _all() -> list[_Blas]:
+    return [_held if _held and blas.own else blas for blas in _loaded()]
 
 
 @functools.lru_cache(maxsize=None)
@@ -71,7 +85,9 @@ def _loaded() -> list[_Blas]:
     except ImportError:
         return [blas for path in _shipped() for blas in _of_openblas(path)]
     controllers = ThreadpoolController().select(user_api="blas").lib_controllers
-    return [_Blas(one.get_num_threads, one.set_num_threads) for one in controllers]
+    own = [path.resolve() for path in _shipped()]
+    return [_Blas(one.get_num_threads, one.set_num_threads, Path(one.filepath).resolve() in own)
+            for one in controllers]
 
 
 def _shipped() -> list[Path]:
@@ -106,5 +122,5 @@ def _of_openblas(path: Path) -> list[_Blas]:
             change = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
             if ask and change:
                 change.argtypes, change.restype = [ctypes.c_int], None
-                return [_Blas(ask, change)]
+                return [_Blas(ask, change, True)]
     return []

@@ -6,6 +6,7 @@ import pytest
 import tape
 from tape import Tensor
 from tape.kernels import causal
+from tape.kernels.choice import find
 
 RNG = np.random.default_rng(0)
 # Few weights at once, also of more queries than a block has; more than one block; a last block that is
@@ -89,6 +90,15 @@ def test_leading_axes_broadcast(kernel_set, queries):
     wanted = by_hand(q, *repeated, g, 8 ** -0.5)
     for a, b in zip((out, g_q, g_k, g_v), (*wanted[:2], wanted[2].sum(1, keepdims=True),
                                            wanted[3].sum(0, keepdims=True)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("same", [(slice(None), slice(1)), (slice(1),), (slice(1), slice(1))])
+def test_heads_that_are_one_in_memory(kernel_set, same):
+    q, k, v, g = (np.broadcast_to(x[same], x.shape) for x in drawn((2, 3), 70, 70))
+    out, kept = find("causal_attention")(q, k, v, None)
+    found = out, *find("causal_attention_backward")(g, q, k, v, None, **kept)
+    for a, b in zip(found, by_hand(q, k, v, g, 8 ** -0.5), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 

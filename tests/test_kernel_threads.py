@@ -94,7 +94,8 @@ def test_every_run_has_the_same_bits(threads):
 
 
 @pytest.mark.parametrize("rows, summed, columns", [
-    (700, 90, 70), (70, 90, 700), (3, 1000, 2000), (2000, 1000, 2), (1, 3000, 1000), (3000, 1, 1000)])
+    (700, 90, 70), (70, 90, 700), (3, 1000, 2000), (2000, 1000, 2), (1, 3000, 1000), (3000, 1, 1000),
+    (80, 2000, 70)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_products_of_any_layout(threads, rows, summed, columns, dtype):
     x, y = RNG.standard_normal((rows, summed)), RNG.standard_normal((summed, columns))
@@ -132,6 +133,16 @@ def test_pairs_of_matrices(threads, leading, dtype, tolerance):
         tape.matmul(x, first), np.einsum("...ik,...kj->...ij", x, first), atol=1e-9)
 
 
+def test_many_threads_take_no_more_memory_than_the_product(monkeypatch):
+    taken, empty = [], np.empty
+    monkeypatch.setattr(np, "empty", lambda *args: taken.append(empty(*args)) or taken[-1])
+    x, y = np.ones((200, 400), np.float32), np.ones((400, 300), np.float32)
+    for threads in (2, 32):
+        with tape.use_kernels("numba", threads=threads):
+            assert (compiled.product(x, y) == 400).all()
+    assert max(array.size for array in taken) <= x.size + y.size
+
+
 def test_what_cannot_be_multiplied_says_so(threads):
     with pytest.raises(ValueError, match="1000"):
         tape.matmul(np.ones((1000, 1000), np.float32), np.ones((1001, 1000), np.float32))
@@ -145,8 +156,36 @@ def test_the_products_keep_their_own_threads(threads):
     assert blas_threads() == before
 
 
+def test_a_limit_that_is_set_while_a_kernel_runs_stays_and_goes_back(threads):
+    x, computing = np.ones((900, 900), np.float32), threading.Event()
+    computing.set()
+
+    def compute():
+        while computing.is_set():
+            compiled.product(x, x)
+
+    compiled.product(x, x)
+    with tape.limit_blas_threads(1000):
+        before, seen = blas_threads(), set()
+        user = threading.Thread(target=compute)
+        user.start()
+        for _ in range(20):
+            time.sleep(0.003)
+            with tape.limit_blas_threads(1):
+                time.sleep(0.01)
+                seen.add(blas_threads())
+            seen.add(blas_threads())
+        tape.limit_blas_threads(1)
+        time.sleep(0.05)
+        computing.clear()
+        user.join()
+        assert seen == {1, before} and blas_threads() == 1
+    assert blas_threads() == before
+
+
 def test_several_threads_of_python_have_the_results_of_one(threads):
-    calls = results()
+    calls, (x, y) = results(), RNG.standard_normal((2, 300, 2100)).astype(np.float32)
+    calls["product"] = lambda: compiled.product(x, y.T)
     wanted, found = {name: call() for name, call in calls.items()}, []
 
     def run():
@@ -194,6 +233,12 @@ def _in_a_child(queue):
     queue.put((tape.kernel_threads(), float(tape.gelu(x).sum()), float((x @ x).sum())))
 
 
+def test_more_threads_than_can_be_are_as_many_as_can_be():
+    with tape.use_kernels("numba", threads=2 ** 16 + 1):
+        assert team.team_for(2 ** 30)[1] == team.MOST
+        np.testing.assert_array_equal(compiled.softmax(np.ones((300, 10 ** 4)))[:, 0], 1e-4)
+
+
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_computes_alone(threads):
@@ -202,10 +247,33 @@ def test_a_forked_child_computes_alone(threads):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_in_a_child, args=(queue,))
-    child.start()
+    with team._START:                    # as if another thread started some meanwhile
+        child.start()
     assert queue.get(timeout=60) == (1, wanted, 500.0 ** 3)
     child.join(60)
     assert child.exitcode == 0
+
+
+@team.in_parts()
+def _fill_part(size, out, number, parts):
+    many = np.empty(size if number == parts - 1 else 1)
+    many[0] = 1
+    out[number] = many[0]
+
+
+@team.inner()
+def _fill(size, out, shared, parts):
+    _fill_part(shared, parts, (size, out))
+
+
+def test_a_part_that_gets_no_memory_is_an_error(threads):
+    out = np.zeros(threads)
+    for number in (1, threads):
+        with tape.use_kernels("numba", threads=number):
+            _fill(10, out, *team.team_for(2 ** 20))
+            with pytest.raises(MemoryError):
+                _fill(2 ** 58, out, *team.team_for(2 ** 20))
+            assert out[:number].all()
 
 
 @pytest.mark.parametrize("idle", [0, 0.2])

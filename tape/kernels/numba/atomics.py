@@ -10,7 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 _WORD, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
-_CODE = ir.FunctionType(ir.VoidType(), [_BYTES, _WORD, _WORD])
+_CODE = ir.FunctionType(_WORD, [_BYTES, _WORD, _WORD])
 
 
 def _place(context, builder, signature, arguments):
@@ -60,8 +60,8 @@ def task(function):
     """Of a compiled function, a function (arguments) -> (code, where).
 
     `run` with these runs function(*arguments, number, parts), in any thread. The arguments are kept on
-    the stack of the caller, who must wait until all parts have run. The function must not raise, since
-    nobody would hear of it.
+    the stack of the caller, who must wait until all parts have run. Of what the function raises `run`
+    tells no more than that it did.
     """
     @intrinsic
     def task_of(typing_context, arguments):
@@ -77,9 +77,9 @@ def task(function):
             items = [inside.extract_value(given, i) for i in range(len(arguments.types))]
             compiled = function.get_compile_result(called)
             context.add_linking_libs([compiled.library])
-            context.call_internal_no_propagate(
+            status, _ = context.call_internal_no_propagate(
                 inside, compiled.fndesc, called, [*items, *code.args[1:]])
-            inside.ret_void()
+            inside.ret(inside.zext(status.is_error, _WORD))
             return context.make_tuple(builder, signature.return_type, [
                 builder.ptrtoint(code, _WORD), builder.ptrtoint(where, _WORD)])
         return types.UniTuple(types.int64, 2)(arguments), generate
@@ -88,12 +88,11 @@ def task(function):
 
 @intrinsic
 def run(typing_context, code, where, number, parts):
-    """Run a part of a task."""
+    """Run a part of a task; 1 if it raised an exception, else 0."""
     def generate(context, builder, signature, values):
-        builder.call(builder.inttoptr(values[0], _CODE.as_pointer()),
-                     [builder.inttoptr(values[1], _BYTES), *values[2:]])
-        return context.get_dummy_value()
-    return types.void(types.int64, types.int64, types.int64, types.int64), generate
+        return builder.call(builder.inttoptr(values[0], _CODE.as_pointer()),
+                            [builder.inttoptr(values[1], _BYTES), *values[2:]])
+    return types.int64(types.int64, types.int64, types.int64, types.int64), generate
 
 
 @intrinsic

@@ -26,7 +26,7 @@ def causal_attention(q, k, v, scale):
     if not _suit(q, k, v) or q.shape[-2] > k.shape[-2]:
         return causal.causal_attention(q, k, v, scale)
     scale = causal.attention_scale(q) if scale is None else scale
-    out = np.empty_like(q, shape=(*q.shape[:-1], v.shape[-1]))
+    out = _empty(q, v.shape[-1])
     weights = np.empty((*q.shape[:-1], k.shape[-2]), q.dtype)
     _causal_attention[q.dtype](q, k, v, scale, out, weights, *team_for(weights.size))
     return out, {"weights": weights}
@@ -37,7 +37,7 @@ def causal_attention_backward(g, q, k, v, scale, weights):
     if not (_suit(q, k, v, g) and weights.flags.c_contiguous):
         return causal.causal_attention_backward(g, q, k, v, scale, weights)
     scale = causal.attention_scale(q) if scale is None else scale
-    g_q, g_k, g_v = [np.empty_like(x) for x in (q, k, v)]
+    g_q, g_k, g_v = [_empty(x, x.shape[-1]) for x in (q, k, v)]
     _causal_attention_backward[q.dtype](
         g, q, k, v, weights, scale, g_q, g_k, g_v, *team_for(weights.size))
     return g_q, g_k, g_v
@@ -55,6 +55,15 @@ def _has_rows(x):
     across, along = x.strides[-2:]
     return (x.dtype in DTYPES and x.flags.aligned and along == x.itemsize and across % along == 0
             and across >= x.shape[-1] * along)
+
+
+def _empty(x, width):
+    """An array for rows of this width, laid out as x, but where x is the same for several heads.
+
+    Of these NumPy would make neighbours in memory.
+    """
+    out = np.empty_like(x, shape=(*x.shape[:-1], width))
+    return out if _has_rows(out) else np.empty(out.shape, out.dtype)
 
 
 # Query i sees the keys up to i + ahead. What lies behind in the block is zero, as the products want it.

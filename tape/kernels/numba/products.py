@@ -44,7 +44,7 @@ def product(x, y):
     out = np.empty((*x.shape[:-1], y.shape[-1]), x.dtype)
     if x.ndim > 2:
         _products[x.dtype](*(a if a.ndim == 4 else a[None] for a in (x, y, out)), team, parts)
-    elif len(y) > max(out.shape):
+    elif 2 * len(y) > parts * max(out.shape):       # `rest` then is no larger than x and y
         rest = np.empty((parts - 1, *out.shape), x.dtype)
         _product_of_many[x.dtype](x, y, out, rest, team, parts)
     else:

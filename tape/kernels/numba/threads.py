@@ -22,17 +22,19 @@ import numpy as np
 from llvmlite import binding
 from numba import types
 
-from tape.blas import shipped_functions
+from tape.blas import held_by, shipped_functions
 from tape.kernels.choice import threads_wanted
 from tape.kernels.numba.atomics import add, load, pause, run, store, swap, task
-from tape.kernels.numba.compiled import CONTRACT, TEAM, inner, loop
+from tape.kernels.numba.compiled import CONTRACT, INTEGER, TEAM, inner, loop
 from tape.threads import inside_a_task
 
+MOST = 64               # threads; more than these OpenBLAS may have no memory for
 EACH = 2 ** 14          # elements that a thread has at least; with fewer it takes as long to share them
 
 # What the threads share, in an array of int64, each number in a cache line of its own. A ticket is
 # the number of the task, and in the last 16 bits how many of its parts nobody has begun.
-_TICKET, _DONE, _CODE, _WHERE, _PARTS, _BUSY, _LIMIT, _STOP, _PACE, _LENGTH = range(0, 80, 8)
+_TICKET, _DONE, _CODE, _WHERE, _PARTS, _FAILED, _BUSY, _LOCK, _HOLD, _LIMIT, _STOP, _PACE, \
+    _LENGTH = range(0, 104, 8)
 _LEFT = 2 ** 16 - 1
 
 # Seconds. Longer than Python takes from one operator to the next; and longer than one part takes longer
@@ -61,7 +63,7 @@ def in_parts(fastmath: frozenset = CONTRACT) -> Callable:
     """Decorator of a function (*arguments, number, parts), which does one of the parts of a kernel.
 
     Loops call what it becomes with (team, parts, arguments), and all parts are done: the same parts,
-    whoever does them.
+    whoever does them. All that can fail in a part is to get memory.
     """
     def define(function: Callable) -> Callable:
         task_of = task(inner(fastmath)(function))
@@ -69,22 +71,58 @@ def in_parts(fastmath: frozenset = CONTRACT) -> Callable:
         @inner()
         def all_parts(team, parts, arguments):
             code, where = task_of(arguments)
-            _all_parts(team, parts, code, where)
+            if _all_parts(team, parts, code, where):
+                raise MemoryError("a part of a kernel got no memory")
         return all_parts
     return define
 
 
 @inner()
 def _all_parts(team, parts, code, where):
-    if parts == 1 or not swap(team, _BUSY, 0, 1):
+    """How many parts failed."""
+    if parts == 1:
+        return run(code, where, 0, 1)
+    failed = 0
+    _hold_blas(team, 1)
+    if swap(team, _BUSY, 0, 1):
+        failed = _together(team, parts, code, where)
+        store(team, _BUSY, 0)
+    else:
         for part in range(parts):
-            run(code, where, part, parts)
-        return
-    _set_blas_threads(1)
+            failed += run(code, where, part, parts)
+    _hold_blas(team, -1)
+    return failed
+
+
+@inner()
+def _hold_blas(team, change):
+    """One more that holds the BLAS to one thread, or one less; with the last it has its own again."""
+    _lock(team)
+    before = load(team, _HOLD)
+    if before == 0:
+        store(team, _LIMIT, _get_blas_threads())
+        _set_blas_threads(1)
+    elif before + change == 0:
+        _set_blas_threads(load(team, _LIMIT))
+    store(team, _HOLD, before + change)
+    store(team, _LOCK, 0)
+
+
+@inner()
+def _lock(team):
+    """Wait until nobody else asks or sets how many threads the BLAS has."""
+    while not swap(team, _LOCK, 0, 1):
+        pause()
+
+
+@inner()
+def _together(team, parts, code, where):
+    """`_all_parts` with the other threads."""
     store(team, _CODE, code)
     store(team, _WHERE, where)
     store(team, _PARTS, parts)
     store(team, _DONE, 0)
+    store(team, _FAILED, 0)
     store(team, _TICKET, (load(team, _TICKET) // (_LEFT + 1) + 1) * (_LEFT + 1) + parts)
     _help(team)
     waited = 0
@@ -93,8 +131,7 @@ def _all_parts(team, parts, code, where):
         pause()
         if waited > _EAGER * load(team, _PACE):        # the other thread does not run at present
             _sleep(_NAP)
-    _set_blas_threads(load(team, _LIMIT))
-    store(team, _BUSY, 0)
+    return load(team, _FAILED)
 
 
 @inner()
@@ -108,7 +145,7 @@ def _help(team):
         code, where, parts = load(team, _CODE), load(team, _WHERE), load(team, _PARTS)
         # Where the ticket is another by now, what was read may be of another task, and is not used.
         if swap(team, _TICKET, ticket, ticket - 1):
-            run(code, where, parts - left, parts)
+            add(team, _FAILED, run(code, where, parts - left, parts))
             add(team, _DONE, 1)
 
 
@@ -136,12 +173,21 @@ def _waits(team):
 @loop(TEAM)
 def _limit(team):
     """How many threads the BLAS may use, when it is not held to one."""
-    ticket = load(team, _TICKET)
-    if load(team, _BUSY) == 0:
-        limit = _get_blas_threads()
-        if load(team, _BUSY) == 0 and load(team, _TICKET) == ticket:
-            store(team, _LIMIT, limit)
-    return load(team, _LIMIT)
+    _lock(team)
+    limit = load(team, _LIMIT) if load(team, _HOLD) else np.int64(_get_blas_threads())
+    store(team, _LOCK, 0)
+    return limit
+
+
+@loop(TEAM, INTEGER)
+def _set_limit(team, limit):
+    """Let the BLAS use so many, from when nobody holds it to one."""
+    _lock(team)
+    if load(team, _HOLD):
+        store(team, _LIMIT, limit)
+    else:
+        _set_blas_threads(limit)
+    store(team, _LOCK, 0)
 
 
 @inner()
@@ -178,6 +224,8 @@ class _Team:
 
     def grow(self, most: int) -> int:
         """Start threads until there are so many with the caller's; how many there are."""
+        if not self.may_grow:                  # also after a fork, where the lock may never be free
+            return 1 + len(self.others)
         with _START:
             serve = _serve[np.dtype(np.float32)]
             if not self.others:
@@ -211,6 +259,9 @@ _START = threading.Lock()
 _team = _Team()
 atexit.register(lambda: _team.stop())
 NOBODY = np.zeros(_LENGTH, np.int64)
+if _FUNCTIONS:
+    held_by(lambda: _limit[np.dtype(np.float32)](_team.shared),
+            lambda limit: _set_limit[np.dtype(np.float32)](_team.shared, limit))
 
 
 def team_for(work: int) -> tuple[np.ndarray, int]:
@@ -218,7 +269,7 @@ def team_for(work: int) -> tuple[np.ndarray, int]:
     if work < 2 * EACH or inside_a_task():
         return NOBODY, 1
     limit = _limit[np.dtype(np.float32)](_team.shared)
-    parts = min(threads_wanted() or limit, work // EACH)
+    parts = min(threads_wanted() or limit, work // EACH, MOST)
     if parts > 1 + len(_team.others):
         parts = min(parts, _team.grow(parts))
     if parts == 1:

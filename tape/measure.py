@@ -16,7 +16,7 @@ from tape.ops.activations import log_softmax, softmax
 from tape.ops.contraction import contracted
 from tape.ops.fused import (
     _attention, _causal_attention, _causal_self_attention, _cross_entropy, _layer_norm, gelu)
-from tape.ops.linalg import matmul, matmul_gradient_x, matmul_gradient_y
+from tape.ops.linalg import inner_with_matrix, matmul, matmul_gradient_x, matmul_gradient_y
 from tape.primitive import Primitive
 from tape.show import bytes_kept
 
@@ -129,6 +129,7 @@ def _six_products(x: Any, _: Any, x_q: Any, w_q: Any, w_k: Any, w_v: Any, w_o: A
 
 PRODUCTS: dict[Primitive, Callable] = {
     matmul: _product,
+    inner_with_matrix: lambda x, y: _product(x, y.T),
     matmul_gradient_x: lambda g, like, y: _product(like, y),
     matmul_gradient_y: lambda g, x, like: _product(x, like),
     contracted: _contraction,
@@ -154,6 +155,8 @@ def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
     """
     if operator is matmul:
         return _product_of(*arrays)
+    if operator is inner_with_matrix:
+        return _product_of(arrays[0], arrays[1].T)
     if operator is contracted:
         return _contraction_of(*arrays, **attributes)
     if operator is _cross_entropy:

@@ -7,6 +7,7 @@ import tape
 from tape import Tensor
 from tape.kernels import causal
 from tape.kernels.choice import find
+from tests.checks import leaf
 
 RNG = np.random.default_rng(0)
 # Few weights at once, also of more queries than a block has; more than one block; a last block that is
@@ -139,3 +140,21 @@ def test_values_wider_than_the_weights(kernel_set, queries):
     assert [x.dtype for x in found] == [np.float64, np.float32, np.float32, np.float64]
     for a, b in zip(found, by_hand(*arrays, 8 ** -0.5), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("broadcast", [0, 1, 2])
+def test_heads_that_were_broadcast(kernel_set, broadcast):
+    arrays = [RNG.standard_normal((3, 2, 4, 5)) for _ in range(3)]
+    arrays[broadcast] = np.broadcast_to(arrays[broadcast][0], (3, 2, 4, 5))
+    expected = tape.causal_attention(*map(np.array, arrays))
+    np.testing.assert_allclose(tape.causal_attention(*arrays), expected, atol=1e-12)
+
+    def gradients(*heads):
+        tape.causal_attention(*heads).backward(np.cos(np.arange(120.0)).reshape(3, 2, 4, 5))
+
+    small = [leaf(a[0] if i == broadcast else a) for i, a in enumerate(arrays)]
+    gradients(*(tape.broadcast_to(t, (3, 2, 4, 5)) for t in small))
+    whole = [leaf(np.array(a)) for a in arrays]
+    gradients(*whole)
+    for i, (a, b) in enumerate(zip(small, whole, strict=True)):
+        np.testing.assert_allclose(a.grad, b.grad.sum(0) if i == broadcast else b.grad, atol=1e-12)

@@ -39,6 +39,35 @@ def symmetric_differences(function, a, step=1e-6):
     return slope
 
 
+# --- products ---
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 5, 3), (2, 1, 0, 3)])
+def test_inner_with_a_matrix_has_the_bits_of_the_product_with_its_transpose(shape):
+    arrays = [RNG.standard_normal(s).astype(np.float32) for s in (shape, (4, 3))]
+    found = []
+    for product in (tape.inner, lambda x, y: x @ y.T):
+        x, y = (leaf(a, np.float32) for a in arrays)
+        out = product(x, y)
+        out.backward(np.cos(np.arange(out.size, dtype=np.float32)).reshape(out.shape))
+        found.append((out.data, x.grad, y.grad))
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_array_equal(a, b)
+
+
+def test_inner_with_a_matrix_copies_no_operand():
+    x, y = leaf(np.ones((2, 3))), leaf(np.ones((4, 3)))
+    saved = tape.inner(x, y)._record.saved
+    assert all(np.shares_memory(kept, t.data) for kept, t in zip(saved, (y, x), strict=False))
+
+
+def test_inner_refuses_axes_of_other_lengths():
+    for make in (np.zeros, lambda shape: Tensor(np.zeros(shape))):
+        with pytest.raises(ValueError, match=r"last axes .* equally long, got shapes .*3.* and .*4, 5"):
+            tape.inner(make((2, 3)), make((4, 5)))
+
+
 # --- equal eigenvalues and singular values ---
 
 

@@ -62,6 +62,8 @@ OPERATORS = {
     "tensordot/axes": (lambda x, y: ops.tensordot(x, y, ([0, 2], [1, 0])),
                        lambda x, y: torch.tensordot(x, y, ([0, 2], [1, 0])), (4, 2, 3), (3, 4, 2)),
     "inner": (ops.inner, torch.inner, (2, 3), (4, 2, 3)),
+    "inner/matrix": (ops.inner, torch.inner, (2, 2, 3), (4, 3)),
+    "inner/row": (ops.inner, torch.inner, (3,), (4, 3)),
     "outer": (ops.outer, torch.outer, (2,), (3,)),
     "kron": (ops.kron, torch.kron, (2, 3), (2, 1, 2)),
     "cross": (ops.cross, tla.cross, (2, 3), (2, 3)),

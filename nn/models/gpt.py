@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import tape
 from nn.layers.cache import DecoderCache, check_length, past_and_caches
 from nn.layers.dropout import Dropout
 from nn.layers.feed_forward import GATED, default_width
@@ -175,5 +176,13 @@ class GPT(Module):
             x = block(x, cache=own)
         if self.norm is not None:
             x = self.norm(x)
-        logits = x @ self.tokens.weight.T if self.head is None else self.head(x)      # (B, T, V)
+        logits = self._tied(x) if self.head is None else self.head(x)                 # (B, T, V)
         return logits, None if targets is None else cross_entropy(logits, targets)
+
+    def _tied(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, V), by the table of the tokens, which is (V, C).
+
+        Of arrays each row of a batch has a product of its own, and so does not depend on the others.
+        """
+        table = self.tokens.weight
+        return tape.inner(x, table) if isinstance(table, Tensor) else x @ table.T

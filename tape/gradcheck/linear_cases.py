@@ -14,6 +14,7 @@ from tape.gradcheck.case import case, positive
 from tape.ops import (
     contraction, decompositions, degenerate, diagonals, least_squares, norms, products, solving)
 from tape.ops.diagonals import identity_like
+from tape.ops.linalg import inner_with_matrix
 from tape.ops.shapes import matrix_transpose as mT
 
 
@@ -76,6 +77,8 @@ PRODUCTS = [
     case("tensordot/count", lambda x, y: ops.tensordot(x, y, 1), (2, 3), (3, 2)),
     case("dot/3d", ops.dot, (2, 3), (2, 3, 2)),
     case("inner", ops.inner, (2, 3), (2, 1, 3)),
+    case("inner/matrix", inner_with_matrix, (2, 1, 3), (4, 3)),
+    case("inner/row", inner_with_matrix, (3,), (2, 3)),
     case("outer", ops.outer, (2,), (3, 2)),
     case("outer/vectors", linalg.outer, (2,), (3,)),
     case("kron", ops.kron, (2, 3), (3, 2)),

@@ -1,4 +1,4 @@
-"""Matrix product, with all of NumPy's rank rules."""
+"""Matrix product, with all of NumPy's rank rules, and that with a transposed matrix."""
 
 from __future__ import annotations
 
@@ -47,6 +47,17 @@ def matmul_gradient_x(g_out, like, y, /):
 def matmul_gradient_y(g_out, x, like, /):
     """x^T @ g in the shape that y (`like`) has."""
     return kernels.matmul_gradient_y(g_out, x, like)
+
+
+# The rules are those of matmul, since out = x @ y^T has the derivatives g @ y and g^T @ x.
+
+@derivative(lambda g, y: matmul(g, y),
+            lambda g, x, like_y: matmul_gradient_y(x, g, like_y), name="inner", fresh=True)
+def inner_with_matrix(x, y, /):
+    """x @ y^T of a matrix y, which is not copied: (..., k), (n, k) -> (..., n)."""
+    if x.shape[-1] != y.shape[1]:
+        raise ValueError(f"the last axes must be equally long, got shapes {x.shape} and {y.shape}")
+    return kernels.matmul(x, y.T)
 
 
 @derivative(lambda g: g, None)       # as for any broadcasting, the engine sums over the copies

@@ -10,7 +10,7 @@ from tape.ops.arithmetic import mul
 from tape.ops.contraction import contracted, einsum, rank
 from tape.ops.indexing import getitem
 from tape.ops.joining import stack
-from tape.ops.linalg import matmul
+from tape.ops.linalg import inner_with_matrix, matmul
 from tape.ops.reductions import sum
 from tape.ops.shapes import expand_dims, moveaxis, reshape
 from tape.primitive import implements
@@ -56,8 +56,11 @@ def tensordot(x, y, axes=2):
 @implements(np.inner)
 def inner(x, y):
     """The sum of products over the last axis of x and that of y: (..., k), (*b, k) -> (..., *b)."""
-    if rank(x, "inner") == 0 or rank(y, "inner") == 0:
+    n, m = rank(x, "inner"), rank(y, "inner")
+    if n == 0 or m == 0:
         return mul(x, y)
+    if m == 2:
+        return inner_with_matrix(x, y)
     return tensordot(x, y, axes=([-1], [-1]))
 
 

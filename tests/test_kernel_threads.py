@@ -342,3 +342,15 @@ def test_gradients_through_large_products_are_those_of_numpy(threads):
             found.append((x.grad, y.grad))
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2)
+
+
+def test_the_bits_do_not_depend_on_whether_a_kernel_comes_from_the_cache(tmp_path):
+    code = ("import numpy as np, tape; from tape.kernels import numba as compiled; "
+            "x, g = np.random.default_rng(0).standard_normal((2, 50, 130), np.float32); "
+            "w = np.ones(130, np.float32); _, kept = compiled.layer_norm(x, w, w, 1e-5); "
+            "found = *compiled.layer_norm_backward(g, x, w, w, **kept), compiled.softmax(x); "
+            "print([a.tobytes().hex() for a in found])")
+    cache = {**os.environ, "TAPE_KERNELS": "numba", "NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = run_python("-c", code, env=cache), run_python("-c", code, env=cache)
+    assert "compiling kernels" in first.stderr and not second.stderr
+    assert first.stdout == second.stdout and first.stdout

@@ -51,13 +51,10 @@ def _suit(q, k, v, *gradient):
 
 
 def _has_rows(x):
-    """Whether the matrices in x, and in arrays like it, have rows of neighbours in memory.
-
-    An array like one that was broadcast has its copies next to each other, and so no such rows.
-    """
+    """Whether the matrices in x have rows of neighbours in memory, one after the other."""
     across, along = x.strides[-2:]
     return (x.dtype in DTYPES and x.flags.aligned and along == x.itemsize and across % along == 0
-            and across >= x.shape[-1] * along and 0 not in x.strides)
+            and across >= x.shape[-1] * along)
 
 
 def _empty(x, width):

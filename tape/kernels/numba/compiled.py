@@ -122,8 +122,13 @@ def loop(*parameters: Callable, fastmath: frozenset = CONTRACT) -> Callable[[Cal
 
 
 def inner(fastmath: frozenset = CONTRACT) -> Callable:
-    """Decorator of a function that loops call: compiled with them, for the types that they give it."""
-    return numba.njit(**_options(fastmath))
+    """Decorator of a function that loops call: compiled into them, for the types that they give it.
+
+    Into them, so that a loop from the cache has the bits of one that was compiled just now: left to
+    itself, Numba calls a copy of the function that was compiled alone, while that one lives, whose sums
+    may be in another order.
+    """
+    return numba.njit(forceinline=True, **_options(fastmath))
 
 
 class _SaysSo(event.Listener):

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import signal
 import threading
 import time
 import weakref
@@ -248,7 +249,15 @@ def test_an_error_in_a_rule_leaves_the_gradients_as_they_were():
     assert w.grad is None
 
 
-def test_ctrl_c_is_raised_when_the_other_threads_have_ended():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is heard, also where what runs the tests was started without it, as by nohup."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_raised_when_the_other_threads_have_ended(interruptible):
     ended, begun = [], threading.Event()
 
     def call(i):
@@ -265,7 +274,7 @@ def test_ctrl_c_is_raised_when_the_other_threads_have_ended():
     assert ended == [1]
 
 
-def test_ctrl_c_while_the_caller_waits_is_raised_afterwards():
+def test_ctrl_c_while_the_caller_waits_is_raised_afterwards(interruptible):
     ended = []
 
     def call(i):

@@ -6,7 +6,6 @@ in the rules; what one use of an input adds to its gradient is a *contribution*.
 
 from __future__ import annotations
 
-import operator
 import sys
 from typing import Any
 
@@ -79,7 +78,8 @@ class Cotangents:
             self.sums[key] = contribution
         elif key not in self.owned:
             large = type(previous) is np.ndarray and previous.size >= _LARGE
-            self.sums[key] = total = (find("add") if large else operator.add)(previous, contribution)
+            self.sums[key] = total = (
+                find("add")(previous, contribution) if large else previous + contribution)
             if not self.in_place or type(total) is np.ndarray:
                 self.owned.add(key)
         elif self.in_place:

@@ -73,10 +73,8 @@ print(blas_threads() > 1, run({script!r}, blas_threads), blas_threads() > 1)
 @several
 def test_a_parallel_model_leaves_each_product_to_one_thread():
     code = """
-import tape
-from tape import Tensor
-tape.use_kernels("numpy")                # compiled ones have threads of their own
 parallel = nn.DataParallel(nn.Linear(3, 2, rng=0))
+from tape import Tensor
 parallel(Tensor(np.ones((4, 3))))
 print(blas_threads(), parallel._workers() == available_cores())
 """

@@ -164,10 +164,15 @@ def whole(x: Any) -> bool:
     return hasattr(x, "dtype") and x.dtype.kind in "iub"
 
 
-def packed(x: np.ndarray) -> np.ndarray:
-    """x, or a copy of it whose elements lie one after the other, at addresses that are aligned."""
+def is_packed(x: np.ndarray) -> bool:
+    """Whether the elements of x lie one after the other, at addresses that are aligned."""
     flags = x.flags
-    return x if flags.c_contiguous and flags.aligned else x.copy()
+    return flags.c_contiguous and flags.aligned
+
+
+def packed(x: np.ndarray) -> np.ndarray:
+    """x, or a copy of it that is packed."""
+    return x if is_packed(x) else x.copy()
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tape.kernels import numpy as plain
-from tape.kernels.numba.compiled import INTEGER, READ, TEAM, WRITE, loop, packed, suits, whole
+from tape.kernels.numba.compiled import (
+    INTEGER, READ, TEAM, WRITE, is_packed, loop, packed, suits, whole)
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.threads import in_parts, own, team_for
 from tape.kernels.numpy import GELU_CUBIC, SQRT_2_OVER_PI
@@ -79,8 +80,8 @@ def _gelu_backward_part(g, x, out, number, parts):
 
 def add(x, y, out=None):
     """Into a new array, or into x itself."""
-    if not (suits(x) and suits(y) and x.dtype == y.dtype and x.shape == y.shape and _in_a_row(x)
-            and _in_a_row(y) and (out is None or out is x)):
+    if not (suits(x) and suits(y) and x.dtype == y.dtype and x.shape == y.shape and is_packed(x)
+            and is_packed(y) and (out is None or out is x)):
         return np.add(x, y, out)
     if out is not None:
         _add_to[x.dtype](x.reshape(-1), y.reshape(-1), *team_for(x.size))
@@ -88,10 +89,6 @@ def add(x, y, out=None):
     total = np.empty(x.shape, x.dtype)
     _add[x.dtype](x.reshape(-1), y.reshape(-1), total.reshape(-1), *team_for(x.size))
     return total
-
-
-def _in_a_row(x):
-    return x.flags.c_contiguous and x.flags.aligned
 
 
 @loop(READ(1), READ(1), WRITE(1), TEAM, INTEGER)

@@ -41,6 +41,7 @@ _LEFT = 2 ** 16 - 1
 # than another, if both run at the same time.
 _PATIENCE, _EAGER = 2e-3, 1e-4
 _NAP = 50               # microseconds
+_NO_REALS = np.dtype(np.float32)      # what a loop is asked for that has no arrays of floats
 
 
 # --- in compiled code ---
@@ -215,7 +216,7 @@ class _Team:
 
     def _measure(self) -> None:
         """How often a thread looks for work in a second."""
-        wait, times = _waits[np.dtype(np.float32)], []
+        wait, times = _waits[_NO_REALS], []
         for _ in range(5):
             start = time.perf_counter()
             wait(self.shared)
@@ -227,7 +228,7 @@ class _Team:
         if not self.may_grow:                  # also after a fork, where the lock may never be free
             return 1 + len(self.others)
         with _START:
-            serve = _serve[np.dtype(np.float32)]
+            serve = _serve[_NO_REALS]
             if not self.others:
                 self._measure()
             while self.may_grow and len(self.others) < most - 1:
@@ -260,15 +261,15 @@ _team = _Team()
 atexit.register(lambda: _team.stop())
 NOBODY = np.zeros(_LENGTH, np.int64)
 if _FUNCTIONS:
-    held_by(lambda: _limit[np.dtype(np.float32)](_team.shared),
-            lambda limit: _set_limit[np.dtype(np.float32)](_team.shared, limit))
+    held_by(lambda: _limit[_NO_REALS](_team.shared),
+            lambda limit: _set_limit[_NO_REALS](_team.shared, limit))
 
 
 def team_for(work: int) -> tuple[np.ndarray, int]:
     """Who computes so many elements, and in how many parts, a thread each: for `in_parts`."""
     if work < 2 * EACH or inside_a_task():
         return NOBODY, 1
-    limit = _limit[np.dtype(np.float32)](_team.shared)
+    limit = _limit[_NO_REALS](_team.shared)
     parts = min(threads_wanted() or limit, work // EACH, MOST)
     if parts > 1 + len(_team.others):
         parts = min(parts, _team.grow(parts))

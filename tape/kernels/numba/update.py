@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tape.kernels import update as plain
-from tape.kernels.numba.compiled import DTYPES, INTEGER, READ, REAL, TEAM, WRITE, loop
+from tape.kernels.numba.compiled import DTYPES, INTEGER, READ, REAL, TEAM, WRITE, is_packed, loop
 from tape.kernels.numba.threads import in_parts, own, team_for
 
 
@@ -21,8 +21,7 @@ def adam_update(arrays, gradients, m, v, t, lr, betas, eps, weight_decay=0.0, de
     end = 0
     for p, g in zip(arrays, gradients):
         start, end = end, end + p.size
-        if not (p.dtype == g.dtype == m.dtype in DTYPES and p.flags.carray
-                and g.flags.c_contiguous and g.flags.aligned):
+        if not (p.dtype == g.dtype == m.dtype in DTYPES and p.flags.carray and is_packed(g)):
             plain.adam_update([p], [g], m[start:end], v[start:end], t, lr, betas, eps, weight_decay,
                               decoupled)
         elif p.size:

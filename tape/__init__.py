@@ -6,6 +6,7 @@
     no_grad, enable_grad                recording off and on
     checkpoint                          less memory: run again rather than keep
     parallel_map                        calls of a function in threads, walked back in threads
+    WorkerProcesses                     the same in processes, which do not wait for each other
     linalg                              solve, inv, cholesky, eigh, svd, ... as in np.linalg
     primitive                           a new operator from a forward and its derivative
     implements                          what to call when a NumPy function meets a Tensor
@@ -34,6 +35,7 @@ from tape.measure import measure
 from tape.memory import keep_freed_memory as _keep_freed_memory    # noqa: F401: as it is imported
 from tape.ops import *    # noqa: F401,F403: the operators, listed in tape/ops/__init__.py
 from tape.primitive import implements, primitive
+from tape.processes import WorkerProcesses
 from tape.show import show
 from tape.tensor import Tensor
 from tape.transforms import (
@@ -42,7 +44,7 @@ from tape.transforms import (
 from tape.updates import adam_update
 
 __all__ = [
-    "GradientTape", "Tensor", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",
+    "GradientTape", "Tensor", "WorkerProcesses", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",
     "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "kernel_threads",
     "kernels_in_use",
     "limit_blas_threads", "linalg", "measure", "no_grad", "parallel_map", "primitive", "record_lines",

@@ -36,6 +36,12 @@ _same = {DEFAULT: DEFAULT}         # equal modes are one object
 modes: ContextVar[Modes] = ContextVar("modes", default=DEFAULT._replace(lines=True) if os.environ.get(
     "TAPE_RECORD_LINES", "0") not in ("", "0") else DEFAULT)
 
+
+def in_modes(mode: Modes) -> None:
+    """Take over the modes of another process, from now on."""
+    modes.set(_same.setdefault(mode, mode))
+
+
 # For each block entered and not left: its manager, and what its mode was outside.
 _outside: ContextVar[tuple] = ContextVar("outside", default=())
 

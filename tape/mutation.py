@@ -102,6 +102,11 @@ def _known_elsewhere(tensor: Any, held: Sequence, versions: int) -> bool:
     return others > 0
 
 
+def known_elsewhere(tensor: Any) -> bool:
+    """Whether others refer to a leaf's array than the leaf: views, records, who called ``t.data``."""
+    return _known_elsewhere(tensor, (), tensor._version is not None)
+
+
 def note(tensor: Any) -> None:
     """Note what a leaf's array is, if a record saved it, before the caller gets it."""
     version = tensor._version

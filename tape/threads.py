@@ -22,6 +22,11 @@ def inside_a_task() -> bool:
     return _inside.get()
 
 
+def as_a_task() -> None:
+    """What runs from here on is one of several tasks, which another process runs."""
+    _inside.set(True)
+
+
 def side_by_side(tasks: Sequence[Callable[[], Any]]) -> list:
     """What the tasks return: the first is run here, the others each in a thread.
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -36,10 +37,15 @@ MODELS = {
 }
 
 
-def found(make, batch, workers=None, p=0.0):
+LINUX = sys.platform.startswith("linux")
+by_processes = pytest.mark.parametrize(
+    "processes", [False, pytest.param(True, marks=pytest.mark.skipif(not LINUX, reason="not Linux"))])
+
+
+def found(make, batch, workers=None, p=0.0, processes=False):
     """Logits, loss and gradients of a model in float64, on the whole batch or in parts."""
     model = in_float64(make(p))
-    called = model if workers is None else nn.DataParallel(model, workers)
+    called = model if workers is None else nn.DataParallel(model, workers, processes)
     logits, loss = called(*batch)
     (loss + 0.1 * (logits ** 2).mean()).backward()         # through the logits too
     return [logits.numpy(), loss.numpy(), *(p.grad for p in model.parameters())]
@@ -53,14 +59,16 @@ def test_results_and_gradients_are_those_of_the_whole_batch(make, batch, workers
     got = found(make, batch, workers, p)
     for a, b in zip(got, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
-    for a, b in zip(found(make, batch, workers, p), got):
-        np.testing.assert_array_equal(a, b)                # and the same bits at each run
+    for processes in (False, LINUX and workers < 50):
+        for a, b in zip(found(make, batch, workers, p, processes), got):
+            np.testing.assert_array_equal(a, b)            # and the same bits at each run
 
 
-def test_dropout_goes_on_as_it_would_have_without_parts():
+@by_processes
+def test_dropout_goes_on_as_it_would_have_without_parts(processes):
     make, batch = MODELS["gpt"]
     one, two = in_float64(make(0.5)), in_float64(make(0.5))
-    parallel = nn.DataParallel(two, 3)
+    parallel = nn.DataParallel(two, 3, processes)
     for _ in range(3):
         np.testing.assert_allclose(parallel(*batch)[0].numpy(), one(*batch)[0].numpy(), atol=1e-12)
     np.testing.assert_allclose(two(*batch)[0].numpy(), one(*batch)[0].numpy(), atol=1e-12)
@@ -68,6 +76,40 @@ def test_dropout_goes_on_as_it_would_have_without_parts():
     assert not two.training and not two.blocks[0].training
     np.testing.assert_allclose(parallel(*batch)[0].numpy(), one(*batch)[0].numpy(), atol=1e-12)
     assert parallel.train() is parallel and two.blocks[1].training
+
+
+@pytest.mark.skipif(not LINUX, reason="processes need Linux")
+@pytest.mark.parametrize("name", ["gpt", "lstm"])
+def test_a_training_in_processes_has_the_bits_of_one_in_threads(name, kernel_set):
+    """With all that a program may do to a model between two steps."""
+    make, batch = MODELS[name]
+
+    def trained(processes):
+        model = make(0.2)
+        parallel = nn.DataParallel(model, 2, processes)
+        optimizer, seen = nn.AdamW(model.parameters(), lr=0.01), []
+        for step in range(6):
+            _, loss = parallel(*batch)
+            optimizer.zero_grad()
+            loss.backward()
+            seen += [loss.item(), *(p.grad.copy() for p in model.parameters() if p.requires_grad)]
+            nn.clip_grad_norm(model.parameters(), 0.1)
+            optimizer.step()
+            if step == 1:
+                with nn.evaluating(model), tape.no_grad():
+                    seen.append(parallel(*batch)[1].item())
+            if step == 2:
+                model.load_state_dict({key: value * 0.9 for key, value in model.state_dict().items()})
+            if step == 3:
+                model.parameters()[0].requires_grad = False
+                optimizer = nn.SGD(model.parameters()[1:], lr=0.1)
+            if step == 4:
+                for part in model.modules():
+                    if isinstance(part, nn.Dropout):
+                        part.p = 0.5
+        return [*seen, *model.state_dict().values()]
+    for a, b in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 class Dropped(nn.Module):
@@ -113,6 +155,16 @@ def test_arguments_by_name_and_without_targets():
     np.testing.assert_allclose(logits.numpy(), wanted.numpy(), atol=1e-6)
     with tape.no_grad():
         assert not parallel(IDX)[0].requires_grad
+
+
+@by_processes
+def test_an_input_gets_its_gradient(processes):
+    model = nn.Sequential(in_float64(nn.Linear(3, 4, rng=0)), nn.GELU())
+    inputs = [Tensor(np.random.default_rng(0).standard_normal((5, 3)), requires_grad=True)
+              for _ in range(2)]
+    for run, x in zip((nn.DataParallel(model, 2, processes), model), inputs):
+        (run(x * 2) ** 2).sum().backward()
+    np.testing.assert_allclose(inputs[0].grad, inputs[1].grad, rtol=1e-12)
 
 
 def test_the_gradient_of_an_input_and_derivatives_of_derivatives():
@@ -173,10 +225,11 @@ def test_one_row_and_one_worker_are_left_to_the_model():
         assert sorted(len(idx) for (idx, _), _ in forward.calls) == wanted
 
 
-def test_names_states_and_copies_are_those_of_the_model():
+@by_processes
+def test_names_states_and_copies_are_those_of_the_model(processes):
     make, batch = MODELS["lstm"]
     model = make(0.0)
-    parallel = nn.DataParallel(model, 2)
+    parallel = nn.DataParallel(model, 2, processes)
     assert [n for n, _ in parallel.named_parameters()] == [n for n, _ in model.named_parameters()]
     assert parallel.parameter_count() == model.parameter_count() and list(
         parallel.state_dict()) == list(model.state_dict())
@@ -190,9 +243,10 @@ def test_names_states_and_copies_are_those_of_the_model():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_an_error_of_the_model_reaches_the_caller_once():
+@by_processes
+def test_an_error_of_the_model_reaches_the_caller_once(processes):
     make, _ = MODELS["gpt"]
-    parallel = nn.DataParallel(make(0.0), 2)
+    parallel = nn.DataParallel(make(0.0), 2, processes)
     wrong = IDX.copy()
     wrong[6, 0] = 99
     with pytest.raises(IndexError, match="99"):

@@ -22,6 +22,9 @@ class Draws:
         self._parts, self._lock = parts, threading.Lock()
         self._drawn: dict[tuple[int, int], list] = {}
 
+    def __reduce__(self) -> tuple:
+        return Draws, (1,)           # another process has its own copies of the generators, and draws all
+
     def take(self, rng: np.random.Generator, number: int, shape: tuple[int, ...]) -> np.ndarray:
         """What the draw of this number from `rng` gives, counted from 0 in each part."""
         key = id(rng), number

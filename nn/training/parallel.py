@@ -68,7 +68,7 @@ class DataParallel(Module):
     ((3, 4, 7), True)
     """
 
-    def __init__(self, model: Module, workers: int | None = None):
+    def __init__(self, model: Module, workers: int | None = None, processes: bool = False):
         if not isinstance(model, Module):
             raise TypeError(f"DataParallel: model must be a Module, got {type(model).__name__}")
         if workers is not None and not (isinstance(workers, (int, np.integer)) and workers >= 1
@@ -77,6 +77,7 @@ class DataParallel(Module):
                              f"{workers!r}")
         self.model = model
         self.workers = None if workers is None else int(workers)
+        self._pool = tape.WorkerProcesses(partial(_run, model)) if processes else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         names = [*range(len(args)), *kwargs]
@@ -93,8 +94,11 @@ class DataParallel(Module):
         calls = [(BatchPart(part, rows, counts, draws),
                   {name: value[part] if name in arrays else value for name, value in values.items()})
                  for part in parts]
-        results = tape.parallel_map(partial(_run, self.model), calls, self.model.parameters())
-        return _joined(results, weights, parts)
+        function, parameters = partial(_run, self.model), self.model.parameters()
+        if self._pool is None:
+            return _joined(tape.parallel_map(function, calls, parameters), weights, parts)
+        self._pool.function = function            # the model may be another by now
+        return _joined(self._pool.map(calls, parameters), weights, parts)
 
     def _workers(self) -> int:
         limited = limit_blas_threads(1).works

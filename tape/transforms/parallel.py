@@ -60,6 +60,11 @@ def parallel_map(function: Callable, calls: Iterable[Sequence],
     mode = modes.get()
     if len(tasks) < 2 or inside_a_task() or mode.measurement is not None or mode.tracing:
         return [task() for task in tasks]
+    return run_recorded(tasks, shared)
+
+
+def run_recorded(tasks: Sequence[Callable[[], Any]], shared: Iterable[Tensor]) -> list:
+    """What the tasks return, run side by side, of which the walk back runs side by side too."""
     floor = next_position()
     versions = [version_of(leaf) for leaf in shared if leaf.is_leaf]
     results = side_by_side(tasks)

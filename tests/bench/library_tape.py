@@ -71,6 +71,14 @@ class Parallel:
         return training_step(sizes, nn.DataParallel)
 
 
+class Processes:
+    """The same in a process for each processor."""
+
+    @staticmethod
+    def training_step(sizes):
+        return training_step(sizes, lambda model: nn.DataParallel(model, processes=True))
+
+
 class Composed:
     """The operators by their definitions alone."""
 

@@ -12,7 +12,7 @@ import time
 from tests.bench.worker import CASES, LIBRARIES, Timing
 
 # What must be installed for a library, where it is not its own name.
-NEEDS = {"tape": "numpy", "parallel": "numpy", "composed": "numpy", "numpy-kernels": "numpy",
+NEEDS = {"tape": "numpy", "parallel": "numpy", "processes": "numpy", "composed": "numpy", "numpy-kernels": "numpy",
          "numba-kernels": "numba", "compile": "torch"}
 # figure -> library -> median and best of each round.
 Figures = dict[str, dict[str, list[Timing]]]

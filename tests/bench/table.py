@@ -10,8 +10,10 @@ from tests.bench.worker import Timing
 LEAST = 0.05            # a smaller change of a median is not reported
 DISTURBED = 1.5         # a median so many times the best is marked
 NOTE = f"""A cell is a median, then tape / peer (lowest-highest of the rounds), where parallel is tape
-with nn.DataParallel, and the better of the two is compared with the others. With * the calls within a
-process were uneven, the median over {DISTURBED} times the best: other programs had the processors."""
+with nn.DataParallel, processes the same with processes=True, and the best of the three is compared with the
+others. With * the calls within a process were uneven, the median over {DISTURBED} times the best: other
+programs had the processors."""
+OURS = "parallel", "processes"
 
 
 def short(value: float) -> str:
@@ -24,10 +26,11 @@ def medians(timings: list[Timing]) -> list[float]:
 
 
 def ratios(values: dict[str, list[Timing]], peer: str) -> list[float]:
-    """tape / peer, round by round; of plain and DataParallel the better, beside a library not ours."""
+    """tape / peer, round by round; of plain and DataParallel the best, beside a library not ours."""
     ours = medians(values["tape"])
-    if peer != "parallel" and "parallel" in values:
-        ours = [min(pair) for pair in zip(ours, medians(values["parallel"]))]
+    if peer not in OURS:
+        ours = [min(several) for several in zip(ours, *(
+            medians(values[name]) for name in OURS if name in values))]
     return [own / theirs for own, theirs in zip(ours, medians(values[peer]))]
 
 

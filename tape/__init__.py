@@ -44,7 +44,8 @@ from tape.transforms import (
 from tape.updates import adam_update
 
 __all__ = [
-    "GradientTape", "Tensor", "WorkerProcesses", "adam_update", "checkpoint", "elementwise_grad", "enable_grad", "grad",
+    "GradientTape", "Tensor", "WorkerProcesses", "adam_update", "checkpoint", "elementwise_grad",
+    "enable_grad", "grad",
     "gradcheck", "hessian", "hollow", "hvp", "implements", "jacobian", "jvp", "kernel_threads",
     "kernels_in_use",
     "limit_blas_threads", "linalg", "measure", "no_grad", "parallel_map", "primitive", "record_lines",

@@ -8,6 +8,7 @@ import pytest
 import nn
 import tape
 from nn.layers.recomputed import recomputed
+from nn.training.parallel import processes_work
 from tape import Tensor
 from tests.checks import in_float64, leaf
 
@@ -20,10 +21,10 @@ def gpt(dropout=0.0, **more):
     return nn.GPT(nn.GPTConfig(7, 8, 3, 2, 8, dropout=dropout, **more), rng=0)
 
 
-def gradients(model, workers=1, on=True, steps=2):
+def gradients(model, workers=1, on=True, steps=2, processes=False):
     """Of each parameter after some calls, of which each draws its dropout; and the losses."""
     nn.checkpoint_blocks(model, on)
-    run = model if workers == 1 else nn.DataParallel(model, workers)
+    run = model if workers == 1 else nn.DataParallel(model, workers, processes)
     losses = []
     for _ in range(steps):
         _, loss = run(IDX, TARGETS)
@@ -42,8 +43,9 @@ def assert_same_bits(found, wanted):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("more", GPTS)
 def test_a_checkpointed_model_has_the_gradients_of_a_plain_one_to_the_bit(more, dropout, workers):
-    assert_same_bits(gradients(gpt(dropout, **more), workers),
-                     gradients(gpt(dropout, **more), workers, on=False))
+    wanted = gradients(gpt(dropout, **more), workers, on=False)
+    for processes in {False, workers > 1 and processes_work()}:
+        assert_same_bits(gradients(gpt(dropout, **more), workers, processes=processes), wanted)
 
 
 def test_other_models_with_such_blocks():

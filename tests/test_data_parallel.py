@@ -13,6 +13,7 @@ import tape
 import train
 from nn.jobs import job
 from nn.training.engines import TapeEngine
+from nn.training.parallel import on_processors
 from nn.training.parts import even_parts
 from tape import Tensor
 from tests.checks import Recorder, in_float64
@@ -309,18 +310,27 @@ def test_an_update_with_workers_is_that_without(size):
     (1, (65, 64, 4, 4, 128), 768, 1),
 ])
 def test_how_many_workers_a_training_takes_depends_on_sizes(
-        asked, sizes, positions, wanted, monkeypatch, capsys):
+        kernel_set, asked, sizes, positions, wanted, monkeypatch, capsys):
     monkeypatch.setattr(job, "available_cores", lambda: 3)
     with nn.without_memory():
         model = nn.GPT(nn.GPTConfig(*sizes))
     works = tape.limit_blas_threads(1).works
-    assert job.chosen_workers(asked, model, positions) == (wanted if works or asked else 1)
+    with tape.use_kernels():
+        assert job.chosen_workers(asked, model, positions) == (wanted if works or asked else 1)
+        threads = tape.kernel_threads()
+        run = on_processors(model, wanted)
     printed = capsys.readouterr().out
-    assert not works or printed == {1: "1 worker with one BLAS thread\n"}.get(
-        wanted, f"{wanted} workers, each with one BLAS thread\n")
+    kind = "processes" if LINUX else "threads"
+    assert not works or printed == (
+        "1 worker with one BLAS thread\n" if wanted == 1 else
+        f"compiled kernels in {wanted} threads\n" if threads == wanted else
+        f"{wanted} {kind}, each with one BLAS thread\n")
+    assert (run is model) == (threads == wanted)
+    assert run is model or run.workers == wanted and (run._pool is not None) == LINUX
 
 
-def test_a_training_with_workers_is_that_with_one_to_rounding(tmp_path, monkeypatch, capsys):
+def test_a_training_with_workers_is_that_with_one_to_rounding(
+        kernel_set, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("the old cat sat. " * 60)
     states = []
@@ -328,7 +338,9 @@ def test_a_training_with_workers_is_that_with_one_to_rounding(tmp_path, monkeypa
         arguments = ["text", "--data", "text", "--steps", "4", "--n-embd", "8", "--block-size", "8",
                      "--dropout", "0.2", "--workers", workers]
         assert train.main(arguments) == 0
-        assert f"{workers} worker" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert ("1 worker with" if workers == "1" else "compiled kernels in 2 threads" if
+                kernel_set == "numba" else "2 processes" if LINUX else "2 threads") in printed
         states.append(nn.load_checkpoint("checkpoints/latest/last.npz").model.state_dict())
     for name, array in states[0].items():
         np.testing.assert_allclose(states[1][name], array, atol=1e-4, err_msg=name)

@@ -27,6 +27,7 @@ RNG = np.random.default_rng(0)
 def threads(request):
     """Kernels compute with so many threads, more than there are processors too."""
     with tape.use_kernels("numba", threads=request.param):
+        team._team.shared[team._ALONE] = 0
         yield request.param
 
 
@@ -210,12 +211,46 @@ def test_threads_that_went_to_sleep_are_woken(threads, monkeypatch):
     woken, wake = [], team._team.awake.set
     monkeypatch.setattr(team._team.awake, "set", lambda: (woken.append(True), wake()))
     for times in range(1, 4):
+        team._team.shared[team._ALONE] = 0                 # where other programs took the processors
         deadline = time.monotonic() + 10
         while team._team.awake.is_set() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not team._team.awake.is_set()
         np.testing.assert_array_equal(compiled.gelu(x), wanted)
         assert len(woken) == times
+
+
+def test_after_a_long_wait_the_caller_does_all_parts_for_a_while(threads):
+    x, shared = np.ones((500, 500), np.float32), team._team.shared
+    wanted = compiled.gelu(x)
+    shared[team._ALONE], ticket = 3, shared[team._TICKET]
+    for left in (2, 1, 0):
+        np.testing.assert_array_equal(compiled.gelu(x), wanted)
+        assert shared[team._ALONE] == left and shared[team._TICKET] == ticket
+    np.testing.assert_array_equal(compiled.gelu(x), wanted)
+    assert shared[team._TICKET] > ticket
+
+
+def test_what_a_long_wait_is_and_what_several_are():
+    """With the times as arguments, of which a second has SECOND."""
+    ms, shared = team.SECOND // 1000, np.zeros(team._LENGTH, np.int64)
+    shared[team._CALM] = team._FORGOTTEN
+
+    def alone_after(own, waited, parts=2):
+        shared[team._ALONE] = 0
+        team._learn(shared, own, waited, parts)
+        return shared[team._ALONE]
+    assert alone_after(ms // 10, ms // 2) == 0                    # short
+    assert alone_after(5 * ms, 4 * ms) == 0                       # alone it would have taken longer
+    assert alone_after(5 * ms, 9 * ms, parts=3) == 0
+    assert alone_after(ms // 10, 2 * ms) == team._FEW
+    assert alone_after(5 * ms, 11 * ms, parts=3) == 2 * team._FEW
+    for _ in range(10):
+        found = alone_after(ms // 10, 2 * ms)
+    assert found == team._MANY
+    for _ in range(team._FORGOTTEN):
+        assert alone_after(ms, 0) == 0
+    assert alone_after(ms // 10, 2 * ms) == team._FEW
 
 
 def test_inside_a_task_a_kernel_has_one_thread(threads):

@@ -196,7 +196,7 @@ def test_a_validation_is_on_a_sample_and_at_the_end_on_all(folder, monkeypatch, 
         recorder.calls.clear()
         train.main(["text", "--data", "a.txt", *SMALL, "--eval-interval", "1",
                     "--eval-batches", sample])
-        assert [[*given, None][2] for given, _ in recorder.calls] == calls
+        assert [[*given, None][3] for given, _ in recorder.calls] == calls
         out = capsys.readouterr().out
         assert ("on 2 batches" in out) == (sample == "2") and "over all 900 characters" in out
 

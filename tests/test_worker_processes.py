@@ -105,7 +105,7 @@ def test_the_calls_run_in_other_processes_but_the_first(processes, layer):
     lambda layer: setattr(layer, "b", leaf(np.ones(1))),
     lambda layer: setattr(layer.b, "requires_grad", False),
     lambda layer: setattr(layer, "rng", np.random.default_rng(3)),
-], ids=["in place", "new array", "an element", "a number", "new leaf", "new shape", "frozen", "generator"])
+], ids=["in place", "new array", "element", "number", "new leaf", "new shape", "frozen", "generator"])
 def test_what_the_program_changes_is_seen(change):
     found = []
     for mapped in (in_processes, None):
@@ -362,8 +362,8 @@ print(*(worker.process.pid for worker in parallel._pool._workers), flush=True)
 def test_processes_end_with_the_program_however_it_ends(end):
     done = run_python("-W", "error", "-c", PROGRAM + end)     # it returns when nobody has its output
     pids = [int(word) for word in done.stdout.split()]
-    assert len(pids) == 2 and done.returncode == {"": 0, "os._exit(3)": 3, "1 / 0": 1, "sys.exit(4)": 4}.get(
-        end, done.returncode), done.stderr
+    codes = {"": 0, "os._exit(3)": 3, "1 / 0": 1, "sys.exit(4)": 4}
+    assert len(pids) == 2 and done.returncode == codes.get(end, done.returncode), done.stderr
     deadline = time.monotonic() + 10
     while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-from tape import limit_blas_threads
+from tape import limit_blas_threads, use_kernels
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)        # nothing more can be written
@@ -62,7 +62,9 @@ def run(script: str, job: Callable[[], int | None]) -> int:
     if hasattr(sys.stdout, "reconfigure"):     # a terminal that lacks a character shows "?"
         sys.stdout.reconfigure(errors="replace")
     try:
-        with ended_in_words(), limit_blas_threads(1):  # several are in each other's way beside programs
+        # Several threads of the BLAS are in each other's way beside other programs. What a job chooses
+        # for the kernels ends with it.
+        with ended_in_words(), limit_blas_threads(1), use_kernels():
             status = job() or 0
             sys.stdout.flush()    # here, so that what cannot be written is reported below
             return status

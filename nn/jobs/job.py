@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import nn
+import tape
 from nn.cli.script import command, start_of
 from nn.cli.flags import flag
 from nn.layers.parameter import DTYPES
-from nn.training.parallel import available_cores
+from nn.training.parallel import available_cores, processes_work
 from tape import limit_blas_threads
 
 ENOUGH = 5e8   # parameters times positions: with fewer, what threads cost is more (tests/bench/LOG.md)
@@ -54,14 +55,16 @@ def sample_flag() -> Any:
 
 def workers_flag(**more: Any) -> Any:
     """The field of --workers."""
-    return flag("threads that compute parts of each batch (default: one for each processor, where the "
-                "model and the batch are large enough, else 1)", low=1, metavar="N", **more)
+    return flag("processors to compute on: with Numba by the threads of its kernels, else by processes "
+                "(threads where there are none) for parts of each batch (default: all, where "
+                "the model and the batch are large enough, else 1)", low=1, metavar="N", **more)
 
 
 def chosen_workers(asked: int | None, model: nn.Module, positions: int) -> int:
-    """In how many parts each batch is computed, which a line says.
+    """On how many processors a training computes, and how, which a line says.
 
-    The rule asks for sizes alone and not for times, so that a training can be repeated to the bit.
+    Compiled kernels get as many threads; see `nn.training.parallel.on_processors`. The rule asks for
+    sizes alone and not for times, so that a training can be repeated to the bit.
 
     Parameters
     ----------
@@ -75,8 +78,14 @@ def chosen_workers(asked: int | None, model: nn.Module, positions: int) -> int:
     if workers is None:
         large = model.parameter_count() * positions >= ENOUGH
         workers = available_cores() if large and limited else 1
-    threads = "one BLAS thread" if limited else "the threads that the BLAS takes"
-    print(f"{workers} worker{'s, each' * (workers > 1)} with {threads}")
+    if workers > 1 and tape.kernels_in_use() == "numba":
+        tape.use_kernels("numba", threads=workers)
+        if tape.kernel_threads() == workers:
+            print(f"compiled kernels in {workers} threads")
+            return workers
+    kind = "worker" if workers == 1 else "processes," if processes_work() else "threads,"
+    blas = "one BLAS thread" if limited else "the threads that the BLAS takes"
+    print(f"{workers} {kind} {'each ' * (workers > 1)}with {blas}")
     return workers
 
 

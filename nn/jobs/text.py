@@ -25,6 +25,7 @@ from nn.jobs.watching import sample_of
 from nn.models.gpt import POSITIONS
 from nn.training.engines import Batch, TapeEngine
 from nn.training.loop import Evaluation, Limits, Outcome, Plan
+from nn.training.parallel import on_processors
 from tape import no_grad
 
 LanguageModel = Union[nn.GPT, nn.RecurrentLM]
@@ -118,7 +119,7 @@ def train_text(o: Flags) -> None:
         assert outcome.evaluation is not None and outcome.evaluation.loss is not None
         loss, sample = outcome.evaluation.loss, ""
         if len(consecutive_blocks(corpus.validation, EVAL_ROWS, o.block_size)) > o.eval_batches:
-            loss = validation_loss(model, corpus.validation, None, workers)
+            loss = validation_loss(on_processors(model, workers), model, corpus.validation)
             sample = f" on {o.eval_batches} batches"
         print(f"\nvalidation loss {loss:.4f} after {outcome.step} steps, over all "
               f"{len(corpus.validation):,} {corpus.tokenizer.unit}s;\n"
@@ -183,7 +184,7 @@ def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: i
     passed, info = Passed(corpus.yardsticks, run.position.best), corpus.generating(o.lines)
 
     def evaluate() -> Evaluation:
-        loss = validation_loss(model, corpus.validation, o.eval_batches, workers)
+        loss = validation_loss(engine.run, model, corpus.validation, o.eval_batches)
         remarks = [passed.by(loss)]
         if o.sample:
             remarks.append(sample_of(model, corpus.tokenizer, info, o.sample, (o.seed, *SHOWN)))
@@ -207,12 +208,14 @@ def trained(o: Flags, run: Run, model: LanguageModel, corpus: Corpus, workers: i
 
 
 @no_grad
-def validation_loss(model: LanguageModel, ids: np.ndarray, batches: int | None = None,
-                    workers: int = 1) -> float:
-    """Mean loss over the whole of `ids`, or over so many batches of it, in nats per token."""
+def validation_loss(run: nn.Module, model: LanguageModel, ids: np.ndarray,
+                    batches: int | None = None) -> float:
+    """Mean loss over the whole of `ids`, or over so many batches of it, in nats per token.
+
+    `run` is called for it: the model, or what computes as the model does on several processors.
+    """
     total, count, meter = 0.0, 0, Meter()
     found = consecutive_blocks(ids, EVAL_ROWS, model.config.block_size, batches)
-    run = nn.DataParallel(model, workers) if workers > 1 else model
     with nn.evaluating(model):
         for i, (inputs, targets) in enumerate(found):
             meter("validating", i / len(found))

@@ -23,7 +23,7 @@ class Draws:
         self._drawn: dict[tuple[int, int], list] = {}
 
     def __reduce__(self) -> tuple:
-        return Draws, (1,)           # another process has its own copies of the generators, and draws all
+        return Draws, (1,)           # another process has its own generators, and draws for all rows
 
     def take(self, rng: np.random.Generator, number: int, shape: tuple[int, ...]) -> np.ndarray:
         """What the draw of this number from `rng` gives, counted from 0 in each part."""

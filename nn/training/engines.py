@@ -14,7 +14,7 @@ from nn.models.static.sgd import RunModel, sgd_step
 from nn.training.audit import audit
 from nn.training.clip_grad import clip_grad_norm
 from nn.training.optim import Optimizer
-from nn.training.parallel import DataParallel
+from nn.training.parallel import on_processors
 from nn.training.parts import shares
 from nn.training.resume import packed, unpacked
 from tape import Tensor
@@ -94,7 +94,11 @@ class TapeEngine:
         At most so many rows of a batch are run at a time, and their gradients are added up, so that the
         tape holds no more than these rows. By default the batch is run at once.
     workers : int
-        In how many parts these rows are computed side by side; see `DataParallel`.
+        On how many processors these rows are computed; see `nn.training.parallel.on_processors`.
+
+    Attributes
+    ----------
+    run : what is called in the place of the model: the model, or its `DataParallel`.
 
     Notes
     -----
@@ -119,7 +123,7 @@ class TapeEngine:
         # Found once: those that the optimiser changes are settled too, and a search takes as long as
         # the clipping of a small model.
         self._named = dict(model.named_parameters())
-        self._run = model if workers == 1 else DataParallel(model, workers)
+        self.run = on_processors(model, workers)
         self.streams = {name: module.rng for name, module in model.named_modules()
                         if isinstance(module, Dropout) and module.p}
 
@@ -146,7 +150,7 @@ class TapeEngine:
         self.optimizer.zero_grad()
         mean = 0.0
         for part, share in self._shares(batch):
-            _, loss = self._run(*part)
+            _, loss = self.run(*part)
             check_finite("loss", loss.item(), step)
             loss.backward(np.asarray(share, loss.dtype))
             mean += share * loss.item()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 from functools import partial
 from typing import Any, Iterator, Sequence
 
@@ -24,13 +26,29 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def on_processors(model: Module, workers: int) -> Module:
+    """The model, or its `DataParallel`, so that calls of it compute on so many processors.
+
+    Where compiled kernels have as many threads (`tape.use_kernels`), these do. Else batches are
+    computed in parts, in processes where the system allows it, which do not wait for Python's lock.
+    """
+    if workers == 1 or tape.kernel_threads() >= workers:
+        return model
+    return DataParallel(model, workers, processes=processes_work())
+
+
+def processes_work() -> bool:
+    """Whether `DataParallel` may use processes here."""
+    return sys.platform.startswith("linux") and not multiprocessing.current_process().daemon
+
+
 class DataParallel(Module):
     """A model that computes the parts of each batch side by side, forward and backward.
 
     Called like the model, it cuts the rows of the batch, the first axis of all arrays that it is given,
-    into parts. Each is run by a thread on the same parameters, and ``loss.backward()`` walks their
-    tapes in threads too. The numbers are those of the model itself, to rounding, and the same bits at
-    each run:
+    into parts. Each is run by a thread, or a process, on the same parameters, and ``loss.backward()``
+    walks their tapes there too. The numbers are those of the model itself, to rounding, and the same
+    bits at each run:
 
     - A loss, that is a result without axes, is taken to be a mean over the targets that count (all but
       -1), and weighted by their number; see `nn.training.parts.shares`. The targets are the argument of
@@ -40,7 +58,8 @@ class DataParallel(Module):
     - Dropout drops the elements that it would without parts.
 
     What depends on other rows in another way, as the mean of a batch does, would differ. A model that
-    changes its own attributes when it runs is run by several threads at once and must allow for that.
+    changes its own attributes when it runs is run by several threads at once and must allow for that;
+    of what a process changes in it, the program sees nothing.
 
     The first call limits matrix products to one thread each, for the whole process; see
     `limit_blas_threads`. A batch of one row is left to the model.
@@ -51,6 +70,11 @@ class DataParallel(Module):
     workers : int, optional
         How many parts. By default as many as there are processors for this process, but one where the
         threads of the matrix products cannot be limited: they would be in each other's way.
+    processes : bool
+        Compute the parts, but the first, in processes rather than in threads. Threads wait for each
+        other's use of Python, some 200 times in a step of a small model; processes do not. The bits are
+        the same. Linux only, and the model must be one that can be sent to another process; see
+        `tape.WorkerProcesses`. Gradients that processes found cannot be differentiated again.
 
     Attributes
     ----------

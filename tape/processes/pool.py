@@ -28,11 +28,11 @@ from tape.trees import leaves, map_leaves
 
 
 class WorkerProcesses:
-    """Calls of a function side by side in processes, of which the walk back runs in these processes too.
+    """Calls of a function side by side in processes, where the walk back runs too.
 
-    Does what `parallel_map` does. There the calls are threads, which wait for each other's use of
-    Python; processes do not. The bits of results and gradients are the same. The first call runs in
-    the program itself, each other one in a process, which is started when it is needed first and kept.
+    Does what `parallel_map` does, with the same bits. There the calls are threads, which wait for each
+    other's use of Python; processes do not. The first call runs in the program itself, each other one
+    in a process, which is started when it is needed first and kept.
 
     The values of `shared` leaves are in memory that all processes see. All else that the function holds
     (the attributes of a model, random generators) is sent along whenever it has changed. So a worker
@@ -40,8 +40,8 @@ class WorkerProcesses:
     started. What a worker changes stays with it.
 
     The tape of a call can be walked once, and its gradients cannot be differentiated again. Inside
-    `parallel_map`, and under `measure` and `tape.lazy.from_tape`, the calls run in the program, one after
-    the other.
+    `parallel_map`, and under `measure` and `tape.lazy.from_tape`, the calls run in the program, one
+    after the other.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ class _Worker:
         forgotten, self.forgotten = self.forgotten, []
         self.number += 1
         self._post(Call(self.number, None if function == self._sent else function,
-                        Settings(mode, np.geterr(), kernels_in_use()), arguments, forgotten))
+                        Settings(mode, {**np.geterr()}, kernels_in_use()), arguments, forgotten))
         self._sent = function
         versions = tuple((i, version_of(leaf)) for i, leaf in enumerate(self.shared.leaves))
         return partial(self._result, self.number, inputs, versions)
@@ -265,8 +265,8 @@ class _Worker:
         self.end()
         self.process.join(1)
         code = self.process.exitcode
-        return RuntimeError(f"WorkerProcesses: a process ended with exit code {code}; where that is -9 it "
-                            f"was killed from outside, perhaps for lack of memory")
+        return RuntimeError(f"WorkerProcesses: a process ended with exit code {code}; where that is -9 "
+                            f"it was killed from outside, perhaps for lack of memory")
 
 
 class WorkerError(Exception):

@@ -82,8 +82,8 @@ def _check_closures(value: Any) -> None:
         names = {*getattr(getattr(function, "__code__", None), "co_freevars", ())} - {"__class__"}
         if names:
             raise ValueError(
-                f"{function.__qualname__} uses {', '.join(sorted(names))} of the function around it, whose "
-                f"changes another process would not see. Keep what it uses in attributes of the model")
+                f"{function.__qualname__} uses {', '.join(sorted(names))} of the function around it, "
+                f"whose changes another process would not see. Keep it in an attribute")
 
 
 def dump(function: Callable, leaves: Sequence, inherited: Inherited) -> bytes:
@@ -99,7 +99,8 @@ def dump(function: Callable, leaves: Sequence, inherited: Inherited) -> bytes:
         _Pickler(file, leaves, inherited).dump(function)
     except Exception as error:
         raise TypeError(f"WorkerProcesses: what the function holds must be of a kind that can be sent "
-                        f"to another process: {error}. Or compute in threads, processes=False") from error
+                        f"to another process: {error}. Or compute in threads, processes=False"
+                        ) from error
     return file.getvalue()
 
 

@@ -138,8 +138,8 @@ class _Worker:
         own = [gradients.pop(variable, None) for variable in variables]
         for leaf in gradients:
             raise RuntimeError(
-                f"WorkerProcesses: a leaf of shape {leaf.shape} that wants a gradient was used which is "
-                f"neither shared nor an argument, so its gradient would be lost. Share it: make it a "
+                f"WorkerProcesses: a leaf of shape {leaf.shape} that wants a gradient was used which "
+                f"is neither shared nor an argument, so its gradient would be lost. Make it a "
                 f"parameter of the model")
         return present, own
 
@@ -154,9 +154,8 @@ def _taken(given: Given, variables: list[Tensor]) -> Tensor:
 def _found(x: Tensor, records: list[Record]) -> Found:
     if not x.requires_grad:
         return Found(x.numpy(), None)
-    if x._record is None:                   # the function returned a leaf
-        x = identity(x)
-    records.append(x._record)
+    record = x._record
+    if record is None:                      # the function returned a leaf
+        record = identity(x)._record
+    records.append(record)
     return Found(x.numpy(), len(records) - 1)
-
-

@@ -12,7 +12,7 @@ import time
 from tests.bench.worker import CASES, LIBRARIES, Timing
 
 # What must be installed for a library, where it is not its own name.
-NEEDS = {"tape": "numpy", "parallel": "numpy", "processes": "numpy", "composed": "numpy", "numpy-kernels": "numpy",
+NEEDS = {**dict.fromkeys(("tape", "parallel", "processes", "composed", "numpy-kernels"), "numpy"),
          "numba-kernels": "numba", "compile": "torch"}
 # figure -> library -> median and best of each round.
 Figures = dict[str, dict[str, list[Timing]]]

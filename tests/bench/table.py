@@ -10,9 +10,9 @@ from tests.bench.worker import Timing
 LEAST = 0.05            # a smaller change of a median is not reported
 DISTURBED = 1.5         # a median so many times the best is marked
 NOTE = f"""A cell is a median, then tape / peer (lowest-highest of the rounds), where parallel is tape
-with nn.DataParallel, processes the same with processes=True, and the best of the three is compared with the
-others. With * the calls within a process were uneven, the median over {DISTURBED} times the best: other
-programs had the processors."""
+with nn.DataParallel, processes the same with processes=True, and the best of the three is compared with
+the others. With * the calls within a process were uneven, the median over {DISTURBED} times the best:
+other programs had the processors."""
 OURS = "parallel", "processes"
 
 

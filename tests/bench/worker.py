@@ -152,7 +152,8 @@ def kernels(lib: Any, seconds: float) -> dict[str, Timing]:
 ALL = ("tape", "torch", "jax", "autograd", "mygrad")
 # name -> (function, its arguments, the libraries that have it).
 CASES: dict[str, tuple[Callable, tuple, tuple[str, ...]]] = {
-    **{f"step-{model}": (train, (model,), (*ALL, "parallel", "processes", "compile")) for model in MODELS},
+    **{f"step-{model}": (train, (model,), (*ALL, "parallel", "processes", "compile"))
+       for model in MODELS},
     "generate": (write, ("cpu", 63, 64), ("tape", "torch")),
     "generate-256": (write, ("cpu", 256, 256), ("tape", "torch")),
     **{f"memory-{model}": (memory, (model,), (*ALL, "parallel")) for model in ("cpu", "mid")

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import platform
+import time
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 _WORD, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 _CODE = ir.FunctionType(_WORD, [_BYTES, _WORD, _WORD])
+
+# In a second `clock` grows by so many. What it asks writes to an address.
+if os.name == "nt":
+    _READ = ctypes.windll.kernel32.QueryPerformanceCounter            # type: ignore
+    _frequency = ctypes.c_int64()
+    ctypes.windll.kernel32.QueryPerformanceFrequency(ctypes.byref(_frequency))       # type: ignore
+    SECOND = _frequency.value
+else:
+    _READ, SECOND = ctypes.CDLL(None).clock_gettime, 10 ** 9
+binding.add_symbol("tape_clock", ctypes.cast(_READ, ctypes.c_void_p).value)
 
 
 def _place(context, builder, signature, arguments):
@@ -104,3 +117,22 @@ def pause(typing_context):
                 builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
         return context.get_dummy_value()
     return types.void(), generate
+
+
+@intrinsic
+def clock(typing_context):
+    """A time that never goes back; see `SECOND`."""
+    def generate(context, builder, signature, arguments):
+        words = cgutils.alloca_once(builder, ir.ArrayType(_WORD, 2))
+        first, second = (builder.gep(words, [_WORD(0), _WORD(i)]) for i in (0, 1))
+        where = builder.bitcast(words, _BYTES)
+        number = ir.IntType(32)
+        if os.name == "nt":
+            builder.call(cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(number, [_BYTES]), "tape_clock"), [where])
+            return builder.load(first)
+        builder.call(cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(number, [number, _BYTES]), "tape_clock"),
+            [number(time.CLOCK_MONOTONIC), where])
+        return builder.add(builder.mul(builder.load(first), _WORD(SECOND)), builder.load(second))
+    return types.int64(), generate

@@ -3,7 +3,8 @@
 A kernel of some 50 us is over before a thread that sleeps has woken up, and one of Python's must wait
 for the interpreter's lock besides. The threads here look for the next task all the time, and go to
 sleep when none came for some milliseconds. A part that no other thread has begun, the caller does
-itself: so nothing waits for a thread that another program keeps from running.
+itself. Where a thread was kept from running in the middle of its part, by another program on its
+processor, the caller must wait for it, and then does all parts of the next tasks alone.
 
 There should be no busy threads besides. While parts are computed, those of the BLAS are held to one.
 """
@@ -15,7 +16,6 @@ import ctypes
 import os
 import sys
 import threading
-import time
 from typing import Callable
 
 import numpy as np
@@ -24,7 +24,8 @@ from numba import types
 
 from tape.blas import held_by, shipped_functions
 from tape.kernels.choice import threads_wanted
-from tape.kernels.numba.atomics import add, load, pause, run, store, swap, task
+from tape.kernels.numba.atomics import (
+    SECOND, add, clock, load, pause, run, store, swap, task)
 from tape.kernels.numba.compiled import CONTRACT, INTEGER, TEAM, inner, loop
 from tape.threads import inside_a_task
 
@@ -33,14 +34,16 @@ EACH = 2 ** 14          # elements that a thread has at least; with fewer it tak
 
 # What the threads share, in an array of int64, each number in a cache line of its own. A ticket is
 # the number of the task, and in the last 16 bits how many of its parts nobody has begun.
-_TICKET, _DONE, _CODE, _WHERE, _PARTS, _FAILED, _BUSY, _LOCK, _HOLD, _LIMIT, _STOP, _PACE, \
-    _LENGTH = range(0, 104, 8)
+_TICKET, _DONE, _CODE, _WHERE, _PARTS, _FAILED, _BUSY, _LOCK, _HOLD, _LIMIT, _STOP, _ALONE, _SPELL, \
+    _CALM, _LENGTH = range(0, 120, 8)
 _LEFT = 2 ** 16 - 1
 
-# Seconds. Longer than Python takes from one operator to the next; and longer than one part takes longer
-# than another, if both run at the same time.
-_PATIENCE, _EAGER = 2e-3, 1e-4
+# Longer than Python takes from one operator to the next; longer than one part takes longer than
+# another, if both run at the same time; and what is a long wait, if the task took less.
+_PATIENCE, _EAGER, _LONG = 2 * SECOND // 1000, SECOND // 10_000, SECOND // 1000
 _NAP = 50               # microseconds
+_FEW, _MANY = 16, 1024  # tasks that are done alone after one long wait, and after several
+_FORGOTTEN = 512        # tasks after which a long wait counts as the first again
 _NO_REALS = np.dtype(np.float32)      # what a loop is asked for that has no arrays of floats
 
 
@@ -85,7 +88,10 @@ def _all_parts(team, parts, code, where):
         return run(code, where, 0, 1)
     failed = 0
     _hold_blas(team, 1)
-    if swap(team, _BUSY, 0, 1):
+    alone = load(team, _ALONE)
+    if alone > 0:
+        store(team, _ALONE, alone - 1)
+    if alone <= 0 and swap(team, _BUSY, 0, 1):
         failed = _together(team, parts, code, where)
         store(team, _BUSY, 0)
     else:
@@ -119,6 +125,7 @@ def _lock(team):
 @inner()
 def _together(team, parts, code, where):
     """`_all_parts` with the other threads."""
+    began = clock()
     store(team, _CODE, code)
     store(team, _WHERE, where)
     store(team, _PARTS, parts)
@@ -126,13 +133,25 @@ def _together(team, parts, code, where):
     store(team, _FAILED, 0)
     store(team, _TICKET, (load(team, _TICKET) // (_LEFT + 1) + 1) * (_LEFT + 1) + parts)
     _help(team)
-    waited = 0
+    helped = clock()
     while load(team, _DONE) < parts:
-        waited += 1
         pause()
-        if waited > _EAGER * load(team, _PACE):        # the other thread does not run at present
+        if clock() - helped > _EAGER:                   # the other thread does not run at present
             _sleep(_NAP)
+    _learn(team, helped - began, clock() - helped, parts)
     return load(team, _FAILED)
+
+
+@inner()
+def _learn(team, own, waited, parts):
+    """How many of the next tasks are done alone, as it would have taken less time with this one."""
+    calm = load(team, _CALM) + 1
+    if waited > max(_LONG, (parts - 1) * own):
+        spell = min(2 * load(team, _SPELL), _MANY) if calm < _FORGOTTEN else _FEW
+        store(team, _SPELL, spell)
+        store(team, _ALONE, spell)
+        calm = 0
+    store(team, _CALM, calm)
 
 
 @inner()
@@ -153,22 +172,13 @@ def _help(team):
 @loop(TEAM)
 def _serve(team):
     """Help until nothing came for a while."""
-    waited = 0
-    while waited < _PATIENCE * load(team, _PACE) and load(team, _STOP) == 0:
+    since = clock()
+    while clock() - since < _PATIENCE and load(team, _STOP) == 0:
         if load(team, _TICKET) & _LEFT:
             _help(team)
-            waited = 0
+            since = clock()
         else:
-            waited += 1
             pause()
-
-
-@loop(TEAM)
-def _waits(team):
-    """Wait a thousand times."""
-    for _ in range(1000):
-        load(team, _TICKET)
-        pause()
 
 
 @loop(TEAM)
@@ -210,18 +220,10 @@ class _Team:
 
     def __init__(self) -> None:
         self.shared = np.zeros(_LENGTH, np.int64)
+        self.shared[_CALM] = _FORGOTTEN
         self.awake = threading.Event()
         self.others: list[threading.Thread] = []
         self.may_grow = _FUNCTIONS is not None
-
-    def _measure(self) -> None:
-        """How often a thread looks for work in a second."""
-        wait, times = _waits[_NO_REALS], []
-        for _ in range(5):
-            start = time.perf_counter()
-            wait(self.shared)
-            times.append(time.perf_counter() - start)
-        self.shared[_PACE] = int(1000 / min(times))
 
     def grow(self, most: int) -> int:
         """Start threads until there are so many with the caller's; how many there are."""
@@ -229,8 +231,6 @@ class _Team:
             return 1 + len(self.others)
         with _START:
             serve = _serve[_NO_REALS]
-            if not self.others:
-                self._measure()
             while self.may_grow and len(self.others) < most - 1:
                 thread = threading.Thread(target=self._work, args=(serve,), daemon=True)
                 try:
@@ -275,7 +275,7 @@ def team_for(work: int) -> tuple[np.ndarray, int]:
         parts = min(parts, _team.grow(parts))
     if parts == 1:
         return NOBODY, 1
-    if not _team.awake.is_set():
+    if not _team.awake.is_set() and _team.shared[_ALONE] <= 0:
         _team.awake.set()
     return _team.shared, parts
 

@@ -16,7 +16,7 @@ from nn.layers.parameter import DTYPES
 from nn.training.parallel import available_cores, processes_work
 from tape import limit_blas_threads
 
-ENOUGH = 5e8   # parameters times positions: with fewer, what threads cost is more (tests/bench/LOG.md)
+ENOUGH = 2e8   # parameters times positions: with fewer, what threads cost is more (tests/bench/LOG.md)
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
 SHOWN = (INIT, 3)           # the samples of --sample draw from (seed, 0, 3), each time the same numbers
 

@@ -561,3 +561,28 @@ def test_a_program_without_an_output_computes():
             "== [2, 12]")
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+class Scaled(Tensor):
+    """A leaf with an attribute."""
+
+
+class Scales:
+    def __init__(self):
+        self.w = Scaled(np.ones(3), requires_grad=True)
+        self.w.factor = 2.0
+
+    def __call__(self, x):
+        return x * self.w * self.w.factor, self.w.grad
+
+
+def test_attributes_of_leaves_are_seen_and_no_old_gradients():
+    function = Scales()
+    function.w.grad = np.ones(3)
+    processes = tape.WorkerProcesses(function)
+    for factor in (2.0, 3.0):
+        function.w.factor = factor
+        found, gradient = processes.map([(1.0,), (1.0,)], [function.w])[1]
+        np.testing.assert_array_equal(found.numpy(), np.full(3, factor))
+        assert gradient is None
+    processes.close()

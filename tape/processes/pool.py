@@ -39,8 +39,9 @@ class WorkerProcesses:
 
     The values of `shared` leaves are in memory that all processes see. All else that the function holds
     (the attributes of a model, random generators) is sent along whenever it has changed. So a worker
-    sees what the program changes, except global variables, which it has as they were when it was
-    started. What a call changes in a worker is lost when it returns.
+    sees what the program changes, except global variables and attributes of classes, which it has as
+    they were when it was started, and the ``.grad`` of shared leaves, which is None there. What a call
+    changes in a worker is lost when it returns.
 
     A process that the program forks has no part in the workers, and starts others when it needs them.
 

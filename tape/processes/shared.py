@@ -83,6 +83,7 @@ class SharedLeaves:
         """In a process that was just started: the leaves have the shared arrays."""
         for i, leaf in enumerate(self.leaves):
             leaf._own(self._arrays[i])
+            leaf._grad = None
 
 
 # --- processes that the program forks, and that are no workers ---

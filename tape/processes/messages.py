@@ -91,8 +91,8 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def packed(message: Call | Walk | Answer | Failure) -> memoryview:
+def packed(message: Call | Walk | Answer | Failure) -> bytes:
     """A message as bytes. Tensors have become `Given` or `Found`, where they were seen."""
     file = io.BytesIO()
     _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(message)
-    return file.getbuffer()
+    return file.getvalue()       # not getbuffer: Python 3.12.1 may crash when it collects that

@@ -268,7 +268,7 @@ class _Worker:
         if hasattr(self, "lives"):
             self.end()
 
-    def _post(self, message: memoryview) -> None:
+    def _post(self, message: bytes) -> None:
         """Send a message. Who does not take the answer and release the lock must end the process."""
         while self.lives and not self._lock.acquire(timeout=0.1):
             pass                       # a process may be ended in the middle, and then nobody releases

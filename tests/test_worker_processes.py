@@ -394,3 +394,195 @@ def test_elsewhere_than_on_linux_threads_are_named(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(RuntimeError, match="need Linux.*processes=False"):
         nn.DataParallel(nn.Linear(2, 2, rng=0), processes=True)
+
+
+class Noisy(Layer):
+    def __init__(self):
+        super().__init__()
+        self.rng = np.random.default_rng(5)
+
+    def __call__(self, x):
+        if isinstance(x, str):
+            raise ValueError(x)
+        return super().__call__(x)
+
+
+def test_a_generator_that_is_set_back_gives_the_same_numbers_again():
+    layer = Noisy()
+    processes = tape.WorkerProcesses(layer)
+    start, found = layer.rng.bit_generator.state, []
+    for _ in range(2):
+        layer.rng.bit_generator.state = start
+        found.append(processes.map([(x,) for x in X], layer.leaves)[3]["rows"].numpy())
+    layer.rng.bit_generator.state = start
+    with pytest.raises(ValueError, match="wrong"):          # before the program has drawn
+        processes.map([("wrong",), (X[1],)], layer.leaves)
+    found.append(processes.map([(x,) for x in X], layer.leaves)[3]["rows"].numpy())
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+    processes.close()
+
+
+def test_values_that_the_program_goes_back_to_stay_what_they_are(processes, layer):
+    """As those of before an evaluation with the means of the weights."""
+    wanted = gradients(in_processes(processes, layer), layer)
+    before, kept = layer.w.data, layer.w.data.copy()
+    layer.w.data = np.zeros_like(kept)
+    processes.map([(x,) for x in X], layer.leaves)
+    np.testing.assert_array_equal(before, kept)
+    layer.w.data = before
+    same(gradients(in_processes(processes, layer), layer), wanted)
+
+
+def test_what_the_program_recorded_itself_keeps_the_values(processes, layer):
+    processes.map([(x,) for x in X], layer.leaves)
+    x, y = leaf(X[0]), leaf(X[0])
+    recorded = layer(x)["rows"].sum()
+    Layer()(y)["rows"].sum().backward()
+    layer.w.data = np.zeros((30, 20))
+    processes.map([(x,) for x in X], layer.leaves)
+    recorded.backward()
+    np.testing.assert_array_equal(x.grad, y.grad)
+
+
+class Box:
+    def __init__(self, value):
+        self.value = value
+
+
+class Boxed(Layer):
+    def __call__(self, x):
+        return super().__call__(x.value)["rows"] if isinstance(x, Box) else Box(self.w * 2)
+
+
+def test_tensors_in_other_objects_would_lose_their_gradients(layer):
+    layer = Boxed()
+    processes = tape.WorkerProcesses(layer)
+    x = leaf(X[0])
+    for argument in (Box(x * 2), X[1]):
+        with pytest.raises(TypeError, match="may stand in lists, tuples and dicts"):
+            processes.map([(Box(x),), (argument,)], layer.leaves)
+    with pytest.raises(TypeError, match="arguments must be of a kind that can be sent"):
+        processes.map([(Box(x),), (lambda: 0,)], layer.leaves)
+    processes.close()
+
+
+def test_arguments_that_cannot_be_sent_leave_nobody_waiting(processes, layer):
+    found = processes.map([(x,) for x in X], layer.leaves)
+    with pytest.raises(TypeError, match="cannot pickle"):
+        processes.map([(X[0],), (X[1],), (threading.Lock(),)], layer.leaves)
+    with pytest.raises(RuntimeError, match="Run the forward once more"):
+        sum(one["more"][0] for one in found).backward()
+
+
+class Second(Layer):
+    def __call__(self, x):
+        return super().__call__(x)["more"][0] if x.any() else None
+
+
+def interrupted(run, number):
+    """Whether it was, by a KeyboardInterrupt at a line of `tape.processes`, by its number."""
+    left, before = [number], sys.gettrace()
+
+    def trace(frame, event, _):
+        if "processes" + os.sep not in frame.f_code.co_filename or frame.f_code.co_name == "map":
+            return None          # `map` has a line where no signal comes, as it lets go of a lock
+        left[0] -= event == "line"
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return trace
+    try:
+        sys.settrace(trace)
+        run()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_at_any_line_leaves_nobody_waiting_and_no_wrong_value():
+    layer, number = Second(), 0
+    wanted = tape.grad(layer(X[1]), layer.w).numpy()
+    processes = tape.WorkerProcesses(layer)
+
+    def run():                             # one tape, so that it is walked in this thread
+        layer.w.grad = None
+        processes.map([(X[0] * 0,), (X[1],)], layer.leaves)[1].backward()
+    run()
+    while True:
+        number += 1
+        if number % 2:
+            held = layer.w.data            # so the processes are started anew
+            layer.w.data = held.copy()
+        if not interrupted(run, number):
+            break
+        run()
+        np.testing.assert_allclose(layer.w.grad, wanted, rtol=1e-12)
+    assert number > 50
+    processes.close()
+
+
+def in_a_fork(work):
+    """Run it in a process that is forked; its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = work() or 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_process_that_the_program_forks_has_its_own_leaves_and_workers(processes, layer):
+    wanted = gradients(in_processes(processes, layer), layer)
+    found = processes.map([(x,) for x in X], layer.leaves)
+    kept, array = layer.w.numpy().copy(), layer.w.data
+
+    def work():
+        array[...] += 1
+        seen = processes.map([(x,) for x in X], layer.leaves)
+        expected = np.tanh(X[3] @ (kept + 1) + layer.b.numpy())
+        processes.close()
+        return not (layer.w.data is array and (seen[3]["rows"].numpy() == expected).all())
+    assert in_a_fork(work) == 0
+    np.testing.assert_array_equal(layer.w.numpy(), kept)
+    sum(one["more"][0] for one in found).backward()
+    same(gradients(in_processes(processes, layer), layer), wanted)
+
+
+def test_a_program_without_an_output_computes():
+    code = ("import sys; sys.stdout = None\n"
+            "import tape\n"
+            "assert [x.item() for x in tape.WorkerProcesses(tape.mul).map([(1., 2.), (3., 4.)])] "
+            "== [2, 12]")
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+class Scaled(Tensor):
+    """A leaf with an attribute."""
+
+
+class Scales:
+    def __init__(self):
+        self.w = Scaled(np.ones(3), requires_grad=True)
+        self.w.factor = 2.0
+
+    def __call__(self, x):
+        return x * self.w * self.w.factor, self.w.grad
+
+
+def test_attributes_of_leaves_are_seen_and_no_old_gradients():
+    function = Scales()
+    function.w.grad = np.ones(3)
+    processes = tape.WorkerProcesses(function)
+    for factor in (2.0, 3.0):
+        function.w.factor = factor
+        found, gradient = processes.map([(1.0,), (1.0,)], [function.w])[1]
+        np.testing.assert_array_equal(found.numpy(), np.full(3, factor))
+        assert gradient is None
+    processes.close()

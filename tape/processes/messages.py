@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from dataclasses import dataclass
 from typing import Any, Sequence
 
 import numpy as np
 
 from tape.grad_mode import Modes
+from tape.tensor import Tensor
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Walk:
     """
 
     number: int
+    settings: Settings
     cotangents: list
 
 
@@ -77,3 +81,18 @@ class Failure:
     error: BaseException
     text: str
     warnings: list
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise TypeError(f"a Tensor of shape {value.shape} that wants a gradient may stand in "
+                            f"lists, tuples and dicts; in another object its gradient would be lost")
+        return NotImplemented
+
+
+def packed(message: Call | Walk | Answer | Failure) -> bytes:
+    """A message as bytes. Tensors have become `Given` or `Found`, where they were seen."""
+    file = io.BytesIO()
+    _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(message)
+    return file.getvalue()       # not getbuffer: Python 3.12.1 may crash when it collects that

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import pickle
+import signal
 import sys
 import threading
 import warnings
@@ -17,10 +20,10 @@ from tape.grad_mode import modes
 from tape.kernels.choice import kernels_in_use
 from tape.mutation import version_of
 from tape.primitive import Primitive
-from tape.processes.messages import Call, Failure, Found, Given, Settings, Walk
-from tape.processes.shared import SharedArrays, SharedLeaves
+from tape.processes.messages import Answer, Call, Failure, Found, Given, Settings, Walk, packed
+from tape.processes.shared import SharedArrays, SharedLeaves, forks_share
 from tape.processes.snapshot import Inherited, dump
-from tape.processes.worker import serve
+from tape.processes.worker import SIGNALS, serve
 from tape.tensor import Tensor, from_array
 from tape.threads import inside_a_task
 from tape.transforms.parallel import run_recorded
@@ -36,8 +39,11 @@ class WorkerProcesses:
 
     The values of `shared` leaves are in memory that all processes see. All else that the function holds
     (the attributes of a model, random generators) is sent along whenever it has changed. So a worker
-    sees what the program changes, except global variables, which it has as they were when it was
-    started. What a worker changes stays with it.
+    sees what the program changes, except global variables and attributes of classes, which it has as
+    they were when it was started, and the ``.grad`` of shared leaves, which is None there. What a call
+    changes in a worker is lost when it returns.
+
+    A process that the program forks has no part in the workers, and starts others when it needs them.
 
     The tape of a call can be walked once, and its gradients cannot be differentiated again. Inside
     `parallel_map`, and under `measure` and `tape.lazy.from_tape`, the calls run in the program, one
@@ -75,6 +81,7 @@ class WorkerProcesses:
         self._shared: SharedLeaves | None = None
         self._inherited = Inherited()
         self._lock = threading.Lock()
+        _known.add(self)
 
     def __reduce__(self) -> tuple:
         return WorkerProcesses, (self.function,)         # a copy starts processes of its own
@@ -118,25 +125,30 @@ class WorkerProcesses:
 
     def close(self) -> None:
         """End the processes. They are started again when they are needed."""
-        for worker in self._workers:
-            worker.end()
+        with self._lock:
+            for worker in self._workers:
+                worker.end()
+            self._workers, self._shared = [], None
+
+    def after_fork(self) -> None:
+        """In a process that the program forked: the workers are not its own."""
         self._workers, self._shared = [], None
+        self._lock = threading.Lock()
 
     def _workers_for(self, count: int, shared: Sequence[Tensor], new: bool) -> list[_Worker]:
         """So many processes that know these leaves, started anew where others have to be inherited."""
         old = self._shared
-        if (new or old is None or len(self._workers) < count or not old.fits(shared)
+        if (new or old is None or len(self._workers) < count or not old.fits(shared) or old.held()
                 or not all(worker.lives for worker in self._workers)
                 or any(worker.has_tapes() for worker in self._workers) and old.differs()):
             if multiprocessing.current_process().daemon:
                 raise RuntimeError("WorkerProcesses: a process that is a daemon itself, as those of a "
                                    "multiprocessing.Pool, cannot start others. Compute in threads, "
                                    "processes=False")
-            self._shared = SharedLeaves(shared)
             self._workers = []                 # those whose tapes are still needed live on with these
+            self._shared = SharedLeaves(shared)
             for _ in range(count):
-                self._workers.append(_Worker(self._shared, self._inherited.objects,
-                                             [worker.connection for worker in self._workers]))
+                self._workers.append(_Worker(self._shared, self._inherited.objects))
         assert self._shared is not None
         self._shared.bring_up_to_date()
         return self._workers
@@ -147,27 +159,31 @@ class _Worker:
 
     Attributes
     ----------
-    expects : whether an answer is to come.
+    expects : whether a call has been begun whose answer did not come yet.
     """
 
-    def __init__(self, shared: SharedLeaves, inherited: list, others: list):
+    def __init__(self, shared: SharedLeaves, inherited: list):
         context = multiprocessing.get_context("fork")
         self.shared = shared
         self.gradients = SharedArrays([leaf._data for leaf in shared.leaves])
         self.connection, end = context.Pipe()
-        self.process = context.Process(
-            target=serve, args=(end, [*others, self.connection], shared, self.gradients, inherited),
-            daemon=True)
-        with warnings.catch_warnings():      # of threads, whose locks are not used in `serve`
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.process.start()
-        end.close()
+        self.process = context.Process(target=serve, args=(end, shared, self.gradients, inherited),
+                                       daemon=True)
+        self._lock = threading.Lock()        # a message and its answer
         self.lives, self.expects, self.number = True, False, 0
+        _known.add(self)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)      # until `serve` hears them
+        try:
+            with warnings.catch_warnings(), forks_share():
+                warnings.simplefilter("ignore", DeprecationWarning)      # of threads, whose locks are
+                self.process.start()                                     # not used in `serve`
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        end.close()
         self.forgotten: list[int] = []
         self._tapes: WeakSet[_Tape] = WeakSet()
         self._warned: dict = {}
         self._sent: bytes | None = None
-        self._lock = threading.Lock()        # a message and its answer
 
     def begin(self, function: bytes, args: Sequence) -> Callable[[], Any]:
         """Let a call begin; returns what waits for its result."""
@@ -175,17 +191,28 @@ class _Worker:
         mode = modes.get()
         arguments = map_leaves(lambda x: Given(x.numpy(), x.requires_grad and mode.recording)
                                if isinstance(x, Tensor) else x, tuple(args))
-        forgotten, self.forgotten = self.forgotten, []
+        forgotten = [*self.forgotten]
         self.number += 1
-        self._post(Call(self.number, None if function == self._sent else function,
-                        Settings(mode, {**np.geterr()}, kernels_in_use()), arguments, forgotten))
+        try:
+            message = packed(Call(self.number, None if function == self._sent else function,
+                                  _settings(), arguments, forgotten))
+        except Exception as error:
+            raise TypeError(f"WorkerProcesses: the arguments must be of a kind that can be sent to "
+                            f"another process: {error}. Or compute in threads, processes=False"
+                            ) from error
+        self.expects = True
+        self._post(message)
         self._sent = function
+        del self.forgotten[:len(forgotten)]
         versions = tuple((i, version_of(leaf)) for i, leaf in enumerate(self.shared.leaves))
         return partial(self._result, self.number, inputs, versions)
 
     def _result(self, number: int, inputs: list[Tensor], versions: tuple) -> Any:
         """What a call returned, as results of one operator of the leaves and the arguments."""
-        found = self._received()
+        answer = self._received()
+        self.expects = False
+        self._lock.release()
+        found = self._value(answer)
         recorded = [x for x in leaves(found) if isinstance(x, Found) and x.number is not None]
         if not recorded:
             return map_leaves(lambda x: from_array(x.array) if isinstance(x, Found) else x, found)
@@ -210,56 +237,63 @@ class _Worker:
 
     def walk(self, number: int, cotangents: list) -> tuple[list, list]:
         """The gradients of the shared leaves and of the arguments."""
-        self._post(Walk(number, cotangents))
-        present, own = self._received(lambda value: (
-            {i: np.array(self.gradients[i]) for i in value[0]}, value[1]))
+        message = packed(Walk(number, _settings(), cotangents))
+        try:
+            self._post(message)
+            answer = self._received()
+            present = {} if isinstance(answer, Failure) else {
+                i: np.array(self.gradients[i]) for i in answer.value[0]}
+            self._lock.release()
+        except BaseException:          # interrupted: the answer would be taken for the next one
+            self.end()
+            raise
+        own = self._value(answer)[1]
         return [present.get(i) for i in range(len(self.shared.leaves))], own
 
     def end(self) -> None:
         """End the process; what it still has is lost."""
         if self.lives:
             self.lives = False
-            self.connection.close()
-            self.process.terminate()
+            # The connection stays: another thread may read from it, and would read from the next
+            # file that gets its number.
+            if self.process.pid is not None:
+                self.process.terminate()
+
+    def after_fork(self) -> None:
+        """In a process that the program forked, also as another worker: this one is not its own."""
+        self.lives = False
+        self.connection.close()
 
     def __del__(self) -> None:
         if hasattr(self, "lives"):
             self.end()
 
-    def _post(self, message: Call | Walk) -> None:
-        self._lock.acquire()
+    def _post(self, message: bytes) -> None:
+        """Send a message. Who does not take the answer and release the lock must end the process."""
+        while self.lives and not self._lock.acquire(timeout=0.1):
+            pass                       # a process may be ended in the middle, and then nobody releases
+        if not self.lives:
+            raise RuntimeError("WorkerProcesses: the process that has the tape of this result was "
+                               "ended. Run the forward once more")
         try:
-            if not self.lives:
-                raise RuntimeError("WorkerProcesses: the process that has the tape of this result was "
-                                   "ended. Run the forward once more")
-            self.connection.send(message)
-        except BaseException as error:
-            self._lock.release()
-            if isinstance(error, OSError):
-                raise self._gone() from error
-            raise
-        self.expects = True
+            self.connection.send_bytes(message)
+        except OSError as error:
+            raise self._gone() from error
 
-    def _received(self, use: Callable[[Any], Any] = lambda value: value) -> Any:
-        """The answer to what was posted, used before the next message can change what it is about."""
+    def _received(self) -> Answer | Failure:
         try:
-            answer = self.connection.recv()
-            self.expects = False
-            for text, category, file, line in answer.warnings:
-                warnings.warn_explicit(text, category, file, line, registry=self._warned)
-            if isinstance(answer, Failure):
-                raise answer.error from WorkerError(answer.text)
-            return use(answer.value)
+            message = self.connection.recv_bytes()
         except (EOFError, OSError) as error:
-            if self.expects:
-                raise self._gone() from error
-            raise
-        except BaseException:
-            if self.expects:             # interrupted: the answer would be taken for the next one
-                self.end()
-            raise
-        finally:
-            self._lock.release()
+            raise self._gone() from error
+        return pickle.loads(message)
+
+    def _value(self, answer: Answer | Failure) -> Any:
+        """What was answered, with its warnings; or its error is raised."""
+        for text, category, file, line in answer.warnings:
+            warnings.warn_explicit(text, category, file, line, registry=self._warned)
+        if isinstance(answer, Failure):
+            raise answer.error from WorkerError(answer.text)
+        return answer.value
 
     def _gone(self) -> RuntimeError:
         self.end()
@@ -267,6 +301,22 @@ class _Worker:
         code = self.process.exitcode
         return RuntimeError(f"WorkerProcesses: a process ended with exit code {code}; where that is -9 "
                             f"it was killed from outside, perhaps for lack of memory")
+
+
+def _settings() -> Settings:
+    return Settings(modes.get(), {**np.geterr()}, kernels_in_use())
+
+
+_known: WeakSet[WorkerProcesses | _Worker] = WeakSet()
+
+
+def _after_fork() -> None:
+    for one in [*_known]:
+        one.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class WorkerError(Exception):

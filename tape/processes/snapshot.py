@@ -32,9 +32,12 @@ leaves_here: Sequence = ()
 inherited_here: Sequence = ()
 
 
-def _leaf(number: int, requires_grad: bool) -> Tensor:
+def _leaf(number: int, requires_grad: bool, attributes: dict | None) -> Tensor:
     leaf = leaves_here[number]
     leaf._requires_grad = requires_grad
+    if attributes is not None:                   # of a subclass
+        vars(leaf).clear()
+        vars(leaf).update(attributes)
     return leaf
 
 
@@ -54,7 +57,7 @@ class _Pickler(pickle.Pickler):
         if isinstance(value, Tensor):
             number = self._numbers.get(id(value))
             if number is not None:
-                return _leaf, (number, value._requires_grad)
+                return _leaf, (number, value._requires_grad, getattr(value, "__dict__", None))
             if value._requires_grad:
                 raise ValueError(
                     f"a Tensor of shape {value.shape} that wants a gradient is not among the leaves "

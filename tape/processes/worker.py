@@ -8,8 +8,9 @@ import signal
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -19,27 +20,28 @@ from tape.grad_mode import in_modes
 from tape.kernels.choice import kernels_in_use, use_kernels
 from tape.ops.arithmetic import identity
 from tape.processes import snapshot
-from tape.processes.messages import Answer, Call, Failure, Found, Given, Walk
+from tape.processes.messages import Answer, Call, Failure, Found, Given, Settings, Walk, packed
 from tape.processes.shared import SharedArrays, SharedLeaves
 from tape.tensor import Tensor
 from tape.threads import as_a_task
 from tape.trees import map_leaves
 
 
-def serve(connection: Connection, others: Sequence[Connection], shared: SharedLeaves,
-          gradients: SharedArrays, inherited: Sequence) -> None:
+SIGNALS = {signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])}
+
+
+def serve(connection: Connection, shared: SharedLeaves, gradients: SharedArrays,
+          inherited: Sequence) -> None:
     """Answer messages until the program has ended, or closes the connection.
 
     Parameters
     ----------
-    others : the program's ends of pipes, which this process must not keep open.
     inherited : what numbers in snapshots stand for.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is the program's to act on
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:                              # which the program has blocked until here
         signal.signal(number, signal.SIG_DFL)
-    for other in others:
-        other.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is the program's to act on
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     limit_blas_threads(1)
     as_a_task()
     shared.take_over()
@@ -47,10 +49,10 @@ def serve(connection: Connection, others: Sequence[Connection], shared: SharedLe
     worker = _Worker(shared, gradients)
     while True:
         try:
-            message = connection.recv()
-        except (EOFError, OSError):
+            message = pickle.loads(connection.recv_bytes())
+            _send(connection, _answer(worker, message))
+        except (EOFError, OSError):                     # nobody waits any more
             os._exit(0)
-        _send(connection, _answer(worker, message))
 
 
 def _answer(worker: _Worker, message: Any) -> Answer | Failure:
@@ -61,7 +63,8 @@ def _answer(worker: _Worker, message: Any) -> Answer | Failure:
         except BaseException as error:
             return Failure(_sendable(error), traceback.format_exc(), _plain(caught))
         finally:
-            sys.stdout.flush()
+            with suppress(Exception):                   # there may be none, or nobody who reads it
+                sys.stdout.flush()
     return Answer(value, _plain(caught))
 
 
@@ -80,15 +83,16 @@ def _plain(caught: Sequence) -> list:
 
 def _send(connection: Connection, answer: Answer | Failure) -> None:
     try:
-        connection.send(answer)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        connection.send(Failure(TypeError(
+        message = packed(answer)
+    except Exception as error:
+        message = packed(Failure(TypeError(
             f"WorkerProcesses: what the function returns must be of a kind that can be sent to another "
             f"process: {error}"), traceback.format_exc(), []))
+    connection.send_bytes(message)
 
 
 class _Worker:
-    """The function as it was last sent, and the tapes of its calls.
+    """The function as it was last sent, as bytes, and the tapes of its calls.
 
     Attributes
     ----------
@@ -96,7 +100,7 @@ class _Worker:
     """
 
     def __init__(self, shared: SharedLeaves, gradients: SharedArrays):
-        self.function: Callable | None = None
+        self.function: bytes | None = None
         self.shared, self.gradients = shared, gradients
         self.tapes: dict[int, tuple[list[Record], list[Tensor]]] = {}
 
@@ -105,16 +109,16 @@ class _Worker:
         for number in message.forgotten:
             self.tapes.pop(number, None)
         if message.function is not None:
-            self.function = snapshot.load(message.function)
-        if message.settings.kernels != kernels_in_use():
-            use_kernels(message.settings.kernels)
-        in_modes(message.settings.modes)
+            self.function = message.function
+        _compute_as(message.settings)
         variables: list[Tensor] = []
         arguments = map_leaves(lambda x: _taken(x, variables) if isinstance(x, Given) else x,
                                message.arguments)
         assert self.function is not None
+        # Made anew for each call: the last one may have changed it, as the generator of a dropout.
+        function = snapshot.load(self.function)
         with np.errstate(**message.settings.errors):
-            result = self.function(*arguments)
+            result = function(*arguments)
         records: list[Record] = []
         found = map_leaves(lambda x: _found(x, records) if isinstance(x, Tensor) else x, result)
         if records:
@@ -123,6 +127,7 @@ class _Worker:
 
     def walk(self, message: Walk) -> tuple[list[int], list]:
         """The numbers of the shared leaves that have a gradient, and the gradients of the arguments."""
+        _compute_as(message.settings)
         records, variables = self.tapes.pop(message.number)
         roots: dict = {}
         for record, g in zip(records, message.cotangents):
@@ -142,6 +147,12 @@ class _Worker:
                 f"is neither shared nor an argument, so its gradient would be lost. Make it a "
                 f"parameter of the model")
         return present, own
+
+
+def _compute_as(settings: Settings) -> None:
+    if settings.kernels != kernels_in_use():
+        use_kernels(settings.kernels)
+    in_modes(settings.modes)
 
 
 def _taken(given: Given, variables: list[Tensor]) -> Tensor:

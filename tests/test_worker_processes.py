@@ -586,3 +586,28 @@ def test_attributes_of_leaves_are_seen_and_no_old_gradients():
         np.testing.assert_array_equal(found.numpy(), np.full(3, factor))
         assert gradient is None
     processes.close()
+
+
+class Unreadable(Layer):
+    """It can be written for another process, and not be read there, as long as it is broken."""
+
+    broken = False
+
+    def __setstate__(self, state):
+        if state.get("broken"):
+            raise ValueError("broken")
+        self.__dict__.update(state)
+
+
+def test_what_a_process_could_not_read_is_sent_again():
+    layer = Unreadable()
+    processes = tape.WorkerProcesses(layer)
+    for scale, broken in ((1.0, False), (2.0, True), (2.0, True), (2.0, False)):
+        layer.scale, layer.broken = scale, broken
+        if broken:
+            with pytest.raises(ValueError, match="broken"):
+                processes.map([(x,) for x in X[:2]], layer.leaves)
+        else:
+            _, second = processes.map([(x,) for x in X[:2]], layer.leaves)
+            np.testing.assert_array_equal(second["rows"].numpy(), layer(X[1])["rows"].numpy())
+    processes.close()

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import os
-import sys
-import threading
 import weakref
-from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
 from tape.mutation import known_elsewhere
+from tape.processes.forks import private_in_forks
 
-_memories: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
-_forking = threading.local()
 _LINE = 64           # bytes: arrays begin where a line of the cache does
 
 
@@ -46,7 +40,7 @@ class SharedLeaves:
     def __init__(self, leaves: Sequence):
         self.leaves = [*leaves]
         self._arrays = SharedArrays([leaf._data for leaf in leaves])
-        _memories.add(self._arrays.memory)
+        private_in_forks(self._arrays.memory)
         self._given: list[Any] = [lambda: None] * len(leaves)     # weak: references are counted
 
     def fits(self, leaves: Sequence) -> bool:
@@ -84,48 +78,3 @@ class SharedLeaves:
         for i, leaf in enumerate(self.leaves):
             leaf._own(self._arrays[i])
             leaf._grad = None
-
-
-# --- processes that the program forks, and that are no workers ---
-
-# They have the leaves as they were at the fork, as they would without shared memory, and what they
-# change in them the program does not see. Arrays stay where they are; the memory under them becomes
-# another.
-
-@contextmanager
-def forks_share() -> Iterator[None]:
-    """A process that this thread forks in this block shares the memory."""
-    _forking.workers = True
-    try:
-        yield
-    finally:
-        _forking.workers = False
-
-
-def _before_fork() -> None:
-    own = not getattr(_forking, "workers", False)
-    _forking.contents = [(memory, memory[:]) for memory in _memories] if own else []
-
-
-def _after_in_parent() -> None:
-    _forking.contents = []
-
-
-def _after_in_child() -> None:
-    for memory, content in _forking.contents:
-        place = ctypes.c_char.from_buffer(memory)
-        found = _map(ctypes.addressof(place), len(memory), mmap.PROT_READ | mmap.PROT_WRITE,
-                     mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED, -1, 0)
-        if found != ctypes.addressof(place):
-            os._exit(1)                # it would change what is the program's
-        memory[:] = content
-    _forking.contents = []
-
-
-if sys.platform.startswith("linux"):
-    _MAP_FIXED = 16
-    _map = ctypes.CDLL(None).mmap
-    _map.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *3 * [ctypes.c_int], ctypes.c_long]
-    _map.restype = ctypes.c_void_p
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent,
-                        after_in_child=_after_in_child)

@@ -10,7 +10,7 @@ import traceback
 import warnings
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -51,6 +51,7 @@ def serve(connection: Connection, shared: SharedLeaves, gradients: SharedArrays,
         try:
             message = pickle.loads(connection.recv_bytes())
             _send(connection, _answer(worker, message))
+            worker.prepare()
         except (EOFError, OSError):                     # nobody waits any more
             os._exit(0)
 
@@ -92,31 +93,39 @@ def _send(connection: Connection, answer: Answer | Failure) -> None:
 
 
 class _Worker:
-    """The function as it was last sent, as bytes, and the tapes of its calls.
+    """The function as it was last sent, and the tapes of its calls.
 
     Attributes
     ----------
+    snapshot : the function as bytes.
     tapes : number of a call -> the records of its results, and the arguments that want a gradient.
     """
 
     def __init__(self, shared: SharedLeaves, gradients: SharedArrays):
-        self.function: bytes | None = None
+        self.snapshot: bytes | None = None
+        self._function: Callable | None = None
         self.shared, self.gradients = shared, gradients
         self.tapes: dict[int, tuple[list[Record], list[Tensor]]] = {}
+
+    def prepare(self) -> None:
+        """Make the function for the next call, anew: the last one may have changed what it holds."""
+        if self._function is None and self.snapshot is not None:
+            self._function = snapshot.load(self.snapshot)
 
     def call(self, message: Call) -> Any:
         """What the function returns, with `Found` in the place of Tensors."""
         for number in message.forgotten:
             self.tapes.pop(number, None)
         if message.function is not None:
-            self.function = message.function
+            self._function = snapshot.load(message.function)
+            self.snapshot = message.function
         _compute_as(message.settings)
         variables: list[Tensor] = []
         arguments = map_leaves(lambda x: _taken(x, variables) if isinstance(x, Given) else x,
                                message.arguments)
-        assert self.function is not None
-        # Made anew for each call: the last one may have changed it, as the generator of a dropout.
-        function = snapshot.load(self.function)
+        self.prepare()
+        function, self._function = self._function, None
+        assert function is not None
         with np.errstate(**message.settings.errors):
             result = function(*arguments)
         records: list[Record] = []

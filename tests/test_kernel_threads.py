@@ -220,37 +220,51 @@ def test_threads_that_went_to_sleep_are_woken(threads, monkeypatch):
         assert len(woken) == times
 
 
-def test_after_a_long_wait_the_caller_does_all_parts_for_a_while(threads):
+def test_where_sharing_lost_time_the_caller_does_all_parts_for_a_while(threads):
     x, shared = np.ones((500, 500), np.float32), team._team.shared
     wanted = compiled.gelu(x)
-    shared[team._ALONE], ticket = 3, shared[team._TICKET]
-    for left in (2, 1, 0):
+    shared[team._ALONE], ticket = team.SECOND // 10_000, shared[team._TICKET]
+    for _ in range(1000):
+        left = shared[team._ALONE]
         np.testing.assert_array_equal(compiled.gelu(x), wanted)
-        assert shared[team._ALONE] == left and shared[team._TICKET] == ticket
+        assert shared[team._ALONE] < left and shared[team._TICKET] == ticket
+        if shared[team._ALONE] <= 0:
+            break
     np.testing.assert_array_equal(compiled.gelu(x), wanted)
     assert shared[team._TICKET] > ticket
 
 
-def test_what_a_long_wait_is_and_what_several_are():
-    """With the times as arguments, of which a second has SECOND."""
+def test_what_sharing_loses_is_paid_by_as_much_time_alone():
+    """With the times as arguments: now, what a task took, and would have taken alone."""
     ms, shared = team.SECOND // 1000, np.zeros(team._LENGTH, np.int64)
-    shared[team._CALM] = team._FORGOTTEN
+    now = 1000 * ms
 
-    def alone_after(own, waited, parts=2):
-        shared[team._ALONE] = 0
-        team._learn(shared, own, waited, parts)
-        return shared[team._ALONE]
-    assert alone_after(ms // 10, ms // 2) == 0                    # short
-    assert alone_after(5 * ms, 4 * ms) == 0                       # alone it would have taken longer
-    assert alone_after(5 * ms, 9 * ms, parts=3) == 0
-    assert alone_after(ms // 10, 2 * ms) == team._FEW
-    assert alone_after(5 * ms, 11 * ms, parts=3) == 2 * team._FEW
-    for _ in range(10):
-        found = alone_after(ms // 10, 2 * ms)
-    assert found == team._MANY
-    for _ in range(team._FORGOTTEN):
-        assert alone_after(ms, 0) == 0
-    assert alone_after(ms // 10, 2 * ms) == team._FEW
+    def alone_after(*took_and_alone):
+        for took, alone in took_and_alone:
+            team._learn(shared, now, took, alone)
+        found, shared[team._ALONE] = shared[team._ALONE], 0
+        return found
+    assert alone_after(*[(5 * ms, 8 * ms)] * 100) == 0               # it saves time
+    assert alone_after((3 * ms, ms)) == 0                            # lost 2, of which one was saved
+    assert alone_after((2 * ms, ms // 2)) == 5 * ms // 2             # and 1.5 more
+    assert alone_after(*[(2 * ms, ms), (ms, 2 * ms)] * 100) == 0     # as much won as lost
+    shared[team._DEBT], now = 0, now + ms
+    for wanted in (2, 4, 8, 16, 32, 32):                             # soon no good again
+        shared[team._SPELL], shared[team._SINCE] = max(wanted // 2, 1) * ms, now
+        assert alone_after((4 * ms, ms)) == wanted * ms
+    now += 65 * ms
+    assert alone_after((4 * ms, ms)) == 3 * ms
+
+
+def test_time_alone_counts_for_what_it_loses():
+    shared = np.zeros(team._LENGTH, np.int64)
+    shared[team._ALONE] = 1000
+    team._spend(shared, 400, 2)
+    assert shared[team._ALONE] == 800
+    team._spend(shared, 900, 10)
+    assert shared[team._ALONE] == -10 and shared[team._SINCE] > 0
+    team._spend(shared, 900, 10)
+    assert shared[team._ALONE] == -10
 
 
 def test_inside_a_task_a_kernel_has_one_thread(threads):

@@ -119,9 +119,8 @@ def pause(typing_context):
     return types.void(), generate
 
 
-@intrinsic
-def clock(typing_context):
-    """A time that never goes back; see `SECOND`."""
+def _clock(kind):
+    """Code that reads one of the clocks of POSIX, or the only one of Windows."""
     def generate(context, builder, signature, arguments):
         words = cgutils.alloca_once(builder, ir.ArrayType(_WORD, 2))
         first, second = (builder.gep(words, [_WORD(0), _WORD(i)]) for i in (0, 1))
@@ -133,6 +132,18 @@ def clock(typing_context):
             return builder.load(first)
         builder.call(cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(number, [number, _BYTES]), "tape_clock"),
-            [number(time.CLOCK_MONOTONIC), where])
+            [number(kind), where])
         return builder.add(builder.mul(builder.load(first), _WORD(SECOND)), builder.load(second))
-    return types.int64(), generate
+    return generate
+
+
+@intrinsic
+def clock(typing_context):
+    """A time that never goes back; see `SECOND`."""
+    return types.int64(), _clock(getattr(time, "CLOCK_MONOTONIC", 0))
+
+
+@intrinsic
+def busy(typing_context):
+    """How long this thread has had a processor; where the system does not tell, as `clock`."""
+    return types.int64(), _clock(getattr(time, "CLOCK_THREAD_CPUTIME_ID", 0))

@@ -3,8 +3,8 @@
 A kernel of some 50 us is over before a thread that sleeps has woken up, and one of Python's must wait
 for the interpreter's lock besides. The threads here look for the next task all the time, and go to
 sleep when none came for some milliseconds. A part that no other thread has begun, the caller does
-itself. Where a thread was kept from running in the middle of its part, by another program on its
-processor, the caller must wait for it, and then does all parts of the next tasks alone.
+itself. Where threads are kept from running in the middle of a part, by another program on their
+processor, sharing takes longer than it saves, and the caller does all parts alone for a while.
 
 There should be no busy threads besides. While parts are computed, those of the BLAS are held to one.
 """
@@ -25,7 +25,7 @@ from numba import types
 from tape.blas import held_by, shipped_functions
 from tape.kernels.choice import threads_wanted
 from tape.kernels.numba.atomics import (
-    SECOND, add, clock, load, pause, run, store, swap, task)
+    SECOND, add, busy, clock, load, pause, run, store, swap, task)
 from tape.kernels.numba.compiled import CONTRACT, INTEGER, TEAM, inner, loop
 from tape.threads import inside_a_task
 
@@ -34,16 +34,15 @@ EACH = 2 ** 14          # elements that a thread has at least; with fewer it tak
 
 # What the threads share, in an array of int64, each number in a cache line of its own. A ticket is
 # the number of the task, and in the last 16 bits how many of its parts nobody has begun.
-_TICKET, _DONE, _CODE, _WHERE, _PARTS, _FAILED, _BUSY, _LOCK, _HOLD, _LIMIT, _STOP, _ALONE, _SPELL, \
-    _CALM, _LENGTH = range(0, 120, 8)
+_TICKET, _DONE, _CODE, _WHERE, _PARTS, _FAILED, _BUSY, _LOCK, _HOLD, _LIMIT, _STOP, _DEBT, _ALONE, \
+    _SPELL, _SINCE, _LENGTH = range(0, 128, 8)
 _LEFT = 2 ** 16 - 1
 
-# Longer than Python takes from one operator to the next; longer than one part takes longer than
-# another, if both run at the same time; and what is a long wait, if the task took less.
-_PATIENCE, _EAGER, _LONG = 2 * SECOND // 1000, SECOND // 10_000, SECOND // 1000
+# Longer than Python takes from one operator to the next; and longer than one part takes longer than
+# another, if both run at the same time.
+_PATIENCE, _EAGER = 2 * SECOND // 1000, SECOND // 10_000
 _NAP = 50               # microseconds
-_FEW, _MANY = 16, 1024  # tasks that are done alone after one long wait, and after several
-_FORGOTTEN = 512        # tasks after which a long wait counts as the first again
+_MUCH, _MOST_ALONE = SECOND // 1000, 32 * SECOND // 1000            # see `_learn`
 _NO_REALS = np.dtype(np.float32)      # what a loop is asked for that has no arrays of floats
 
 
@@ -88,15 +87,14 @@ def _all_parts(team, parts, code, where):
         return run(code, where, 0, 1)
     failed = 0
     _hold_blas(team, 1)
-    alone = load(team, _ALONE)
-    if alone > 0:
-        store(team, _ALONE, alone - 1)
-    if alone <= 0 and swap(team, _BUSY, 0, 1):
+    if load(team, _ALONE) <= 0 and swap(team, _BUSY, 0, 1):
         failed = _together(team, parts, code, where)
         store(team, _BUSY, 0)
     else:
+        began = clock()
         for part in range(parts):
             failed += run(code, where, part, parts)
+        _spend(team, clock() - began, parts)
     _hold_blas(team, -1)
     return failed
 
@@ -125,48 +123,66 @@ def _lock(team):
 @inner()
 def _together(team, parts, code, where):
     """`_all_parts` with the other threads."""
-    began = clock()
+    began, had = clock(), busy()
     store(team, _CODE, code)
     store(team, _WHERE, where)
     store(team, _PARTS, parts)
     store(team, _DONE, 0)
     store(team, _FAILED, 0)
     store(team, _TICKET, (load(team, _TICKET) // (_LEFT + 1) + 1) * (_LEFT + 1) + parts)
-    _help(team)
-    helped = clock()
+    own = _help(team)
+    had, helped = busy() - had, clock()
     while load(team, _DONE) < parts:
         pause()
         if clock() - helped > _EAGER:                   # the other thread does not run at present
             _sleep(_NAP)
-    _learn(team, helped - began, clock() - helped, parts)
+    if own > 0:
+        _learn(team, clock(), clock() - began, had * parts // own)
     return load(team, _FAILED)
 
 
+# Sharing is worth it as long as it saves time over some tasks. What it lost is a debt; one of _MUCH is
+# paid by as much time lost by computing alone, so that together no more than twice the least is lost.
+# If sharing is soon no good again, the next time is twice as long.
+
 @inner()
-def _learn(team, own, waited, parts):
-    """How many of the next tasks are done alone, as it would have taken less time with this one."""
-    calm = load(team, _CALM) + 1
-    if waited > max(_LONG, (parts - 1) * own):
-        spell = min(2 * load(team, _SPELL), _MANY) if calm < _FORGOTTEN else _FEW
+def _learn(team, now, took, alone):
+    """Count what a shared task took, and would have taken alone: time on a processor."""
+    debt = max(load(team, _DEBT) + took - alone, -_MUCH)
+    if debt > _MUCH:
+        spell = load(team, _SPELL)
+        soon = now - load(team, _SINCE) < 2 * spell
+        spell = min(2 * spell, _MOST_ALONE) if soon else min(debt, _MOST_ALONE)
         store(team, _SPELL, spell)
         store(team, _ALONE, spell)
-        calm = 0
-    store(team, _CALM, calm)
+        debt = 0
+    store(team, _DEBT, debt)
+
+
+@inner()
+def _spend(team, took, parts):
+    """Count what a task lost that was done alone."""
+    left = load(team, _ALONE)
+    if left > 0:
+        store(team, _ALONE, left - took * (parts - 1) // parts)
+        store(team, _SINCE, clock())
 
 
 @inner()
 def _help(team):
-    """Do parts of the present task as long as there are some that nobody has begun."""
+    """Do parts of the present task as long as there are some that nobody has begun; how many."""
+    own = 0
     while True:
         ticket = load(team, _TICKET)
         left = ticket & _LEFT
         if left == 0:
-            return
+            return own
         code, where, parts = load(team, _CODE), load(team, _WHERE), load(team, _PARTS)
         # Where the ticket is another by now, what was read may be of another task, and is not used.
         if swap(team, _TICKET, ticket, ticket - 1):
             add(team, _FAILED, run(code, where, parts - left, parts))
             add(team, _DONE, 1)
+            own += 1
 
 
 @loop(TEAM)
@@ -220,7 +236,6 @@ class _Team:
 
     def __init__(self) -> None:
         self.shared = np.zeros(_LENGTH, np.int64)
-        self.shared[_CALM] = _FORGOTTEN
         self.awake = threading.Event()
         self.others: list[threading.Thread] = []
         self.may_grow = _FUNCTIONS is not None

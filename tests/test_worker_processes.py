@@ -324,6 +324,23 @@ def test_two_threads_may_use_the_same_processes(processes, layer):
             np.testing.assert_array_equal(grad, found[0][0][1])
 
 
+def test_processes_do_not_keep_the_files_of_the_program_open(layer, tmp_path):
+    """A lock would stay, and a reader of a pipe would wait for more."""
+    fcntl = pytest.importorskip("fcntl")
+    processes = tape.WorkerProcesses(layer)
+    with open(tmp_path / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        reading, writing = os.pipe()
+        processes.map([(x,) for x in X[:3]], layer.leaves)
+    with open(tmp_path / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(writing)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+    processes.map([(x,) for x in X[:3]], layer.leaves)
+    processes.close()
+
+
 def children():
     return {process.pid for process in multiprocessing.active_children()}
 

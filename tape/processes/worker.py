@@ -42,6 +42,7 @@ def serve(connection: Connection, shared: SharedLeaves, gradients: SharedArrays,
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is the program's to act on
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    _let_go_of_files(connection.fileno())
     limit_blas_threads(1)
     as_a_task()
     shared.take_over()
@@ -54,6 +55,19 @@ def serve(connection: Connection, shared: SharedLeaves, gradients: SharedArrays,
             worker.prepare()
         except (EOFError, OSError):                     # nobody waits any more
             os._exit(0)
+
+
+def _let_go_of_files(own: int) -> None:
+    """Keep open none of the program's files but the standard ones: it may hold a lock by one.
+
+    Their numbers stay taken, since objects that were inherited may still close them.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and number != own:
+            with suppress(OSError):                     # the one that listed them is closed again
+                os.fstat(number)
+                os.dup2(nothing, number, inheritable=False)
 
 
 def _answer(worker: _Worker, message: Any) -> Answer | Failure:

@@ -1,6 +1,7 @@
 """`nn.DataParallel`: a model on parts of a batch gives what it gives on the whole."""
 
 import copy
+import os
 import pickle
 import sys
 import warnings
@@ -16,7 +17,7 @@ from nn.training.engines import TapeEngine
 from nn.training.parallel import on_processors
 from nn.training.parts import even_parts
 from tape import Tensor
-from tests.checks import Recorder, in_float64
+from tests.checks import ROOT, Recorder, in_float64, run_python
 
 IDX = np.random.default_rng(0).integers(0, 7, (7, 5))
 TARGETS = np.random.default_rng(1).integers(0, 7, (7, 5))
@@ -327,6 +328,19 @@ def test_how_many_workers_a_training_takes_depends_on_sizes(
         f"{wanted} {kind}, each with one BLAS thread\n")
     assert (run is model) == (threads == wanted)
     assert run is model or run.workers == wanted and (run._pool is not None) == LINUX
+
+
+def test_where_numba_cannot_be_imported_a_training_computes_with_numpy(tmp_path):
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text("raise ImportError('it does not fit NumPy')")
+    (tmp_path / "text").write_text("the old cat sat. " * 60)
+    paths = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    paths.pop("TAPE_KERNELS", None)
+    done = run_python(str(ROOT / "train.py"), "text", "--data", "text", "--steps", "2", "--n-embd", "8",
+                      "--block-size", "8", "--workers", "2", cwd=tmp_path, env=paths)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "importing it fails (it does not fit NumPy); the kernels in use are NumPy's" in done.stderr
+    assert ("2 processes" if LINUX else "2 threads") + ", each with" in done.stdout
 
 
 def test_a_training_with_workers_is_that_with_one_to_rounding(

@@ -79,7 +79,7 @@ def chosen_workers(asked: int | None, model: nn.Module, positions: int) -> int:
         large = model.parameter_count() * positions >= ENOUGH
         workers = available_cores() if large and limited else 1
     if workers > 1 and tape.kernels_in_use() == "numba":
-        tape.use_kernels("numba", threads=workers)
+        tape.use_kernels(threads=workers)         # why they are in use stays what it is
         if tape.kernel_threads() == workers:
             print(f"compiled kernels in {workers} threads")
             return workers

@@ -38,8 +38,8 @@ modes: ContextVar[Modes] = ContextVar("modes", default=DEFAULT._replace(lines=Tr
 
 
 def in_modes(mode: Modes) -> None:
-    """Take over the modes of another process, from now on."""
-    modes.set(_same.setdefault(mode, mode))
+    """Set all modes, from now on, as to those of another process."""
+    modes.set(mode if mode.measurement else _same.setdefault(mode, mode))
 
 
 # For each block entered and not left: its manager, and what its mode was outside.
@@ -78,8 +78,7 @@ class _Mode:
             _outside.set(tuple(entered))
 
     def _set(self, value: bool) -> None:
-        new = modes.get()._replace(**{self.name: value})
-        modes.set(new if new.measurement else _same.setdefault(new, new))
+        in_modes(modes.get()._replace(**{self.name: value}))
 
     def __call__(self, function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):

@@ -8,7 +8,6 @@ import pytest
 import nn
 import tape
 from nn.layers.recomputed import recomputed
-from nn.training.parallel import processes_work
 from tape import Tensor
 from tests.checks import in_float64, leaf
 
@@ -44,7 +43,7 @@ def assert_same_bits(found, wanted):
 @pytest.mark.parametrize("more", GPTS)
 def test_a_checkpointed_model_has_the_gradients_of_a_plain_one_to_the_bit(more, dropout, workers):
     wanted = gradients(gpt(dropout, **more), workers, on=False)
-    for processes in {False, workers > 1 and processes_work()}:
+    for processes in {False, workers > 1 and tape.WorkerProcesses.available()}:
         assert_same_bits(gradients(gpt(dropout, **more), workers, processes=processes), wanted)
 
 

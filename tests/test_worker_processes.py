@@ -76,7 +76,7 @@ def in_threads(layer):
     return lambda calls: tape.parallel_map(layer, calls, layer.leaves)
 
 
-def same(found, wanted):
+def assert_same_bits(found, wanted):
     for a, b in zip(found, wanted, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
@@ -86,7 +86,7 @@ def same(found, wanted):
 def test_values_and_gradients_have_the_bits_of_those_in_threads(processes, layer):
     wanted = gradients(in_threads(layer), layer)
     for _ in range(3):
-        same(gradients(in_processes(processes, layer), layer), wanted)
+        assert_same_bits(gradients(in_processes(processes, layer), layer), wanted)
     assert layer.unused.grad is None
 
 
@@ -117,7 +117,7 @@ def test_what_the_program_changes_is_seen(change):
         change(layer)
         found.append([one["rows"].numpy() for one in run([(x,) for x in X])])
         processes.close()
-    same(*found)
+    assert_same_bits(*found)
 
 
 def test_an_array_that_the_program_holds_stays_that_of_the_leaf(layer):
@@ -157,7 +157,7 @@ def test_arguments_get_gradients(processes, layer):
         first, second = mapped([(x * 2,), (y * 3,)])
         (first["rows"].sum() + (second["rows"] * second["more"][0]).sum()).backward()
         return x.grad, y.grad
-    same(found(in_processes(processes, layer)), found(in_threads(layer)))
+    assert_same_bits(found(in_processes(processes, layer)), found(in_threads(layer)))
 
 
 def test_several_tapes_at_once_in_any_order(processes, layer):
@@ -223,7 +223,7 @@ def test_errors_reach_the_caller_and_the_next_call_works(number, kind, message):
         assert number == 2 or "Traceback" in str(error.value.__cause__)
     with pytest.raises(TypeError, match="got str"):        # of the first call, which runs here
         processes.map([("text",), (X[0],)], layer.leaves)
-    same(gradients(in_processes(processes, layer), layer), wanted)
+    assert_same_bits(gradients(in_processes(processes, layer), layer), wanted)
     processes.close()
 
 
@@ -402,7 +402,7 @@ def test_copies_start_processes_of_their_own(layer):
     wanted = gradients(in_processes(processes, layer), layer)
     for again in (copy.deepcopy(processes), pickle.loads(pickle.dumps(processes))):
         assert again.function is not layer
-        same(gradients(in_processes(again, again.function), again.function), wanted)
+        assert_same_bits(gradients(in_processes(again, again.function), again.function), wanted)
         again.close()
     processes.close()
 
@@ -448,7 +448,7 @@ def test_values_that_the_program_goes_back_to_stay_what_they_are(processes, laye
     processes.map([(x,) for x in X], layer.leaves)
     np.testing.assert_array_equal(before, kept)
     layer.w.data = before
-    same(gradients(in_processes(processes, layer), layer), wanted)
+    assert_same_bits(gradients(in_processes(processes, layer), layer), wanted)
 
 
 def test_what_the_program_recorded_itself_keeps_the_values(processes, layer):
@@ -568,7 +568,7 @@ def test_a_process_that_the_program_forks_has_its_own_leaves_and_workers(process
     assert in_a_fork(work) == 0
     np.testing.assert_array_equal(layer.w.numpy(), kept)
     sum(one["more"][0] for one in found).backward()
-    same(gradients(in_processes(processes, layer), layer), wanted)
+    assert_same_bits(gradients(in_processes(processes, layer), layer), wanted)
 
 
 def test_a_program_without_an_output_computes():

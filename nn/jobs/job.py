@@ -13,10 +13,10 @@ import tape
 from nn.cli.script import command, start_of
 from nn.cli.flags import flag
 from nn.layers.parameter import DTYPES
-from nn.training.parallel import available_cores, processes_work
+from nn.training.parallel import available_cores
 from tape import limit_blas_threads
 
-ENOUGH = 2e8   # parameters times positions: with fewer, what threads cost is more (tests/bench/LOG.md)
+ENOUGH = 2e8   # parameters times positions: with fewer, to share costs more (tests/bench/LOG.md)
 INIT = 0       # the initial weights draw from (seed, 0), the batch of step n from (seed, n), n >= 1
 SHOWN = (INIT, 3)           # the samples of --sample draw from (seed, 0, 3), each time the same numbers
 
@@ -83,7 +83,8 @@ def chosen_workers(asked: int | None, model: nn.Module, positions: int) -> int:
         if tape.kernel_threads() == workers:
             print(f"compiled kernels in {workers} threads")
             return workers
-    kind = "worker" if workers == 1 else "processes," if processes_work() else "threads,"
+    kind = ("worker" if workers == 1 else
+            "processes," if tape.WorkerProcesses.available() else "threads,")
     blas = "one BLAS thread" if limited else "the threads that the BLAS takes"
     print(f"{workers} {kind} {'each ' * (workers > 1)}with {blas}")
     return workers

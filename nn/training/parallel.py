@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 from functools import partial
 from typing import Any, Iterator, Sequence
 
@@ -34,12 +32,7 @@ def on_processors(model: Module, workers: int) -> Module:
     """
     if workers == 1 or tape.kernel_threads() >= workers:
         return model
-    return DataParallel(model, workers, processes=processes_work())
-
-
-def processes_work() -> bool:
-    """Whether `DataParallel` may use processes here."""
-    return sys.platform.startswith("linux") and not multiprocessing.current_process().daemon
+    return DataParallel(model, workers, processes=tape.WorkerProcesses.available())
 
 
 class DataParallel(Module):

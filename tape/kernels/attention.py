@@ -57,7 +57,7 @@ def _attend(q, k, v, mask, out, lse, *, causal, scale, size):
             np.exp(e, out=e)
             kept = np.exp(old - shift)
             total = total * kept + e @ np.ones((e.shape[-1], 1), e.dtype)
-            mixed = mixed * kept + pairs(e, v[..., columns, :])                       # (H, t, D_v)
+            mixed = mixed * kept + pairs(e, v[..., columns, :])                 # (H, t, D_v)
         if blocks:
             out[..., rows, :] = mixed / np.where(np.equal(total, 0), 1, total)
             with np.errstate(divide="ignore"):

@@ -8,14 +8,13 @@ import threading
 from functools import partial
 from typing import Callable, Iterable, Sequence
 
-from tape.grad_mode import modes
+from tape.mutation import version_of
 from tape.processes.forks import tell_forks
 from tape.processes.process import Worker
 from tape.processes.shared import SharedLeaves
 from tape.processes.snapshot import Inherited, dump
 from tape.tensor import Tensor
-from tape.threads import inside_a_task
-from tape.transforms.parallel import run_recorded
+from tape.transforms.parallel import may_run_side_by_side, run_recorded
 
 
 class WorkerProcesses:
@@ -60,6 +59,11 @@ class WorkerProcesses:
     >>> processes.close()
     """
 
+    @staticmethod
+    def available() -> bool:
+        """Whether processes can be started here; `map` and the constructor raise where they cannot."""
+        return sys.platform.startswith("linux") and not multiprocessing.current_process().daemon
+
     def __init__(self, function: Callable):
         if not sys.platform.startswith("linux"):
             raise RuntimeError("WorkerProcesses: processes need Linux, where one can be started as a "
@@ -92,8 +96,8 @@ class WorkerProcesses:
         RuntimeError
             A process has ended.
         """
-        calls, mode = list(calls), modes.get()
-        if len(calls) < 2 or inside_a_task() or mode.measurement is not None or mode.tracing:
+        calls = list(calls)
+        if not may_run_side_by_side(len(calls)):
             return [self.function(*args) for args in calls]
         with self._lock:
             known = len(self._inherited.objects)
@@ -101,9 +105,10 @@ class WorkerProcesses:
             new = len(self._inherited.objects) > known
             workers = self._workers_for(len(calls) - 1, shared, new)
             try:
+                versions = tuple((i, version_of(leaf)) for i, leaf in enumerate(shared))
                 tasks: list[Callable] = [partial(self.function, *calls[0])]
                 for worker, args in zip(workers, calls[1:]):
-                    tasks.append(worker.begin(snapshot, args))
+                    tasks.append(worker.begin(snapshot, args, versions))
                 return run_recorded(tasks, shared)
             except BaseException:
                 for worker in workers:

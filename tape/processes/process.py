@@ -16,7 +16,6 @@ import numpy as np
 from tape.engine import Record
 from tape.grad_mode import modes
 from tape.kernels.choice import kernels_in_use
-from tape.mutation import version_of
 from tape.primitive import Primitive
 from tape.processes.forks import tell_forks, workers_share
 from tape.processes.messages import Answer, Call, Failure, Found, Given, Settings, Walk, packed
@@ -57,8 +56,11 @@ class Worker:
         self._warned: dict = {}
         self._sent: bytes | None = None
 
-    def begin(self, function: bytes, args: Sequence) -> Callable[[], Any]:
-        """Let a call begin; returns what waits for its result."""
+    def begin(self, function: bytes, args: Sequence, versions: tuple) -> Callable[[], Any]:
+        """Let a call begin; returns what waits for its result.
+
+        `versions` are those of the shared leaves, by number, for the record.
+        """
         inputs = [x for x in leaves(args) if isinstance(x, Tensor) and x.requires_grad]
         mode = modes.get()
         arguments = map_leaves(lambda x: Given(x.numpy(), x.requires_grad and mode.recording)
@@ -76,7 +78,6 @@ class Worker:
         self._post(message)
         self._sent = function
         del self.forgotten[:len(forgotten)]
-        versions = tuple((i, version_of(leaf)) for i, leaf in enumerate(self.shared.leaves))
         return partial(self._result, self.number, inputs, versions)
 
     def _result(self, number: int, inputs: list[Tensor], versions: tuple) -> Any:

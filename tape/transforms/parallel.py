@@ -57,10 +57,14 @@ def parallel_map(function: Callable, calls: Iterable[Sequence],
     (9.0, 12.0, array([72., 72.], dtype=float32))
     """
     tasks = [partial(function, *args) for args in calls]
+    return run_recorded(tasks, shared) if may_run_side_by_side(len(tasks)) else [
+        task() for task in tasks]
+
+
+def may_run_side_by_side(count: int) -> bool:
+    """Whether so many tasks may, here and in the present modes, or run one after the other."""
     mode = modes.get()
-    if len(tasks) < 2 or inside_a_task() or mode.measurement is not None or mode.tracing:
-        return [task() for task in tasks]
-    return run_recorded(tasks, shared)
+    return not (count < 2 or inside_a_task() or mode.measurement is not None or mode.tracing)
 
 
 def run_recorded(tasks: Sequence[Callable[[], Any]], shared: Iterable[Tensor]) -> list:

@@ -137,7 +137,8 @@ def _together(team, parts, code, where):
         if clock() - helped > _EAGER:                   # the other thread does not run at present
             _sleep(_NAP)
     if own > 0:
-        _learn(team, clock(), clock() - began, had * parts // own)
+        now = clock()
+        _learn(team, now, now - began, had * parts // own)
     return load(team, _FAILED)
 
 

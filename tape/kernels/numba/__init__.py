@@ -6,7 +6,8 @@
     elementwise.py   gelu, and sums of two arrays
     atomics.py       what threads need to share numbers and tasks
     threads.py       parts of a kernel in threads
-    products.py      products of matrices by NumPy's BLAS, from compiled loops and in parts
+    products.py      products of matrices in parts, by tiles or by NumPy's BLAS
+    tiles.py         products of float32 by tiles in the registers of AVX-512
     attention.py     causal attention, a head at a time
     rows.py          layer_norm, softmax and cross_entropy, row by row
     update.py        the update of Adam

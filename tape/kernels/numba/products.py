@@ -1,4 +1,4 @@
-"""Products of matrices, by the BLAS that NumPy brings: called from compiled loops, and in parts."""
+"""Products of matrices in parts: by tiles, or by the BLAS that NumPy brings, from compiled loops."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numba import types
 from tape.blas import shipped_functions
 from tape.kernels.numba.compiled import DTYPES, INTEGER, STRIDED, TEAM, WRITE, inner, loop
 from tape.kernels.numba.threads import in_parts, share, team_for
+from tape.kernels.numba.tiles import AVAILABLE as TILES
+from tape.kernels.numba.tiles import multiply, suits
 
 # cblas_sgemm(layout, transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), and dgemm the same
 # with doubles; matrices are given by their addresses. Compiled code finds them by these names.
@@ -39,16 +41,15 @@ def available():
 def product(x, y):
     """x @ y of two matrices, or of as many pairs of matrices in arrays of the same leading axes."""
     team, parts = team_for(x.size * y.shape[-1] // A_STEP)
-    if parts == 1 or not _suit(x, y):
+    if not _suit(x, y) or parts == 1 and not (x.ndim == 2 and TILES and suits(x, y)):
         return np.matmul(x, y)
     out = np.empty((*x.shape[:-1], y.shape[-1]), x.dtype)
     if x.ndim > 2:
         _products[x.dtype](*(a if a.ndim == 4 else a[None] for a in (x, y, out)), team, parts)
-    elif 2 * len(y) > parts * max(out.shape):       # `rest` then is no larger than x and y
-        rest = np.empty((parts - 1, *out.shape), x.dtype)
-        _product_of_many[x.dtype](x, y, out, rest, team, parts)
     else:
-        _product[x.dtype](x, y, out, team, parts)
+        long = 2 * len(y) > parts * max(out.shape)             # `rest` then is no larger than x and y
+        rest = np.empty((parts - 1 if long else 0, *out.shape), x.dtype)
+        _product[x.dtype](x, y, out, rest, team, parts)
     return out
 
 
@@ -91,27 +92,18 @@ def gemm(alpha, a, b, beta, out):
                b.ctypes.data, step_b, beta, out.ctypes.data, out.strides[0] // size)
 
 
-@loop(STRIDED(2), STRIDED(2), WRITE(2), TEAM, INTEGER)
-def _product(x, y, out, team, parts):
-    _product_part(team, parts, (x, y, out))
-
-
-@in_parts()
-def _product_part(x, y, out, number, parts):
-    """Rows of the result, or columns where there are more of them."""
-    if len(x) >= y.shape[1]:
-        start, stop = share(number, parts, len(x))
-        gemm(1, x[start:stop], y, 0, out[start:stop])
+@inner()
+def _multiply(x, y, out):
+    """out = x y."""
+    if TILES and suits(x, y):
+        multiply(x, y, out)
     else:
-        start, stop = share(number, parts, y.shape[1])
-        gemm(1, x, y[:, start:stop], 0, out[:, start:stop])
+        gemm(1, x, y, 0, out)
 
-
-# The gradient of a weight sums over all tokens, of which each thread has had its part in its cache.
 
 @loop(STRIDED(2), STRIDED(2), WRITE(2), WRITE(3), TEAM, INTEGER)
-def _product_of_many(x, y, out, rest, team, parts):
-    _product_of_many_part(team, parts, (x, y, out, rest))
+def _product(x, y, out, rest, team, parts):
+    _product_part(team, parts, (x, y, out, rest))
     for other in rest:
         for i in range(out.shape[0]):
             for j in range(out.shape[1]):
@@ -119,10 +111,21 @@ def _product_of_many(x, y, out, rest, team, parts):
 
 
 @in_parts()
-def _product_of_many_part(x, y, out, rest, number, parts):
-    """Of each element of the result some terms, which others are added to."""
-    start, stop = share(number, parts, len(y))
-    gemm(1, x[:, start:stop], y[start:stop], 0, out if number == 0 else rest[number - 1])
+def _product_part(x, y, out, rest, number, parts):
+    """Rows of the result, or columns where there are more; with `rest`, some terms of all its sums.
+
+    The gradient of a weight sums over all tokens, of which each thread has had its part in its cache.
+    """
+    (bottom, right), after, to = out.shape, len(y), out
+    top = left = first = 0
+    if len(rest):
+        first, after = share(number, parts, after)
+        to = rest[number - 1] if number else out
+    elif bottom >= right:
+        top, bottom = share(number, parts, bottom)
+    else:
+        left, right = share(number, parts, right)
+    _multiply(x[top:bottom, first:after], y[first:after, left:right], to[top:bottom, left:right])
 
 
 @loop(STRIDED(4), STRIDED(4), WRITE(4), TEAM, INTEGER)

@@ -12,7 +12,8 @@ from tape.blas import shipped_functions
 from tape.kernels.numba.compiled import DTYPES, INTEGER, STRIDED, TEAM, WRITE, inner, loop
 from tape.kernels.numba.threads import in_parts, share, team_for
 from tape.kernels.numba.tiles import AVAILABLE as TILES
-from tape.kernels.numba.tiles import multiply, suits
+from tape.kernels.numba.tiles import multiply, panels_of, suits
+from tape.kernels.numba.tiles import times as times_panels
 
 # cblas_sgemm(layout, transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), and dgemm the same
 # with doubles; matrices are given by their addresses. Compiled code finds them by these names.
@@ -99,6 +100,22 @@ def _multiply(x, y, out):
         multiply(x, y, out)
     else:
         gemm(1, x, y, 0, out)
+
+
+@inner()
+def prepared(b, by_tiles):
+    """b (k, n) as `times` takes it."""
+    return panels_of(b if by_tiles else b[:0, :0]), b
+
+
+@inner()
+def times(a, b, out, adds):
+    """out = a b, or out += a b if `adds`, for b that is `prepared`."""
+    panels, columns = b
+    if len(panels):
+        times_panels(a, panels[:, :a.shape[1]], out, adds)
+    else:
+        gemm(1, a, columns[:a.shape[1], :out.shape[1]], adds, out)
 
 
 @loop(STRIDED(2), STRIDED(2), WRITE(2), WRITE(3), TEAM, INTEGER)

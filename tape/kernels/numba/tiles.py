@@ -5,8 +5,8 @@ operations in a cycle and loads two vectors of 16 numbers, so each number that i
 many times, while it is near (K. Goto and R. van de Geijn 2008, "Anatomy of high-performance matrix
 multiplication"):
 
-1. *In registers.* `_tile` computes 6 x 64 elements of the result at once. Its 24 vectors of sums stay
-   in 24 of the 32 registers for the whole loop over k. Each step of it loads 4 vectors of b and 6
+1. *In registers.* A tile, 6 x 64 elements of the result, is computed at once. Its 24 vectors of sums
+   stay in 24 of the 32 registers for the whole loop over k. Each step of it loads 4 vectors of b and 6
    numbers of a, and multiplies each with each: 24 operations on vectors for 10 loads.
 2. *In the caches.* The 64 columns of b that a tile needs are copied to lie one row after the other (a
    panel), and the tiles of the same panel are computed in turn. So many rows of a are taken in turn
@@ -37,8 +37,7 @@ AVAILABLE = (binding.get_host_cpu_features().get("avx512f", False)
 
 SIZE = 4                                # bytes of a float32
 WIDTH = 16                              # numbers in a vector
-ROWS, VECTORS = 6, 4                    # of a tile
-COLUMNS = VECTORS * WIDTH
+ROWS, COLUMNS = 6, 64                   # of a tile
 TERMS = 384                             # of a sum, in one piece at most
 NEAR = 2 ** 17                          # numbers of a that are to stay in the second cache
 MOST = 2 ** 21                          # numbers of b, of which all panels are copied at once
@@ -63,48 +62,52 @@ def _times(builder, step, count):
 
 @intrinsic
 def _tile(typing_context, a, a_row, a_term, panel, terms, out, out_row, adds):
-    """out (6, 64) = a (6, terms) @ panel (terms, 64); added to what it was, if `adds`."""
+    """out (6, 64) = a (6, terms) @ panel (terms, 64), or is added to, if `adds`."""
     def generate(context, builder, signature, arguments):
-        a, a_row, a_term, panel, terms, out, out_row, adds = arguments
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{WIDTH}f32")
-        in_a, in_out = _times(builder, a_row, ROWS), _times(builder, out_row, ROWS)
-        places = [_at(builder, out, builder.add(row, _WORD(j * WIDTH * SIZE)), _VECTOR)
-                  for row in in_out for j in range(VECTORS)]
+        *given, out, out_row, adds = arguments
+        places = [_at(builder, out, builder.add(row, _WORD(j * SIZE)), _VECTOR)
+                  for row in _times(builder, out_row, ROWS) for j in range(0, COLUMNS, WIDTH)]
         for place in places:
             _fetch(builder, place)
-        before = builder.block
-        loop = builder.append_basic_block("terms")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        left, a_at, b_at = (builder.phi(_WORD) for _ in range(3))
-        sums = [builder.phi(_VECTOR) for _ in places]
-        row = [builder.load(_at(builder, b_at, _WORD(j * WIDTH * SIZE), _VECTOR), align=WIDTH * SIZE)
-               for j in range(VECTORS)]
-        new = []
-        for i in range(ROWS):
-            number = _everywhere(builder, builder.load(_at(builder, a_at, in_a[i], _FLOAT)))
-            new += [builder.call(fma, [number, row[j], sums[i * VECTORS + j]]) for j in range(VECTORS)]
-        after = (builder.sub(left, _WORD(1)), builder.add(a_at, a_term),
-                 builder.add(b_at, _WORD(COLUMNS * SIZE)))
-        zero = ir.Constant(_VECTOR, [0.0] * WIDTH)
-        for phi, first, later in zip((left, a_at, b_at, *sums), (terms, a, panel, *[zero] * len(sums)),
-                                     (*after, *new)):
-            phi.add_incoming(first, before)
-            phi.add_incoming(later, loop)
-        end = builder.append_basic_block("end")
-        builder.cbranch(builder.icmp_signed(">", after[0], _WORD(0)), loop, end)
-        builder.position_at_end(end)
+        sums = _sums(builder, *given)
         with builder.if_else(adds) as (yes, no):
             with yes:
-                for place, vector in zip(places, new):
+                for place, vector in zip(places, sums):
                     vector = builder.fadd(builder.load(place, align=SIZE), vector)
                     builder.store(vector, place, align=SIZE)
             with no:
-                for place, vector in zip(places, new):
+                for place, vector in zip(places, sums):
                     builder.store(vector, place, align=SIZE)
         return context.get_dummy_value()
     return types.void(*[types.int64] * 7, types.boolean), generate
+
+
+def _sums(builder, a, a_row, a_term, panel, terms):
+    """The elements of a tile: the loop over the terms."""
+    fma = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{WIDTH}f32")
+    rows, before = _times(builder, a_row, ROWS), builder.block
+    loop, end = builder.append_basic_block("terms"), builder.append_basic_block("end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    left, a_at, b_at = (builder.phi(_WORD) for _ in range(3))
+    sums = [[builder.phi(_VECTOR) for _ in range(0, COLUMNS, WIDTH)] for _ in rows]
+    vectors = [builder.load(_at(builder, b_at, _WORD(j * SIZE), _VECTOR), align=WIDTH * SIZE)
+               for j in range(0, COLUMNS, WIDTH)]
+    new = []
+    for row, old in zip(rows, sums):
+        number = _everywhere(builder, builder.load(_at(builder, a_at, row, _FLOAT)))
+        new += [builder.call(fma, [number, vector, so_far]) for vector, so_far in zip(vectors, old)]
+    later = [builder.sub(left, _WORD(1)), builder.add(a_at, a_term),
+             builder.add(b_at, _WORD(COLUMNS * SIZE)), *new]
+    zero = ir.Constant(_VECTOR, [0.0] * WIDTH)
+    for phi, first, next_one in zip((left, a_at, b_at, *sum(sums, [])),
+                                    (terms, a, panel, *[zero] * len(new)), later):
+        phi.add_incoming(first, before)
+        phi.add_incoming(next_one, loop)
+    builder.cbranch(builder.icmp_signed(">", later[0], _WORD(0)), loop, end)
+    builder.position_at_end(end)
+    return new
 
 
 def _fetch(builder, place):
@@ -167,9 +170,9 @@ def _turn(typing_context, to, to_row, source, source_row):
 
 @register_jitable
 def suits(a, b):
-    """Whether the tiles are faster than the BLAS, which has smaller ones besides, for what is left."""
-    rows, columns = a.shape[0], b.shape[1]
-    return (a.itemsize == SIZE and rows >= COLUMNS and -columns % COLUMNS <= columns // 16
+    """Whether `multiply` is faster than the BLAS, which has smaller tiles besides, for what is left."""
+    columns = b.shape[1]
+    return (a.itemsize == SIZE and len(a) >= COLUMNS and -columns % COLUMNS <= columns // 16
             and b.size <= MOST)
 
 
@@ -181,37 +184,37 @@ def multiply(a, b, out):
     """
     at_once = 4 * TERMS if a.strides[1] == SIZE else TERMS
     for low in range(0, len(b), at_once):
-        _multiply(a[:, low:low + at_once], b[low:low + at_once], out, low > 0)
+        times(a[:, low:low + at_once], panels_of(b[low:low + at_once]), out, low > 0)
 
 
 @inner()
-def _multiply(a, b, out, adds):
-    """The same where all panels are copied at once; or the product is added to what is in `out`."""
+def times(a, panels, out, adds):
+    """out = a b, or out += a b if `adds`, of a as above and the panels of b."""
     rows, terms = a.shape
     by_rows = a.strides[1] == SIZE
     direct = rows // ROWS * ROWS if by_rows else 0              # rows that are read where they are
     near = max(NEAR // terms // ROWS, 1) * ROWS if by_rows else rows
     pieces = -(-terms // TERMS)
-    tiles, panels, scratch = _tiles(a[direct:]), _panels(b), _aligned(ROWS * COLUMNS)
+    tiles, scratch = _tiles(a[direct:]), _aligned(ROWS * COLUMNS, a.dtype)
     for top in range(0, rows, near):
-        for number in range(len(panels)):
+        for left in range(0, out.shape[1], COLUMNS):
             for piece in range(pieces):
                 first, after = terms * piece // pieces, terms * (piece + 1) // pieces
-                panel = panels[number, first:after]
+                panel = panels[left // COLUMNS, first:after]
                 for i in range(top, min(top + near, rows), ROWS):
                     if i < direct:
                         tile, row, term = a[i, first:].ctypes.data, a.strides[0], SIZE
                     else:
                         tile = tiles[(i - direct) // ROWS, first * ROWS:].ctypes.data
                         row, term = SIZE, ROWS * SIZE
-                    _put(tile, row, term, panel, scratch, out[i:i + ROWS, number * COLUMNS:],
+                    _put(tile, row, term, panel, scratch, out[i:i + ROWS, left:left + COLUMNS],
                          adds or piece > 0)
 
 
 @inner()
 def _put(tile, row, term, panel, scratch, out, adds):
-    """One tile of the result, of which there may be fewer rows and columns than `_tile` computes."""
-    whole = out.shape[0] >= ROWS and out.shape[1] >= COLUMNS
+    """A tile of the result, of which there may be fewer rows and columns than are computed."""
+    whole = out.shape == (ROWS, COLUMNS)
     if whole:
         to, to_row = out.ctypes.data, out.strides[0]
     else:
@@ -219,16 +222,16 @@ def _put(tile, row, term, panel, scratch, out, adds):
     _tile(tile, row, term, panel.ctypes.data, len(panel), to, to_row, adds and whole)
     if not whole:
         for i in range(out.shape[0]):
-            for j in range(min(out.shape[1], COLUMNS)):
+            for j in range(out.shape[1]):
                 out[i, j] = scratch[i * COLUMNS + j] + (out[i, j] if adds else np.float32(0))
 
 
 @inner()
-def _panels(b):
+def panels_of(b):
     """(k, n) as (panels, k, 64), with zeros behind the last column."""
     terms, columns = b.shape
     count = -(-columns // COLUMNS)
-    panels = _aligned(count * terms * COLUMNS).reshape(count, terms, COLUMNS)
+    panels = _aligned(count * terms * COLUMNS, b.dtype).reshape(count, terms, COLUMNS)
     by_rows = b.strides[1] == SIZE
     even_rows, even = (terms if by_rows else terms // WIDTH * WIDTH), columns // WIDTH * WIDTH
     if by_rows:
@@ -250,7 +253,7 @@ def _panels(b):
 def _tiles(a):
     """(m, k) as (tiles, k * 6 + 16), with zeros behind the last row."""
     rows, terms = a.shape
-    tiles = np.empty((-(-rows // ROWS), terms * ROWS + WIDTH), np.float32)
+    tiles = np.empty((-(-rows // ROWS), terms * ROWS + WIDTH), a.dtype)
     # 8 numbers are copied at a time. The last two are overwritten by the next term's.
     even = (rows - WIDTH // 2) // ROWS + 1 if a.strides[0] == SIZE and rows >= WIDTH // 2 else 0
     for low in range(0, terms if even else 0, WIDTH):
@@ -264,8 +267,8 @@ def _tiles(a):
 
 
 @inner()
-def _aligned(size):
-    """So many float32, from the start of a cache line on."""
-    space = np.empty(size + WIDTH, np.float32)
+def _aligned(size, dtype):
+    """So many numbers, from the start of a cache line on."""
+    space = np.empty(size + WIDTH, dtype)
     start = -(space.ctypes.data // SIZE) % WIDTH
     return space[start:start + size]

@@ -121,8 +121,16 @@ def times(a, b, out, adds):
 @loop(STRIDED(2), STRIDED(2), WRITE(2), WRITE(3), TEAM, INTEGER)
 def _product(x, y, out, rest, team, parts):
     _product_part(team, parts, (x, y, out, rest))
+    if len(rest):
+        _add_part(team, parts, (rest, out))
+
+
+@in_parts()
+def _add_part(rest, out, number, parts):
+    """out += the sum of the rest, some rows of it."""
+    start, stop = share(number, parts, len(out))
     for other in rest:
-        for i in range(out.shape[0]):
+        for i in range(start, stop):
             for j in range(out.shape[1]):
                 out[i, j] += other[i, j]
 

@@ -78,6 +78,11 @@ def test_infinities_and_nan_stay_in_their_rows_and_columns():
         np.testing.assert_array_equal(by_tiles(a.T.copy().T, b.T.copy().T), a @ b)
 
 
+def test_zeros_have_the_sign_that_rounding_gives_them():
+    a, b = np.full((67, 2), 1e-30, np.float32), np.full((2, 65), -1e-30, np.float32)
+    assert np.signbit(by_tiles(a, b)).all()
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_product_takes_tiles_with_any_number_of_threads(threads, monkeypatch):
     rng = np.random.default_rng(3)

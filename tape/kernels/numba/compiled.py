@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import numba
 import numpy as np
+from llvmlite import binding
 from numba import types
 from numba.core import event
 
@@ -131,6 +132,28 @@ def inner(fastmath: frozenset = CONTRACT) -> Callable:
     return numba.njit(forceinline=True, **_options(fastmath))
 
 
+def external(count: int) -> Callable[[Callable], types.ExternalFunction]:
+    """Decorator of a function of so many integers, which loops call by its name rather than contain.
+
+    What stands in a loop is compiled once more for each function around it. It must not fail, nor ask
+    for memory: whoever calls it would not be told.
+    """
+    def define(function: Callable) -> types.ExternalFunction:
+        signature = types.void(*[types.int64] * count)
+        with event.install_listener("numba:compile", _SAYS_SO):
+            try:
+                compiled = numba.cfunc(signature, cache=True, error_model="numpy")(function)
+            except RuntimeError as error:
+                if "cannot cache" not in str(error):
+                    raise
+                compiled = numba.cfunc(signature, error_model="numpy")(function)
+        name = f"tape_{function.__name__}"
+        binding.add_symbol(name, compiled.address)
+        _EXTERNAL.append(compiled)                      # or the code would be freed
+        return types.ExternalFunction(name, signature)
+    return define
+
+
 class _SaysSo(event.Listener):
     """One line at the first compilation: it takes long enough for a user to wonder."""
 
@@ -139,7 +162,7 @@ class _SaysSo(event.Listener):
     def on_start(self, event: Any) -> None:
         if not self.said:
             self.said = True
-            print("tape: compiling kernels, once, which takes some 10 s; they are kept for later runs "
+            print("tape: compiling kernels, once, which takes some 15 s; they are kept for later runs "
                   "(python -m tape.kernels says where)", file=sys.stderr, flush=True)
 
     def on_end(self, event: Any) -> None:
@@ -147,6 +170,7 @@ class _SaysSo(event.Listener):
 
 
 _SAYS_SO = _SaysSo()
+_EXTERNAL: list[Any] = []
 
 
 # --- what kernels ask of their arrays ---

@@ -12,8 +12,7 @@ from tape.blas import shipped_functions
 from tape.kernels.numba.compiled import DTYPES, INTEGER, STRIDED, TEAM, WRITE, inner, loop
 from tape.kernels.numba.threads import in_parts, share, team_for
 from tape.kernels.numba.tiles import AVAILABLE as TILES
-from tape.kernels.numba.tiles import multiply, panels_of, suits
-from tape.kernels.numba.tiles import times as times_panels
+from tape.kernels.numba.tiles import multiply, multiply_panels, panels_of, suits
 
 # cblas_sgemm(layout, transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), and dgemm the same
 # with doubles; matrices are given by their addresses. Compiled code finds them by these names.
@@ -110,12 +109,12 @@ def prepared(b, by_tiles):
 
 @inner()
 def times(a, b, out, adds):
-    """out = a b, or out += a b if `adds`, for b that is `prepared`."""
-    panels, columns = b
+    """out = a b, or out += a b if `adds`; b is `prepared`, and may have more rows and columns."""
+    panels, plain = b
     if len(panels):
-        times_panels(a, panels[:, :a.shape[1]], out, adds)
+        multiply_panels(a, panels[:, :a.shape[1]], out, adds)
     else:
-        gemm(1, a, columns[:a.shape[1], :out.shape[1]], adds, out)
+        gemm(1, a, plain[:a.shape[1], :out.shape[1]], adds, out)
 
 
 @loop(STRIDED(2), STRIDED(2), WRITE(2), WRITE(3), TEAM, INTEGER)

@@ -18,7 +18,8 @@ Rows of a are read where they are. Where columns of a lie in memory one after th
 the gradient of a weight, x.T @ g, tiles of 6 rows are copied as panels are; and then a and b are long,
 and both are copied piece by piece.
 
-The sum behind an element has the same order whichever rows and columns are computed with it.
+The sum behind an element has the same order whichever rows and columns are computed with it, for rows
+of a; and for columns of a.
 """
 
 from __future__ import annotations
@@ -26,14 +27,12 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from tape.kernels.numba.compiled import inner
+from tape.kernels.numba.compiled import external, inner
 
-# What is compiled for this processor, and not, by an environment variable of Numba's, for another one.
-AVAILABLE = (binding.get_host_cpu_features().get("avx512f", False)
-             and config.CPU_NAME is None and config.CPU_FEATURES is None)
+AVAILABLE = binding.get_host_cpu_features().get("avx512f", False)
 
 SIZE = 4                                # bytes of a float32
 WIDTH = 16                              # numbers in a vector
@@ -48,45 +47,41 @@ _INDICES = ir.VectorType(ir.IntType(32), WIDTH)
 
 
 # --- what Numba has no words for ---
-# Addresses and the steps between neighbours are in bytes.
+# Written for LLVM, which makes functions of it when this file is imported; Numba's loops call them by
+# name. All arguments are integers; addresses, and the steps between neighbours, are in bytes.
 
 def _at(builder, address, offset, kind):
     """A pointer."""
     return builder.inttoptr(builder.add(address, offset), kind.as_pointer())
 
 
-def _times(builder, step, count):
+def _multiples(builder, step, count):
     """0, step, 2 step ..."""
     return [builder.mul(step, _WORD(i)) for i in range(count)]
 
 
-@intrinsic
-def _tile(typing_context, a, a_row, a_term, panel, terms, out, out_row, adds):
-    """out (6, 64) = a (6, terms) @ panel (terms, 64), or is added to, if `adds`."""
-    def generate(context, builder, signature, arguments):
-        *given, out, out_row, adds = arguments
-        places = [_at(builder, out, builder.add(row, _WORD(j * SIZE)), _VECTOR)
-                  for row in _times(builder, out_row, ROWS) for j in range(0, COLUMNS, WIDTH)]
-        for place in places:
-            _fetch(builder, place)
-        sums = _sums(builder, *given)
-        with builder.if_else(adds) as (yes, no):
-            with yes:
-                for place, vector in zip(places, sums):
-                    vector = builder.fadd(builder.load(place, align=SIZE), vector)
-                    builder.store(vector, place, align=SIZE)
-            with no:
-                for place, vector in zip(places, sums):
-                    builder.store(vector, place, align=SIZE)
-        return context.get_dummy_value()
-    return types.void(*[types.int64] * 7, types.boolean), generate
+def _tile_code(builder, a, a_row, a_term, panel, terms, out, out_row, adds):
+    """out (6, 64) = a (6, terms) @ panel (terms, 64), or is added to, unless `adds` is 0."""
+    places = [_at(builder, out, builder.add(row, _WORD(j * SIZE)), _VECTOR)
+              for row in _multiples(builder, out_row, ROWS) for j in range(0, COLUMNS, WIDTH)]
+    for place in places:
+        _fetch(builder, place)
+    sums = _sums(builder, a, a_row, a_term, panel, terms)
+    with builder.if_else(builder.icmp_signed("!=", adds, _WORD(0))) as (yes, no):
+        with yes:
+            for place, vector in zip(places, sums):
+                vector = builder.fadd(builder.load(place, align=SIZE), vector)
+                builder.store(vector, place, align=SIZE)
+        with no:
+            for place, vector in zip(places, sums):
+                builder.store(vector, place, align=SIZE)
 
 
 def _sums(builder, a, a_row, a_term, panel, terms):
     """The elements of a tile: the loop over the terms."""
     fma = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{WIDTH}f32")
-    rows, before = _times(builder, a_row, ROWS), builder.block
+    rows, before = _multiples(builder, a_row, ROWS), builder.block
     loop, end = builder.append_basic_block("terms"), builder.append_basic_block("end")
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -125,6 +120,47 @@ def _everywhere(builder, number):
     return builder.shuffle_vector(first, undefined, ir.Constant(_INDICES, [0] * WIDTH))
 
 
+def _turn_code(builder, to, to_row, source, source_row):
+    """(16, 16) at `to` = the transpose of (16, 16) at `source`.
+
+    Vector i and vector i + 8 become vectors 2i and 2i + 1, in which their elements are put in turn.
+    Element e of vector v has a place of 8 bits, those of v and those of e. The highest bit of v becomes
+    the lowest of e, and the highest of e the lowest of v. After four times v and e have changed places.
+    """
+    x = [builder.load(_at(builder, source, row, _VECTOR), align=SIZE)
+         for row in _multiples(builder, source_row, WIDTH)]
+    half = WIDTH // 2
+    in_turn = [ir.Constant(_INDICES, [start + i // 2 + i % 2 * WIDTH for i in range(WIDTH)])
+               for start in (0, half)]
+    for _ in range(WIDTH.bit_length() - 1):
+        x = [builder.shuffle_vector(x[i // 2], x[i // 2 + half], in_turn[i % 2])
+             for i in range(WIDTH)]
+    for vector, row in zip(x, _multiples(builder, to_row, WIDTH)):
+        builder.store(vector, _at(builder, to, row, _VECTOR), align=SIZE)
+
+
+def _compiled(**codes):
+    """What runs the code, which must be kept, and for each name how Numba's loops call it."""
+    module, counts = ir.Module(), {}
+    for name, code in codes.items():
+        counts[name] = code.__code__.co_argcount - 1
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * counts[name]), name)
+        builder = ir.IRBuilder(function.append_basic_block())
+        code(builder, *function.args)
+        builder.ret_void()
+    machine = binding.Target.from_default_triple().create_target_machine(
+        binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), opt=3)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
+    engine.finalize_object()
+    for name in codes:
+        binding.add_symbol(name, engine.get_function_address(name))
+    return engine, *[types.ExternalFunction(name, types.void(*[types.int64] * count))
+                     for name, count in counts.items()]
+
+
+_engine, _tile, _turn = _compiled(tape_tile=_tile_code, tape_turn=_turn_code)
+
+
 def _move(kind):
     """A function (to, source) that copies so many numbers."""
     @intrinsic
@@ -141,36 +177,104 @@ _move_8, _move_16 = _move(_HALF), _move(_VECTOR)
 
 
 @intrinsic
-def _turn(typing_context, to, to_row, source, source_row):
-    """(16, 16) at `to` = the transpose of (16, 16) at `source`.
-
-    Vector i and vector i + 8 become vectors 2i and 2i + 1, in which their elements are put in turn.
-    Element e of vector v has a place of 8 bits, those of v and those of e. The highest bit of v becomes
-    the lowest of e, and the highest of e the lowest of v. After four times v and e have changed places.
-    """
+def _read(typing_context, source):
+    """The number at an address."""
     def generate(context, builder, signature, arguments):
-        to, to_row, source, source_row = arguments
-        x = [builder.load(_at(builder, source, row, _VECTOR), align=SIZE)
-             for row in _times(builder, source_row, WIDTH)]
-        half = WIDTH // 2
-        in_turn = [ir.Constant(_INDICES, [start + i // 2 + i % 2 * WIDTH for i in range(WIDTH)])
-                   for start in (0, half)]
-        for _ in range(WIDTH.bit_length() - 1):
-            x = [builder.shuffle_vector(x[i // 2], x[i // 2 + half], in_turn[i % 2])
-                 for i in range(WIDTH)]
-        for vector, row in zip(x, _times(builder, to_row, WIDTH)):
-            builder.store(vector, _at(builder, to, row, _VECTOR), align=SIZE)
+        return builder.load(builder.inttoptr(arguments[0], _FLOAT.as_pointer()))
+    return types.float32(types.int64), generate
+
+
+@intrinsic
+def _write(typing_context, to, number):
+    """Put a number at an address."""
+    def generate(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], _FLOAT.as_pointer()))
         return context.get_dummy_value()
-    return types.void(*[types.int64] * 4), generate
+    return types.void(types.int64, types.float32), generate
+
+
+@intrinsic
+def _keep(typing_context, array):
+    """Nothing; but Numba lets go of an array after the last line that names it."""
+    def generate(context, builder, signature, arguments):
+        return context.get_dummy_value()
+    return types.void(array), generate
 
 
 # --- the product ---
-# Addresses of arrays that are made here are asked for where they are used: Numba lets go of an array
-# after the last line that names it.
+
+@inner()
+def _put(tile, row, term, panel, terms, out, out_row, rows, columns, adds, scratch):
+    """A tile of the result, of which there may be fewer rows and columns than are computed."""
+    if rows == ROWS and columns == COLUMNS:
+        _tile(tile, row, term, panel, terms, out, out_row, adds)
+        return
+    _tile(tile, row, term, panel, terms, scratch, COLUMNS * SIZE, 0)
+    for i in range(rows):
+        for j in range(columns):
+            to = out + i * out_row + j * SIZE
+            number = _read(scratch + (i * COLUMNS + j) * SIZE)
+            _write(to, number + _read(to) if adds else number)
+
+
+@external(15)
+def _put_rows(top, bottom, direct, a, a_row, terms, tiles, a_tile, panels, a_panel, out, out_row,
+              columns, adds, scratch):
+    """These rows of the result: panel by panel, and of each panel piece by piece."""
+    pieces = -(-terms // TERMS)
+    for left in range(0, columns, COLUMNS):
+        for piece in range(pieces):
+            first, after = terms * piece // pieces, terms * (piece + 1) // pieces
+            panel = panels + left // COLUMNS * a_panel + first * COLUMNS * SIZE
+            for i in range(top, bottom, ROWS):
+                if i < direct:
+                    tile, row, term = a + i * a_row + first * SIZE, a_row, SIZE
+                else:
+                    tile = tiles + (i - direct) // ROWS * a_tile + first * ROWS * SIZE
+                    row, term = SIZE, ROWS * SIZE
+                _put(tile, row, term, panel, after - first, out + i * out_row + left * SIZE, out_row,
+                     min(bottom - i, ROWS), min(columns - left, COLUMNS), adds + piece, scratch)
+
+
+@external(7)
+def _copy_to_panels(b, b_row, b_column, terms, columns, panels, a_panel):
+    """See `panels_of`."""
+    even = columns // WIDTH * WIDTH                   # columns that are copied as vectors
+    done = terms if b_column == SIZE else terms // WIDTH * WIDTH      # rows of these that are
+    for j in range(0, -(-columns // COLUMNS) * COLUMNS, WIDTH):
+        panel = panels + j // COLUMNS * a_panel + j % COLUMNS * SIZE
+        if j < even and b_column == SIZE:
+            for i in range(terms):
+                _move_16(panel + i * COLUMNS * SIZE, b + i * b_row + j * SIZE)
+        elif j < even:
+            for i in range(0, done, WIDTH):
+                _turn(panel + i * COLUMNS * SIZE, COLUMNS * SIZE, b + i * SIZE + j * b_column, b_column)
+        for i in range(done if j < even else 0, terms):
+            for n in range(WIDTH):
+                inside, source = j + n < columns, b + i * b_row + (j + n) * b_column
+                _write(panel + (i * COLUMNS + n) * SIZE, _read(source) if inside else np.float32(0))
+
+
+@external(7)
+def _copy_to_tiles(a, a_row, a_column, rows, terms, tiles, a_tile):
+    """(m, k) to (tiles, k * 6 + 16), with zeros behind the last row."""
+    # 8 numbers are copied at a time. The next term's are written over the last two; behind the last
+    # term there is room for them.
+    even = (rows - WIDTH // 2) // ROWS + 1 if a_row == SIZE and rows >= WIDTH // 2 else 0
+    for low in range(0, terms if even else 0, WIDTH):
+        for t in range(even):
+            for i in range(low, min(low + WIDTH, terms)):
+                _move_8(tiles + t * a_tile + i * ROWS * SIZE, a + t * ROWS * SIZE + i * a_column)
+    for j in range(even * ROWS, -(-rows // ROWS) * ROWS):
+        for i in range(terms):
+            source = a + j * a_row + i * a_column
+            _write(tiles + j // ROWS * a_tile + (i * ROWS + j % ROWS) * SIZE,
+                   _read(source) if j < rows else np.float32(0))
+
 
 @register_jitable
 def suits(a, b):
-    """Whether `multiply` is faster than the BLAS, which has smaller tiles besides, for what is left."""
+    """Whether `multiply` is faster than the BLAS: of many rows, and where panels are hardly padded."""
     columns = b.shape[1]
     return (a.itemsize == SIZE and len(a) >= COLUMNS and -columns % COLUMNS <= columns // 16
             and b.size <= MOST)
@@ -178,52 +282,13 @@ def suits(a, b):
 
 @inner()
 def multiply(a, b, out):
-    """out = a b, of (m, k) and (k, n) in float32.
+    """out = a b, of (m, k) and (k, n) in float32, no size being 0.
 
     The elements of a row or of a column of a and b are neighbours in memory, and those of a row of out.
     """
     at_once = 4 * TERMS if a.strides[1] == SIZE else TERMS
     for low in range(0, len(b), at_once):
-        times(a[:, low:low + at_once], panels_of(b[low:low + at_once]), out, low > 0)
-
-
-@inner()
-def times(a, panels, out, adds):
-    """out = a b, or out += a b if `adds`, of a as above and the panels of b."""
-    rows, terms = a.shape
-    by_rows = a.strides[1] == SIZE
-    direct = rows // ROWS * ROWS if by_rows else 0              # rows that are read where they are
-    near = max(NEAR // terms // ROWS, 1) * ROWS if by_rows else rows
-    pieces = -(-terms // TERMS)
-    tiles, scratch = _tiles(a[direct:]), _aligned(ROWS * COLUMNS, a.dtype)
-    for top in range(0, rows, near):
-        for left in range(0, out.shape[1], COLUMNS):
-            for piece in range(pieces):
-                first, after = terms * piece // pieces, terms * (piece + 1) // pieces
-                panel = panels[left // COLUMNS, first:after]
-                for i in range(top, min(top + near, rows), ROWS):
-                    if i < direct:
-                        tile, row, term = a[i, first:].ctypes.data, a.strides[0], SIZE
-                    else:
-                        tile = tiles[(i - direct) // ROWS, first * ROWS:].ctypes.data
-                        row, term = SIZE, ROWS * SIZE
-                    _put(tile, row, term, panel, scratch, out[i:i + ROWS, left:left + COLUMNS],
-                         adds or piece > 0)
-
-
-@inner()
-def _put(tile, row, term, panel, scratch, out, adds):
-    """A tile of the result, of which there may be fewer rows and columns than are computed."""
-    whole = out.shape == (ROWS, COLUMNS)
-    if whole:
-        to, to_row = out.ctypes.data, out.strides[0]
-    else:
-        to, to_row = scratch.ctypes.data, COLUMNS * SIZE
-    _tile(tile, row, term, panel.ctypes.data, len(panel), to, to_row, adds and whole)
-    if not whole:
-        for i in range(out.shape[0]):
-            for j in range(out.shape[1]):
-                out[i, j] = scratch[i * COLUMNS + j] + (out[i, j] if adds else np.float32(0))
+        multiply_panels(a[:, low:low + at_once], panels_of(b[low:low + at_once]), out, low > 0)
 
 
 @inner()
@@ -232,38 +297,27 @@ def panels_of(b):
     terms, columns = b.shape
     count = -(-columns // COLUMNS)
     panels = _aligned(count * terms * COLUMNS, b.dtype).reshape(count, terms, COLUMNS)
-    by_rows = b.strides[1] == SIZE
-    even_rows, even = (terms if by_rows else terms // WIDTH * WIDTH), columns // WIDTH * WIDTH
-    if by_rows:
-        for i in range(terms):
-            for j in range(0, even, WIDTH):
-                _move_16(panels[j // COLUMNS, i, j % COLUMNS:].ctypes.data, b[i, j:].ctypes.data)
-    else:
-        for j in range(0, even, WIDTH):
-            for i in range(0, even_rows, WIDTH):
-                _turn(panels[j // COLUMNS, i, j % COLUMNS:].ctypes.data, COLUMNS * SIZE,
-                      b[i:, j].ctypes.data, b.strides[1])
-    for i in range(terms):
-        for j in range(even if i < even_rows else 0, count * COLUMNS):
-            panels[j // COLUMNS, i, j % COLUMNS] = b[i, j] if j < columns else np.float32(0)
+    _copy_to_panels(b.ctypes.data, *b.strides, terms, columns, panels.ctypes.data, panels.strides[0])
     return panels
 
 
 @inner()
-def _tiles(a):
-    """(m, k) as (tiles, k * 6 + 16), with zeros behind the last row."""
+def multiply_panels(a, panels, out, adds):
+    """out = a b, or out += a b if `adds`, of a as above and the panels of b."""
     rows, terms = a.shape
-    tiles = np.empty((-(-rows // ROWS), terms * ROWS + WIDTH), a.dtype)
-    # 8 numbers are copied at a time. The last two are overwritten by the next term's.
-    even = (rows - WIDTH // 2) // ROWS + 1 if a.strides[0] == SIZE and rows >= WIDTH // 2 else 0
-    for low in range(0, terms if even else 0, WIDTH):
-        for t in range(even):
-            for i in range(low, min(low + WIDTH, terms)):
-                _move_8(tiles[t, i * ROWS:].ctypes.data, a[t * ROWS:, i].ctypes.data)
-    for j in range(even * ROWS, len(tiles) * ROWS):
-        for i in range(terms):
-            tiles[j // ROWS, i * ROWS + j % ROWS] = a[j, i] if j < rows else np.float32(0)
-    return tiles
+    direct = rows // ROWS * ROWS if a.strides[1] == SIZE else 0         # rows read where they are
+    tiles = np.empty((-(-(rows - direct) // ROWS), terms * ROWS + WIDTH), a.dtype)
+    if direct < rows:
+        _copy_to_tiles(a[direct:].ctypes.data, *a.strides, rows - direct, terms,
+                       tiles.ctypes.data, tiles.strides[0])
+    near = max(NEAR // terms // ROWS, 1) * ROWS if direct else rows
+    scratch = _aligned(ROWS * COLUMNS, a.dtype)
+    for top in range(0, rows, near):
+        _put_rows(top, min(top + near, rows), direct, a.ctypes.data, a.strides[0], terms,
+                  tiles.ctypes.data, tiles.strides[0], panels.ctypes.data, panels.strides[0],
+                  out.ctypes.data, out.strides[0], out.shape[1], np.int64(adds), scratch.ctypes.data)
+    _keep(tiles)
+    _keep(scratch)
 
 
 @inner()

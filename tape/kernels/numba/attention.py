@@ -17,8 +17,7 @@ from tape.kernels.numba.compiled import (
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.products import available, prepared, times
 from tape.kernels.numba.threads import in_parts, share, team_for
-from tape.kernels.numba.tiles import AVAILABLE as TILES
-from tape.kernels.numba.tiles import COLUMNS
+from tape.kernels.numba.tiles import AVAILABLE, COLUMNS, SIZE
 
 BLOCK = 64              # queries in a block
 
@@ -173,7 +172,8 @@ def _softmax_backward(g, weights, start, stop, scale):
 @inner()
 def _by_tiles(q, v):
     """Whether tiles are faster for all products: of 32 wide heads they are not for most."""
-    return (TILES and q.itemsize == 4 and q.shape[1] % COLUMNS == 0 and v.shape[1] % COLUMNS == 0)
+    return (AVAILABLE and q.itemsize == SIZE and q.shape[1] % COLUMNS == 0
+            and v.shape[1] % COLUMNS == 0)
 
 
 @inner()

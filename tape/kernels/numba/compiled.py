@@ -87,13 +87,7 @@ class Loop(dict):
         return self[dtype]
 
     def _dispatcher(self) -> Any:
-        """What Numba compiles; kept in memory alone where no folder for a cache can be written to."""
-        try:
-            return numba.njit(cache=True, **self.options)(self.function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            return numba.njit(**self.options)(self.function)
+        return _cached(lambda cache: numba.njit(cache=cache, **self.options)(self.function))
 
     def _drop_what_is_older_than_its_source(self, folder: Path) -> None:
         """Numba notices that the file of a loop was changed, but not that of a function it calls."""
@@ -108,6 +102,16 @@ class Loop(dict):
         path = self._dispatcher().stats.cache_path
         folder = Path(path) if path else None
         return folder, folder is not None and any(folder.glob(f"*.{self.function.__name__}-*.nbc"))
+
+
+def _cached(compiled: Callable[[bool], Any]) -> Any:
+    """What `compiled` makes with a cache; without, where no folder for one can be written to."""
+    try:
+        return compiled(True)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        return compiled(False)
 
 
 def _options(fastmath: frozenset) -> dict[str, Any]:
@@ -141,17 +145,17 @@ def external(count: int) -> Callable[[Callable], types.ExternalFunction]:
     def define(function: Callable) -> types.ExternalFunction:
         signature = types.void(*[types.int64] * count)
         with event.install_listener("numba:compile", _SAYS_SO):
-            try:
-                compiled = numba.cfunc(signature, cache=True, error_model="numpy")(function)
-            except RuntimeError as error:
-                if "cannot cache" not in str(error):
-                    raise
-                compiled = numba.cfunc(signature, error_model="numpy")(function)
-        name = f"tape_{function.__name__}"
-        binding.add_symbol(name, compiled.address)
-        _EXTERNAL.append(compiled)                      # or the code would be freed
-        return types.ExternalFunction(name, signature)
+            compiled = _cached(lambda cache: numba.cfunc(
+                signature, cache=cache, error_model="numpy")(function))
+        return called_by_name(function.__name__, count, compiled.address, compiled)
     return define
+
+
+def called_by_name(name: str, count: int, address: int, owner: Any) -> types.ExternalFunction:
+    """How loops call code at this address, with so many integers; its owner is kept."""
+    _OWNERS.append(owner)
+    binding.add_symbol(f"tape_{name}", address)
+    return types.ExternalFunction(f"tape_{name}", types.void(*[types.int64] * count))
 
 
 class _SaysSo(event.Listener):
@@ -170,7 +174,7 @@ class _SaysSo(event.Listener):
 
 
 _SAYS_SO = _SaysSo()
-_EXTERNAL: list[Any] = []
+_OWNERS: list[Any] = []             # of code that is called by name, which would be freed with them
 
 
 # --- what kernels ask of their arrays ---

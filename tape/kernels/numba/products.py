@@ -11,7 +11,6 @@ from numba import types
 from tape.blas import shipped_functions
 from tape.kernels.numba.compiled import DTYPES, INTEGER, STRIDED, TEAM, WRITE, inner, loop
 from tape.kernels.numba.threads import in_parts, share, team_for
-from tape.kernels.numba.tiles import AVAILABLE as TILES
 from tape.kernels.numba.tiles import multiply, multiply_panels, panels_of, suits
 
 # cblas_sgemm(layout, transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), and dgemm the same
@@ -41,7 +40,7 @@ def available():
 def product(x, y):
     """x @ y of two matrices, or of as many pairs of matrices in arrays of the same leading axes."""
     team, parts = team_for(x.size * y.shape[-1] // A_STEP)
-    if not _suit(x, y) or parts == 1 and not (x.ndim == 2 and TILES and suits(x, y)):
+    if not _suit(x, y) or parts == 1 and not (x.ndim == 2 and suits(x, y)):
         return np.matmul(x, y)
     out = np.empty((*x.shape[:-1], y.shape[-1]), x.dtype)
     if x.ndim > 2:
@@ -74,8 +73,8 @@ def _has_lines(x):
 
 
 @inner()
-def gemm(alpha, a, b, beta, out):
-    """out = alpha a b + beta out, of (m, k) and (k, n).
+def gemm(a, b, beta, out):
+    """out = a b + beta out, of (m, k) and (k, n).
 
     The elements of a row or of a column of a and b are neighbours in memory, and those of a row of out.
     """
@@ -85,20 +84,20 @@ def gemm(alpha, a, b, beta, out):
     step_a, step_b = a.strides[0 + flip_a] // size, b.strides[0 + flip_b] // size
     how_a, how_b = _TRANSPOSED if flip_a else _AS_IT_IS, _TRANSPOSED if flip_b else _AS_IT_IS
     if size == 4:
-        _sgemm(_ROW_MAJOR, how_a, how_b, rows, columns, summed, alpha, a.ctypes.data, step_a,
+        _sgemm(_ROW_MAJOR, how_a, how_b, rows, columns, summed, 1, a.ctypes.data, step_a,
                b.ctypes.data, step_b, beta, out.ctypes.data, out.strides[0] // size)
     else:
-        _dgemm(_ROW_MAJOR, how_a, how_b, rows, columns, summed, alpha, a.ctypes.data, step_a,
+        _dgemm(_ROW_MAJOR, how_a, how_b, rows, columns, summed, 1, a.ctypes.data, step_a,
                b.ctypes.data, step_b, beta, out.ctypes.data, out.strides[0] // size)
 
 
 @inner()
 def _multiply(x, y, out):
     """out = x y."""
-    if TILES and suits(x, y):
+    if suits(x, y):
         multiply(x, y, out)
     else:
-        gemm(1, x, y, 0, out)
+        gemm(x, y, 0, out)
 
 
 @inner()
@@ -114,7 +113,7 @@ def times(a, b, out, adds):
     if len(panels):
         multiply_panels(a, panels[:, :a.shape[1]], out, adds)
     else:
-        gemm(1, a, plain[:a.shape[1], :out.shape[1]], adds, out)
+        gemm(a, plain[:a.shape[1], :out.shape[1]], adds, out)
 
 
 @loop(STRIDED(2), STRIDED(2), WRITE(2), WRITE(3), TEAM, INTEGER)
@@ -163,4 +162,4 @@ def _products_part(x, y, out, number, parts):
     second = x.shape[1]
     for i in range(*share(number, parts, len(x) * second)):
         a, b = divmod(i, second)
-        gemm(1, x[a, b], y[a, b], 0, out[a, b])
+        gemm(x[a, b], y[a, b], 0, out[a, b])

@@ -30,7 +30,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-from tape.kernels.numba.compiled import external, inner
+from tape.kernels.numba.compiled import called_by_name, external, inner
 
 AVAILABLE = binding.get_host_cpu_features().get("avx512f", False)
 
@@ -139,26 +139,22 @@ def _turn_code(builder, to, to_row, source, source_row):
         builder.store(vector, _at(builder, to, row, _VECTOR), align=SIZE)
 
 
-def _compiled(**codes):
-    """What runs the code, which must be kept, and for each name how Numba's loops call it."""
-    module, counts = ir.Module(), {}
-    for name, code in codes.items():
-        counts[name] = code.__code__.co_argcount - 1
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * counts[name]), name)
-        builder = ir.IRBuilder(function.append_basic_block())
-        code(builder, *function.args)
-        builder.ret_void()
+def _compiled(code):
+    """How Numba's loops call this code."""
+    count = code.__code__.co_argcount - 1
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * count), code.__name__)
+    builder = ir.IRBuilder(function.append_basic_block())
+    code(builder, *function.args)
+    builder.ret_void()
     machine = binding.Target.from_default_triple().create_target_machine(
         binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), opt=3)
     engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
     engine.finalize_object()
-    for name in codes:
-        binding.add_symbol(name, engine.get_function_address(name))
-    return engine, *[types.ExternalFunction(name, types.void(*[types.int64] * count))
-                     for name, count in counts.items()]
+    return called_by_name(code.__name__, count, engine.get_function_address(code.__name__), engine)
 
 
-_engine, _tile, _turn = _compiled(tape_tile=_tile_code, tape_turn=_turn_code)
+_tile, _turn = _compiled(_tile_code), _compiled(_turn_code)
 
 
 def _move(kind):
@@ -276,8 +272,8 @@ def _copy_to_tiles(a, a_row, a_column, rows, terms, tiles, a_tile):
 def suits(a, b):
     """Whether `multiply` is faster than the BLAS: of many rows, and where panels are hardly padded."""
     columns = b.shape[1]
-    return (a.itemsize == SIZE and len(a) >= COLUMNS and -columns % COLUMNS <= columns // 16
-            and b.size <= MOST)
+    return (AVAILABLE and a.itemsize == SIZE and len(a) >= COLUMNS
+            and -columns % COLUMNS <= columns // 16 and b.size <= MOST)
 
 
 @inner()

@@ -15,7 +15,7 @@ from typing import Any, Callable
 SETS = {"numpy": ("tape.kernels",), "numba": ("tape.kernels.numba", "tape.kernels")}
 # What `find` has: NumPy's set has all of these, Numba's some.
 KERNELS = (
-    "adam_update", "add", "attention", "attention_backward", "causal_attention",
+    "adam_update", "add", "add_rows", "attention", "attention_backward", "causal_attention",
     "causal_attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",
     "layer_norm", "layer_norm_backward", "product", "softmax")
 LOCK = threading.RLock()

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from tape.kernels.choice import find
 from tape.kernels.sums import sum_dtype
 
 _FEW = 2 ** 11      # elements; there to look for those that stand alone takes longer than it saves
@@ -14,7 +15,7 @@ _FEW = 2 ** 11      # elements; there to look for those that stand alone takes l
 def scatter_rows(g, ids, rows):
     """(rows, D) whose row r is the sum of the g[n] with ids[n] == r: the transpose of a look-up."""
     out = np.zeros((rows, g.shape[-1]), sum_dtype(g.dtype))
-    add_rows(out, g, ids)
+    find("add_rows")(out, g, ids)
     return out
 
 

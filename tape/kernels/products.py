@@ -33,18 +33,19 @@ def product(x, y):
 
 def matmul(x, y):
     """x @ y; a batch of rows against one matrix is a single large product rather than many."""
-    if type(x) is type(y) is np.ndarray and x.ndim == y.ndim == 2:
-        return dot(x, y)
-    if np.ndim(y) == 2 and np.ndim(x) > 2 and x.flags.c_contiguous:
-        return dot(as_rows(x), y).reshape(*x.shape[:-1], y.shape[-1])
+    if type(x) is type(y) is np.ndarray and y.ndim == 2:
+        if x.ndim == 2:
+            return dot(x, y)
+        if x.ndim > 2 and x.flags.c_contiguous:
+            return dot(as_rows(x), y).reshape(*x.shape[:-1], y.shape[-1])
     return pairs(x, y)
 
 
 @gradient_in_float32
 def matmul_gradient_x(g, x, y):
     """dL/dx of x @ y, in x's shape; derived in `tape.matmul`."""
-    if x.ndim == y.ndim == 2:
-        return dot(g, y.T)
+    if y.ndim == 2 <= x.ndim:
+        return matmul(g, y.T)
     if y.ndim == 1:
         return np.multiply.outer(g, y)                 # (..., k): also for x of rank 1
     if x.ndim == 1:

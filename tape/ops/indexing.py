@@ -16,10 +16,10 @@ def _add_at(total, g, like, index):
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
         rows = np.reshape(g, (index.size, math.prod(total.shape[1:])))
         ids = index.astype(np.intp) % max(len(total), 1)
-        kernels.add_rows(total, rows, ids)
+        kernels.find("add_rows")(total, rows, ids)
     elif _has_integer_array(index):
         places = _places(total.shape, index)
-        kernels.add_rows(total.reshape(-1, 1), np.reshape(g, (places.size, 1)), places)
+        kernels.find("add_rows")(total.reshape(-1, 1), np.reshape(g, (places.size, 1)), places)
     else:                       # slices and masks reach each element once
         total[index] += g
 
@@ -72,7 +72,7 @@ def _as_index(index):
 
 
 def _add_looked_up(total, g, ids, like):
-    kernels.add_rows(total, g, np.asarray(ids))
+    kernels.find("add_rows")(total, g, np.asarray(ids))
 
 
 @derivative(lambda g, ids, like_weight: embedding_gradient(g, ids, like_weight), None,

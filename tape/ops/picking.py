@@ -37,7 +37,7 @@ def _numbered(like):
 
 def _added(g, like, places):
     total, places = np.zeros(like.shape, kernels.sum_dtype(g.dtype)), np.asarray(places)
-    kernels.add_rows(total.reshape(-1, 1), np.reshape(g, (places.size, 1)), places)
+    kernels.find("add_rows")(total.reshape(-1, 1), np.reshape(g, (places.size, 1)), places)
     return total
 
 

@@ -10,6 +10,7 @@
     tiles.py         products of float32 by tiles in the registers of AVX-512
     attention.py     causal attention, a head at a time
     rows.py          layer_norm, softmax and cross_entropy, row by row
+    lookup.py        the gradient of a look-up
     update.py        the update of Adam
 
 A kernel here is a Python function of the same parameters, results and errors as NumPy's. It prepares
@@ -20,13 +21,14 @@ operator that has kernels, and not with `tape`.
 
 from tape.kernels.numba.attention import causal_attention, causal_attention_backward
 from tape.kernels.numba.elementwise import add, gelu, gelu_backward
+from tape.kernels.numba.lookup import add_rows
 from tape.kernels.numba.products import product
 from tape.kernels.numba.rows import (
     cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward, softmax)
 from tape.kernels.numba.update import adam_update
 
 __all__ = [
-    "adam_update", "add", "causal_attention", "causal_attention_backward",
+    "adam_update", "add", "add_rows", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
     "layer_norm_backward", "product", "softmax",
 ]

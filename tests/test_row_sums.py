@@ -1,0 +1,71 @@
+"""`add_rows`, the gradient of a look-up, with each set of kernels, against `np.add.at` in float64."""
+
+import numpy as np
+import pytest
+
+import tape
+from tape.kernels import find
+from tests.checks import leaf
+
+
+def sums(out, g, ids):
+    expected = out.astype(np.float64)
+    np.add.at(expected, ids, g)
+    return expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows, ids, width", [
+    (7, (5, 9), 3), (7, 200, 33), (1, 300, 4), (3, 2_000, 1), (3, 2_000, 20), (900, 1_000, 2),
+    (5_000, 300, 8), (5_000, 10, 3), (4, 0, 3), (4, 3, 0)])
+def test_rows_are_added_to_the_rows_of_their_ids(kernel_set, dtype, rows, ids, width):
+    rng = np.random.default_rng(0)
+    out, ids = rng.integers(-9, 9, (rows, width)).astype(dtype), rng.integers(0, rows, ids)
+    g = rng.integers(-9, 9, (*ids.shape, width)).astype(dtype)
+    expected = sums(out, g, ids)
+    find("add_rows")(out, g, ids)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.uint16, ">i8"])
+def test_ids_of_any_kind_and_layout(kernel_set, kind):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 9, (600, 2)).astype(kind)[::2, 1]
+    g = np.asfortranarray(rng.integers(-9, 9, (300, 4)).astype(np.float32))
+    out = np.zeros((9, 4), np.float32)
+    find("add_rows")(out, g, ids)
+    np.testing.assert_array_equal(out, sums(np.zeros((9, 4)), g, ids))
+
+
+@pytest.mark.parametrize("count", [3, 1_000])
+def test_ids_count_from_the_end_or_are_refused_before_anything_is_added(kernel_set, count):
+    out, ids = np.zeros((4, 2), np.float32), np.full(count, 1)
+    ids[1] = -4
+    find("add_rows")(out, np.ones((count, 2), np.float32), ids)
+    assert out[:, 0].tolist() == [1, count - 1, 0, 0]
+    for wrong in (4, -5, 2 ** 40):
+        ids[1] = wrong
+        with pytest.raises(IndexError):
+            find("add_rows")(out, np.ones((count, 2), np.float32), ids)
+        assert out[1, 0] == count - 1
+
+
+def test_a_row_taken_many_times_keeps_its_digits(kernel_set):
+    count = 100_000
+    table, ids = leaf(np.zeros((3, 8)), np.float32), np.zeros(count, int)
+    tape.embedding(table, ids).backward(np.full((count, 8), 0.1, np.float32))
+    np.testing.assert_allclose(table.grad[0], count * np.float64(np.float32(0.1)), rtol=1e-5)
+    one = leaf(np.zeros(3), np.float32)
+    (0.1 * one[ids]).sum().backward()
+    np.testing.assert_allclose(one.grad, [count * np.float64(np.float32(0.1)), 0, 0], rtol=1e-5)
+
+
+def test_infinities_and_nan_stay_in_their_rows(kernel_set):
+    g = np.ones((300, 2), np.float32)
+    g[5], g[6] = np.inf, np.nan
+    ids = np.arange(300) % 10
+    for many in (ids, np.where(ids == 1, 0, ids)):
+        out = np.zeros((10, 2), np.float32)
+        find("add_rows")(out, g, many)
+        assert np.isposinf(out[5]).all() and np.isnan(out[6]).all()
+        assert np.isfinite(out[[0, 2, 3, 4, 7, 8, 9]]).all()

@@ -150,16 +150,18 @@ def layer_norm(x, weight, bias, eps):
 @gradient_in_float32
 def layer_norm_backward(g, x, weight, bias, mean, rstd):
     """Gradients of x, weight and bias; derived in `tape.layer_norm`."""
-    normalised = (x - mean) * rstd
-    flat = as_rows(g)
-    g_bias = None if bias is None else reduce_sum(flat, 0)
-    g_weight = None
-    if weight is not None:
-        g_weight = _dot_columns(flat, as_rows(normalised))
-        g = g * weight
-    along = _dot_rows(g, normalised)
-    along /= x.shape[-1]
-    g_x = g - _mean_rows(g)
+    normalised = x - mean
+    normalised *= rstd
+    product = g * normalised
+    g_bias = None if bias is None else _column_sums(as_rows(g))
+    if weight is None:
+        g_weight, g_x = None, g.copy()
+        along, mean_g = _mean_rows(product), _mean_rows(g)
+    else:
+        g_weight, g_x = _column_sums(as_rows(product)), g * weight
+        share = (weight / len(weight))[:, None]                  # mean(g weight) = g @ (weight / D)
+        along, mean_g = _single(product @ share), _single(g @ share)
+    g_x -= mean_g
     normalised *= along
     g_x -= normalised
     g_x *= rstd
@@ -183,7 +185,17 @@ def _row_sums(x):
     return x @ _ones(x.shape[-1], x.dtype)
 
 
-@functools.lru_cache(maxsize=64)
+def _column_sums(x):
+    """sum(x, axis=0) of (N, D), by products with ones; few terms at a time, as in `reduce_sum`."""
+    rows, width = x.shape
+    if rows <= 4 * FOLD:
+        return (_ones(rows, x.dtype).T @ x)[0]
+    whole = rows // FOLD * FOLD
+    out = _column_sums((_ones(FOLD, x.dtype).T @ x[:whole].reshape(FOLD, -1)).reshape(-1, width))
+    return out if whole == rows else out + _column_sums(x[whole:])
+
+
+@functools.lru_cache(maxsize=128)
 def _ones(n, dtype):
     ones = np.ones((n, 1), dtype)
     ones.flags.writeable = False         # the cache hands the same array to everybody
@@ -215,19 +227,6 @@ def gelu(x):
 
 def _scalar_if_without_axes(x):
     return x if x.ndim else x[()]
-
-
-def _dot_columns(a, b):
-    """sum(a * b, axis=0) for (N, D), without the product in memory; in steps as in `reduce_sum`."""
-    rows, width = a.shape
-    whole = rows // FOLD * FOLD
-    if rows <= FOLD or not width:
-        return np.einsum("ij,ij->j", a, b)
-    out = reduce_sum(np.einsum("kij,kij->ij", a[:whole].reshape(FOLD, -1, width),
-                               b[:whole].reshape(FOLD, -1, width)), 0)
-    if whole < rows:
-        out += np.einsum("ij,ij->j", a[whole:], b[whole:])
-    return out
 
 
 @gradient_in_float32

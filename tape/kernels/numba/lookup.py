@@ -1,9 +1,9 @@
 """The gradient of a look-up.
 
-Of a row that was taken up to `STEP` times the terms are added where they stand. Where one was taken more
-often, the terms of each row are summed in steps of so many, and these sums in float64, so that many terms
-cost no digits. All by one thread: two would write to the same cache lines of a small table, and of a
-large one what they save is little beside making it.
+Where no row was taken more than `STEP` times, terms are added as they come. Else those of each row are
+summed in steps of so many, and these sums in float64, so that many terms cost no digits. All by one
+thread: two would write to the same cache lines of a small table, and of a large one what they save is
+little beside making it.
 """
 
 from __future__ import annotations

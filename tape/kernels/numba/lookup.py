@@ -13,19 +13,20 @@ import math
 import numpy as np
 
 from tape.kernels import lookup as plain
-from tape.kernels.numba.compiled import READ, TARGETS, WRITE, inner, is_packed, loop, packed, suits
+from tape.kernels.numba.compiled import READ, TARGETS, WRITE, inner, loop, packed, suits
 
 STEP = 256
 
 
 def add_rows(out, g, ids):
     """out[ids[n]] += g[n] for all n: out (V, ...), ids (...), g of the shape (*ids.shape, ...)."""
-    if not (suits(out) and suits(g) and g.dtype == out.dtype and out.flags.carray and is_packed(g)
+    if not (suits(out) and suits(g) and g.dtype == out.dtype and out.flags.carray
             and ids.dtype.kind == "i" and (len(out) <= g.size or ids.size <= STEP)):
         return plain.add_rows(out, g, ids)              # also where there is more to count than to add
-    ids = packed(ids.astype(np.int64, copy=False)).reshape(-1)
+    ids = ids.astype(np.int64, order="C").reshape(-1)      # a copy, that nobody changes once it is checked
     width = math.prod(out.shape[1:])
-    if not _add_rows[out.dtype](out.reshape(len(out), width), g.reshape(len(ids), width), ids):
+    terms = packed(g).reshape(len(ids), width)
+    if not _add_rows[out.dtype](out.reshape(len(out), width), terms, ids):
         plain.add_rows(out, g, ids)         # an id counts from the end, or there is no such row
 
 

@@ -23,7 +23,7 @@ def add_rows(out, g, ids):
     if not (suits(out) and suits(g) and g.dtype == out.dtype and out.flags.carray
             and ids.dtype.kind == "i" and (len(out) <= g.size or ids.size <= STEP)):
         return plain.add_rows(out, g, ids)              # also where there is more to count than to add
-    ids = ids.astype(np.int64, order="C").reshape(-1)      # a copy, that nobody changes once it is checked
+    ids = ids.astype(np.int64, order="C").reshape(-1)      # a copy: nobody changes it once checked
     width = math.prod(out.shape[1:])
     terms = packed(g).reshape(len(ids), width)
     if not _add_rows[out.dtype](out.reshape(len(out), width), terms, ids):

@@ -277,3 +277,38 @@ def test_broadcast_is_numpys(shape, given):
     np.testing.assert_array_equal(out, expected)
     small = expected.size <= 4096
     assert out.flags.owndata == small and (small or 0 in out.strides)
+
+
+# --- layer norm ---
+
+
+@pytest.mark.parametrize("rows, width", [(300, 100), (40, 10_000), (2, 50_257)])
+@pytest.mark.parametrize("kind", ["normal", "constant"])
+@pytest.mark.parametrize("with_weight", [True, False])
+def test_what_is_added_to_all_of_a_row_takes_no_part_in_its_norm(kernel_set, rows, width, kind,
+                                                                 with_weight):
+    """g = 1 sums up to nothing in a row that is normalised; the view that a sum gives does as well."""
+    x = leaf(RNG.standard_normal((rows, width)) if kind == "normal" else np.full((rows, width), 3.0),
+             np.float32)
+    weight = np.ones(width, np.float32) if with_weight else None
+    ops.layer_norm(x, weight).sum().backward()
+    assert np.abs(x.grad).max() < (1e-6 if kind == "normal" else 1e-30)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_layer_norm_of_a_small_weight_in_half_precision(kernel_set, dtype):
+    x, g = RNG.standard_normal((2, 8, 768))
+    weight = (1e-4 * RNG.uniform(0.5, 1.5, 768)).astype(np.float16)
+    found, expected = leaf(x, dtype), leaf(x)
+    ops.layer_norm(found, Tensor(weight)).backward((1 + g).astype(dtype))
+    ops.layer_norm(expected, Tensor(weight.astype(float))).backward(1 + g)
+    largest, digits = np.abs(expected.grad).max(), 1e-6 if dtype == np.float32 else 1e-14
+    np.testing.assert_allclose(found.grad, expected.grad, rtol=0, atol=largest * digits)
+
+
+@pytest.mark.parametrize("shape", [(65, 0), (5, 30, 0), (0, 3)])
+def test_a_layer_norm_of_nothing(kernel_set, shape):
+    leaves = [leaf(np.zeros(s), np.float32) for s in (shape, shape[-1:], shape[-1:])]
+    with np.errstate(invalid="ignore"):                # the mean of no elements
+        ops.layer_norm(*leaves).sum().backward()
+    assert [x.grad.shape for x in leaves] == [x.shape for x in leaves]

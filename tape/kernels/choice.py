@@ -45,9 +45,9 @@ def use_kernels(name: str | None = None, threads: int | None = None) -> Before:
     """Compute with the set of kernels of this name from now on, in all threads.
 
     The kernels are those of the fused operators (`layer_norm`, `gelu`, `cross_entropy`, attention), of
-    `softmax` and of `adam_update`. Both sets compute the same, up to rounding. What was recorded
-    before goes back by the kernels that it was made with. Not to be called while another thread
-    computes.
+    `softmax`, products, sums, the gradient of a look-up and `adam_update`. Both sets compute the same,
+    up to rounding. What fused operators recorded before goes back by the kernels that it was made with.
+    Not to be called while another thread computes.
 
     Parameters
     ----------

@@ -150,27 +150,23 @@ def layer_norm(x, weight, bias, eps):
 @gradient_in_float32
 def layer_norm_backward(g, x, weight, bias, mean, rstd):
     """Gradients of x, weight and bias; derived in `tape.layer_norm`."""
-    normalised = x - mean
-    normalised *= rstd
-    product = g * normalised
+    normalised = (x - mean) * rstd
+    # Rows side by side in memory, of which a product adds up the elements with small errors.
+    product = np.multiply(g, normalised, order="C")
+    g_x = np.array(g, order="C") if weight is None else np.multiply(g, weight, order="C")
+    g_weight = None if weight is None else _column_sums(as_rows(product))
     g_bias = None if bias is None else _column_sums(as_rows(g))
-    if weight is None:
-        g_weight, g_x = None, g.copy()
-        along, mean_g = _mean_rows(product), _mean_rows(g)
-    else:
-        g_weight, g_x = _column_sums(as_rows(product)), g * weight
-        share = (weight / len(weight))[:, None]                  # mean(g weight) = g @ (weight / D)
-        along, mean_g = _single(product @ share), _single(g @ share)
-    g_x -= mean_g
+    along = _mean_rows(product, weight)
+    g_x -= _mean_rows(g_x)
     normalised *= along
     g_x -= normalised
     g_x *= rstd
     return g_x, g_weight, g_bias
 
 
-def _mean_rows(x):
-    """mean(x, axis=-1, keepdims=True)."""
-    mean = _single(_row_sums(x))
+def _mean_rows(x, factors=None):
+    """mean(x, axis=-1, keepdims=True), or that of x times the factors (D,)."""
+    mean = _single(_row_sums(x) if factors is None else x @ factors[:, None])
     mean /= x.shape[-1]
     return mean
 
@@ -188,7 +184,7 @@ def _row_sums(x):
 def _column_sums(x):
     """sum(x, axis=0) of (N, D), by products with ones; few terms at a time, as in `reduce_sum`."""
     rows, width = x.shape
-    if rows <= 4 * FOLD:
+    if rows <= 2 * FOLD or not width:
         return (_ones(rows, x.dtype).T @ x)[0]
     whole = rows // FOLD * FOLD
     out = _column_sums((_ones(FOLD, x.dtype).T @ x[:whole].reshape(FOLD, -1)).reshape(-1, width))

@@ -1,9 +1,9 @@
 """The gradient of a look-up.
 
-Where no row was taken more than `STEP` times, terms are added as they come. Else those of each row are
-summed in steps of so many, and these sums in float64, so that many terms cost no digits. All by one
-thread: two would write to the same cache lines of a small table, and of a large one what they save is
-little beside making it.
+Where no row was taken more than `STEP` times, terms are added as they come. Else those of each row
+are summed in steps of so many, and these sums in float64, so that the error does not grow with their
+number. All by one thread: two would write to the same cache lines of a small table, and of a large one
+what they save is little beside making it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from tape.kernels import lookup as plain
 from tape.kernels.numba.compiled import READ, TARGETS, WRITE, inner, loop, packed, suits
 
-STEP = 256
+STEP = 16
 
 
 def add_rows(out, g, ids):
@@ -63,7 +63,9 @@ def _add_sums(out, g, ids):
     part, total = np.empty(out.shape[1], out.dtype), np.empty(out.shape[1], np.float64)
     for i in range(len(out)):
         stop = starts[i + 1] if i + 1 < len(out) else len(ids)
-        if starts[i] == stop:
+        if stop - starts[i] <= STEP:
+            for n in order[starts[i]:stop]:
+                _add(out[i], g[n])
             continue
         total[:] = 0
         for first in range(starts[i], stop, STEP):

@@ -1,4 +1,4 @@
-"""Three ways to sum rows by id, which is the backward of a look-up.
+"""Ways to sum rows by id, which is the backward of a look-up.
 
     python -m tests.bench.bench_scatter
 """
@@ -7,6 +7,14 @@ import numpy as np
 
 from tape import kernels
 from tests.bench.timing import in_turn, report
+
+
+def by_kernel(add_rows):
+    def way(g, ids, rows):
+        out = np.zeros((rows, g.shape[-1]), g.dtype)
+        add_rows(out, g, ids)
+        return out
+    return way
 
 
 def add_at(g, ids, rows):
@@ -24,7 +32,9 @@ def main():
     g = rng.standard_normal((768, 128), np.float32)
     for rows in (65, 5_000, 50_257):
         ids = rng.integers(0, rows, len(g))
-        ways = {"sorted, reduceat": kernels.scatter_rows, "np.add.at": add_at}
+        ways = {"sorted, reduceat": by_kernel(kernels.add_rows), "np.add.at": add_at}
+        if kernels.kernels_in_use() == "numba":
+            ways["compiled"] = by_kernel(kernels.find("add_rows"))
         if rows < 10_000:
             ways["one-hot product"] = one_hot_product
         expected = add_at(g, ids, rows)

@@ -1,9 +1,8 @@
-"""The gradient of a look-up.
+"""The gradient of a look-up: to each row of the table the sum of its terms is added, as one number.
 
-Where no row was taken more than `STEP` times, terms are added as they come. Else those of each row
-are summed in steps of so many, and these sums in float64, so that the error does not grow with their
-number. All by one thread: two would write to the same cache lines of a small table, and of a large one
-what they save is little beside making it.
+Terms are summed in steps of `STEP`, and these sums in float64, so that the error does not grow with
+their number. All by one thread: two would write to the same cache lines of a small table, and of a
+large one what they save is little beside making it.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ STEP = 16
 def add_rows(out, g, ids):
     """out[ids[n]] += g[n] for all n: out (V, ...), ids (...), g of the shape (*ids.shape, ...)."""
     if not (suits(out) and suits(g) and g.dtype == out.dtype and out.flags.carray
-            and ids.dtype.kind == "i" and (len(out) <= g.size or ids.size <= STEP)):
-        return plain.add_rows(out, g, ids)              # also where there is more to count than to add
+            and ids.dtype.kind == "i" and len(out) <= g.size):
+        return plain.add_rows(out, g, ids)          # also where there is more to count than to add
     ids = ids.astype(np.int64, order="C").reshape(-1)      # a copy: nobody changes it once checked
     width = math.prod(out.shape[1:])
     terms = packed(g).reshape(len(ids), width)
@@ -36,44 +35,41 @@ def _add_rows(out, g, ids):
     for row in ids:
         if not 0 <= row < len(out):
             return False
-    if len(ids) <= STEP or _counts(ids, len(out)).max() <= STEP:
-        for n in range(len(ids)):
-            _add(out[ids[n]], g[n])
-    else:
-        _add_sums(out, g, ids)
+    starts, order = _sorted(ids, len(out))
+    part, total = np.empty(out.shape[1], out.dtype), np.empty(out.shape[1], np.float64)
+    for i in range(len(out)):
+        places = order[starts[i]:starts[i + 1]]
+        if len(places) == 1:
+            _add(out[i], g[places[0]])
+        elif len(places) > 1:
+            _sum(part, total, g, places)
+            _add(out[i], part)
     return True
 
 
 @inner()
-def _counts(ids, rows):
-    """How often each row stands in ids."""
-    counts = np.zeros(rows, np.int64)
+def _sorted(ids, rows):
+    """Where the places of each row start in what comes second: the places in ids, row after row."""
+    starts, order = np.zeros(rows + 1, np.int64), np.empty(len(ids), np.int64)
     for row in ids:
-        counts[row] += 1
-    return counts
-
-
-@inner()
-def _add_sums(out, g, ids):
-    """To each row the sum of its terms: rows of g, sorted by the row that they are added to."""
-    starts, order = _counts(ids, len(out)).cumsum(), np.empty(len(ids), np.int64)
+        starts[row] += 1
+    starts = starts.cumsum()                    # here they end, and going back they start
     for n in range(len(ids) - 1, -1, -1):
         starts[ids[n]] -= 1
         order[starts[ids[n]]] = n
-    part, total = np.empty(out.shape[1], out.dtype), np.empty(out.shape[1], np.float64)
-    for i in range(len(out)):
-        stop = starts[i + 1] if i + 1 < len(out) else len(ids)
-        if stop - starts[i] <= STEP:
-            for n in order[starts[i]:stop]:
-                _add(out[i], g[n])
-            continue
-        total[:] = 0
-        for first in range(starts[i], stop, STEP):
-            part[:] = 0
-            for n in order[first:min(first + STEP, stop)]:
-                _add(part, g[n])
-            _add(total, part)
-        _add(out[i], total)
+    return starts, order
+
+
+@inner()
+def _sum(part, total, g, places):
+    """part = the sum of these rows of g, by way of a total in float64."""
+    total[:] = 0
+    for first in range(0, len(places), STEP):
+        part[:] = 0
+        for n in places[first:first + STEP]:
+            _add(part, g[n])
+        _add(total, part)
+    part[:] = total
 
 
 @inner()

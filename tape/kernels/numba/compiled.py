@@ -166,7 +166,7 @@ class _SaysSo(event.Listener):
     def on_start(self, event: Any) -> None:
         if not self.said:
             self.said = True
-            print("tape: compiling kernels, once, which takes some 15 s; they are kept for later runs "
+            print("tape: compiling kernels, once, which takes some 20 s; they are kept for later runs "
                   "(python -m tape.kernels says where)", file=sys.stderr, flush=True)
 
     def on_end(self, event: Any) -> None:

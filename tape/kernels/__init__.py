@@ -20,7 +20,7 @@ from tape.kernels.causal import (
     attention_scale, causal_attention, causal_attention_backward, future_mask)
 from tape.kernels.choice import find, kernels_in_use, use_kernels
 from tape.kernels.heads import check_self_attention, merge_heads, self_attention, split_heads
-from tape.kernels.lookup import add_rows, scatter_rows
+from tape.kernels.lookup import add_elements, add_rows, scatter_rows
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
     deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax, logsumexp,
@@ -35,7 +35,7 @@ __all__ = [
     "HALF", "SINGLE", "add", "broadcast", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum",
     "sum_dtype", "unbroadcast", "variance",
     "adam_update", "attention", "attention_backward", "find", "kernels_in_use", "use_kernels",
-    "GELU_CUBIC", "SQRT_2_OVER_PI", "add_rows", "attention_scale", "broadcasts_to",
+    "GELU_CUBIC", "SQRT_2_OVER_PI", "add_elements", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",
     "layer_norm", "layer_norm_backward", "log_softmax", "logsumexp", "matmul",

@@ -19,6 +19,11 @@ def scatter_rows(g, ids, rows):
     return out
 
 
+def add_elements(out, g, places):
+    """out.reshape(-1)[places[n]] += g[n] for all n, of an out that lies in memory in one piece."""
+    find("add_rows")(out.reshape(-1, 1), np.reshape(g, (places.size, 1)), places)
+
+
 def add_rows(out, g, ids):
     """out[ids[n]] += g[n] for all n: out (V, ...), ids (...), g of the shape (*ids.shape, ...).
 

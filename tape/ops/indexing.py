@@ -18,8 +18,7 @@ def _add_at(total, g, like, index):
         ids = index.astype(np.intp) % max(len(total), 1)
         kernels.find("add_rows")(total, rows, ids)
     elif _has_integer_array(index):
-        places = _places(total.shape, index)
-        kernels.find("add_rows")(total.reshape(-1, 1), np.reshape(g, (places.size, 1)), places)
+        kernels.add_elements(total, g, _places(total.shape, index))
     else:                       # slices and masks reach each element once
         total[index] += g
 

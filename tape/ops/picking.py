@@ -36,8 +36,8 @@ def _numbered(like):
 
 
 def _added(g, like, places):
-    total, places = np.zeros(like.shape, kernels.sum_dtype(g.dtype)), np.asarray(places)
-    kernels.find("add_rows")(total.reshape(-1, 1), np.reshape(g, (places.size, 1)), places)
+    total = np.zeros(like.shape, kernels.sum_dtype(g.dtype))
+    kernels.add_elements(total, g, np.asarray(places))
     return total
 
 

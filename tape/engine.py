@@ -14,7 +14,7 @@ import os
 import sys
 from functools import partial
 from operator import attrgetter
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -135,7 +135,7 @@ def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None 
     kept: dict = {}
     retained: list = []
     order, useful = _reversed_order(roots, targets)
-    _call_rules(order, cotangents, _Walk(targets, useful, as_tensor, retain), kept, retained)
+    _call_rules(order, cotangents, (targets, useful, as_tensor, retain), kept, retained)
     for tensor, g in retained:           # only now: a walk that fails leaves no gradient behind
         if tensor() is not None:
             tensor()._add_grad(g)
@@ -149,21 +149,14 @@ def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None 
     return kept
 
 
-class _Walk(NamedTuple):
-    """What holds for a whole walk; see `walk`. `useful`: the keys that lead to a target, or None."""
-
-    targets: set | None
-    useful: set | None
-    as_tensor: Callable | None
-    retain: bool
-
-
 @np.errstate(all="ignore")           # infinite derivatives are values; see `fit`
-def _call_rules(order: list[Record], cotangents: Cotangents, of: _Walk, kept: dict,
+def _call_rules(order: list[Record], cotangents: Cotangents, of: tuple, kept: dict,
                 retained: list) -> None:
     """Call the rules of records, last recorded first.
 
-    `kept` gets the gradients of those that are targets, `retained` those that `retain_grad` asks for.
+    `of` has what holds for the whole walk: its targets; the keys that lead to one, or None for all; and
+    `as_tensor` and `retain`, as in `walk`. `kept` gets the gradients of those that are targets,
+    `retained` those that `retain_grad` asks for.
     """
     targets, useful, as_tensor, retain = of
     sums, picks = cotangents.sums, cotangents.picks
@@ -194,7 +187,7 @@ def _call_rules(order: list[Record], cotangents: Cotangents, of: _Walk, kept: di
             record.release()
 
 
-def _call_rules_of_branches(fork: Record, order: list[Record], cotangents: Cotangents, of: _Walk,
+def _call_rules_of_branches(fork: Record, order: list[Record], cotangents: Cotangents, of: tuple,
                             kept: dict, retained: list) -> None:
     """Call the rules of what was recorded side by side: side by side too, a thread for each branch.
 
@@ -204,7 +197,8 @@ def _call_rules_of_branches(fork: Record, order: list[Record], cotangents: Cotan
     nothing is done: the walk arrives at all these records anyway.
     """
     branches, floor = fork.saved
-    if of.as_tensor is not None:
+    _, _, as_tensor, _ = of
+    if as_tensor is not None:
         return
     within = {record for record in order if floor < record.position < fork.position}
 
@@ -241,27 +235,36 @@ def parents_of(record: Record) -> list[Record]:
 
 def _reversed_order(roots: dict, targets: set | None) -> tuple[list[Record], set | None]:
     """The records to call, last recorded first, and the keys that lead to a target."""
+    starts = [key for key in roots if type(key) is Record]
+    if targets is None:
+        order, useful = records_behind(starts), None
+        for record in order:
+            if record.saved is None:
+                raise RuntimeError(_released(record))
+    else:
+        order, useful = _leading_to(targets, starts)
+    order.reverse()
+    return order, useful
+
+
+def _leading_to(targets: set, starts: list[Record]) -> tuple[list[Record], set]:
+    """The records behind `starts` that depend on a target, in their order; and they and the targets."""
     # Nothing at or before the earliest target can lead to a target.
-    floor = -1 if targets is None else min(
-        key.position if type(key) is Record else -1 for key in targets)
+    floor = min(key.position if type(key) is Record else -1 for key in targets)
 
     def inputs_of(record: Record) -> Sequence:
         return record.parents if record.position > floor else ()
 
-    order = records_behind([key for key in roots if type(key) is Record],
-                           None if targets is None else inputs_of)
-    for record in order:
-        if record.saved is None and record.position > floor and not (targets and record in targets):
+    order: list[Record] = []
+    useful = set(targets)
+    for record in records_behind(starts, inputs_of):    # parents first, so one pass settles who leads
+        if record.position <= floor:
+            continue
+        if record.saved is None and record not in targets:
             raise RuntimeError(_released(record))
-    useful = None
-    if targets is not None:
-        useful, everything, order = set(targets), order, []
-        for record in everything:     # parents first, so one pass settles who leads to a target
-            if record.position > floor and (record.vjp is FORKED
-                                            or not useful.isdisjoint(record.parents)):
-                useful.add(record)
-                order.append(record)
-    order.reverse()
+        if record.vjp is FORKED or not useful.isdisjoint(record.parents):
+            useful.add(record)
+            order.append(record)
     return order, useful
 
 

@@ -39,7 +39,7 @@ from tape.errors import did_you_mean
 from tape.foreign_names import CALLS, keyword_hint
 from tape.mutation import protected_rule, read_only
 from tape.promotion import plain
-from tape.saved import Vjp
+from tape.saved import Vjp, fixed, is_fixed
 
 # NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
 NUMPY_FUNCTIONS: dict[Callable, Callable] = {}
@@ -51,9 +51,6 @@ _SAME_BUT_FASTER: dict[Callable, Callable] = {
 
 # Where all operands and attributes are of these types, nothing is recorded and nothing converted.
 _COMPUTED_WITH = frozenset({np.ndarray, np.float32, np.float64, int, float, bool, type(None)})
-
-# Attributes of these types are taken as they are: nobody can change them.
-_PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 class Primitive:
@@ -110,7 +107,7 @@ class Primitive:
         self.promotes = self.variadic or not self.joint
         self.rules = tuple(rules)
         self.needs = [self._names_in(rule) for rule in rules]
-        self.complete = all(type(value) in _PLAIN for value in self.defaults.values())
+        self.complete = all(map(is_fixed, self.defaults.values()))
         self.residuals = self._residual_names()
         self.layout = (*self.inputs, "out", *self.defaults, *self.residuals)
         self._check_rules()
@@ -210,8 +207,9 @@ class Primitive:
         if len(args) == count and self.complete and not kwargs:
             return args, self.defaults
         inputs, positional = args[:count], args[count:]
-        if len(args) == self.arity and not kwargs and _PLAIN.issuperset(map(type, positional)):
-            return inputs, dict(zip(self.defaults, positional))
+        if not kwargs and count <= len(args) <= self.arity and (
+                self.complete or len(args) == self.arity) and all(map(is_fixed, positional)):
+            return inputs, {**self.defaults, **dict(zip(self.defaults, positional))}
         if len(inputs) < count or len(positional) > len(self.defaults):
             raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "
                             f"arguments{CALLS.get(self.name, '')}")
@@ -222,12 +220,12 @@ class Primitive:
                                 f"{keyword_hint(name, self.defaults, self.name)}")
             attributes[name] = value
         for name, value in attributes.items():
-            if type(value) in _PLAIN:
+            if is_fixed(value):
                 continue
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
             if isinstance(value, (list, tuple, dict, np.ndarray)):
-                attributes[name] = _fixed(value)           # the caller may change theirs later
+                attributes[name] = fixed(value)           # the caller may change theirs later
             elif not self.trusted and hasattr(type(value), "_data"):
                 raise TypeError(f"{self.name}: {name} is an attribute, which gets no gradient, and "
                                 f"cannot be a Tensor. Inputs stand before a / in the signature.")
@@ -292,15 +290,6 @@ class Primitive:
                         return _operator_at, (module, name)
         raise pickle.PicklingError(f"{self!r} is not one of tape's own operators, which alone can be "
                                    f"pickled, by name")
-
-
-def _fixed(value: Any) -> Any:
-    """An attribute that nobody else can change: lists as tuples, arrays as copies, at any depth."""
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_fixed, value))
-    if isinstance(value, dict):
-        return {name: _fixed(item) for name, item in value.items()}
-    return np.array(value) if isinstance(value, np.ndarray) else value
 
 
 def _operator_at(module: str, name: str) -> Any:

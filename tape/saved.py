@@ -16,6 +16,25 @@ if TYPE_CHECKING:
 ZERO = np.zeros(16, np.uint8)    # what every stand-in shows, whatever its dtype
 
 
+# Attributes of these types nobody can change.
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+
+
+def is_fixed(attribute: Any) -> bool:
+    """Whether an attribute can be kept as it is: a number, say, or a tuple of numbers."""
+    kind = type(attribute)
+    return kind in _PLAIN or kind is tuple and _PLAIN.issuperset(map(type, attribute))
+
+
+def fixed(attribute: Any) -> Any:
+    """An attribute that nobody else can change: lists as tuples, arrays as copies, at any depth."""
+    if isinstance(attribute, (list, tuple)):
+        return tuple(map(fixed, attribute))
+    if isinstance(attribute, dict):
+        return {name: fixed(item) for name, item in attribute.items()}
+    return np.array(attribute) if isinstance(attribute, np.ndarray) else attribute
+
+
 @lru_cache(maxsize=4096)
 def _zeros_without_memory(shape: tuple, dtype: np.dtype) -> np.ndarray:
     stand_in: np.ndarray = np.ndarray(shape, dtype, buffer=ZERO, strides=(0,) * len(shape))

@@ -208,11 +208,12 @@ class Tensor(Methods, NamesOfOthers):
                     f"{caller}: the gradient of a tensor of shape {self.shape} is not one number per "
                     f"input. Reduce it first, t.sum() or t.mean(), or give a gradient= of this shape.")
             return np.ones(self.shape, self.dtype)[()]
-        array = np.asarray(gradient._data if isinstance(gradient, Tensor) else gradient, self.dtype)
-        if array.shape != self.shape:
+        data = self._data
+        array = np.asarray(gradient._data if isinstance(gradient, Tensor) else gradient, data.dtype)
+        if array.shape != data.shape:
             raise ValueError(f"{caller}: gradient must have this tensor's shape {self.shape}, got "
                              f"{array.shape}")
-        return array[()]          # a scalar rather than an array without axes
+        return array if array.ndim else array[()]       # a scalar rather than an array without axes
 
     def retain_grad(self) -> Tensor:
         """Keep the gradient of this intermediate result in ``.grad`` too. Returns the tensor."""

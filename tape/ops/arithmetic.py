@@ -42,7 +42,7 @@ def _power_rule(g, x, exponent):
     # of x^2 at 0 there is no 0 * x^(-1).
     if exponent == 0:
         return np.zeros_like(g)
-    return g * (exponent * (x if exponent == 2 else power(x, exponent - 1)))
+    return g * (exponent * (x if exponent == 2 else power_number(x, exponent - 1)))
 
 
 @derivative(_power_rule, name="power", symbol="**", elementwise=True)
@@ -79,7 +79,7 @@ def power(x, exponent):
     d/dy x^y = x^y log x. By convention that is 0 at x = 0, and d/dx x^0 = 0 at x = 0 too.
     """
     if is_number(exponent):
-        return power_number(x, exponent=as_python(exponent))
+        return power_number(x, as_python(exponent))
     return power_elementwise(x, exponent)
 
 

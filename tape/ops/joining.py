@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from tape import kernels
@@ -47,7 +49,10 @@ def pieces(x, bounds, axis, count):
 
 
 def _cut_at_joints(g, like_arrays, axis):
-    return pieces(g, joints(*like_arrays, axis=axis), axis, len(like_arrays))
+    if not all(isinstance(x, np.ndarray) for x in like_arrays):        # nodes
+        return pieces(g, joints(*like_arrays, axis=axis), axis, len(like_arrays))
+    ends = [*itertools.accumulate(x.shape[axis] for x in like_arrays)]
+    return [g[_along(axis, g.ndim, *between)] for between in zip([0, *ends], ends)]
 
 
 @derivative(_cut_at_joints, name="concatenate")

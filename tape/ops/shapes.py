@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 
@@ -43,13 +44,17 @@ def transpose(x, /, axes=None):
     None reverses them. The gradient goes through the inverse permutation, which sorting gives:
     ``axes[argsort(axes)[j]] == j``. With no axes it is the same reversal again.
     """
-    if axes is not None and np.ndim(x) != np.size(axes):
+    try:
+        return np.asarray(x).transpose(axes)
+    except ValueError:
+        if axes is None or np.ndim(x) == np.size(axes):
+            raise
         exchange = f"; to exchange two write swapaxes{axes}" if np.size(axes) == 2 else ""
         raise ValueError(f"transpose: axes must name each of the {np.ndim(x)} axes once, got "
-                         f"{axes}{exchange}")
-    return np.transpose(x, axes)
+                         f"{axes}{exchange}") from None
 
 
+@functools.lru_cache(maxsize=128)
 def _inverse(axes):
     return tuple(np.argsort([axis % len(axes) for axis in axes]).tolist())
 

@@ -388,7 +388,7 @@ def test_the_float64_exponential(exponential):
 @needs_numba
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_bits_of_a_compiled_softmax_do_not_depend_on_where_its_result_lies(dtype):
-    from tape.kernels.numba.rows import _softmax
+    from tape.kernels.numba.softmax_rows import _softmax
     from tape.kernels.numba.threads import NOBODY
     rng, memory = np.random.default_rng(0), np.empty(50_000, dtype)
     for width in range(2, 40):

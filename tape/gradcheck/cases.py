@@ -12,7 +12,7 @@ import numpy as np
 from tape import ops
 from tape.gradcheck import linear_cases, numpy_cases
 from tape.gradcheck.case import Case, case, positive
-from tape.ops import arithmetic, fused, indexing, joining, linalg, reductions, shapes
+from tape.ops import activations, arithmetic, fused, indexing, joining, linalg, reductions, shapes
 
 EIGHT = ("div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm")
 
@@ -130,6 +130,11 @@ CASES: list[Case] = [
     case("attention/padding", lambda q, k, v: ops.attention(q, k, v, _MASK[:, None]),
          (2, 4, 2), (3, 2), (3, 2)),
     # the operators that derivatives are written with
+    case("sigmoid_gradient", activations.sigmoid_gradient, (4,), (4,)),
+    case("relu_gradient", lambda g: activations.relu_gradient(g, np.array([1.0, -1, 2])), (3,)),
+    case("softmax_gradient", activations.softmax_gradient, (2, 3), (2, 3)),
+    case("softmax_gradient/axis", lambda g, s: activations.softmax_gradient(g, s, 0), (2, 3), (2, 3)),
+    case("log_softmax_gradient", activations.log_softmax_gradient, (2, 3), (2, 3)),
     case("broadcast_like", lambda g: reductions.broadcast_like(g, _LIKE, 1, False), (2,)),
     case("expand_like", lambda x: reductions.expand_like(x, _LIKE), (2, 1)),
     case("sum_to_like", lambda x: reductions.sum_to_like(x, _LIKE[:, :1]), (4, 2, 3)),

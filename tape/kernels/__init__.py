@@ -23,8 +23,9 @@ from tape.kernels.heads import check_self_attention, merge_heads, self_attention
 from tape.kernels.lookup import add_elements, add_rows, scatter_rows
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
-    deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax, logsumexp,
-    norm, one_hot, power, sigmoid, softmax, zero_where_undefined)
+    deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax,
+    log_softmax_backward, logsumexp, norm, one_hot, power, relu, relu_backward, sigmoid,
+    sigmoid_backward, softmax, softmax_backward, zero_where_undefined)
 from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product
 from tape.kernels.sums import (
     HALF, SINGLE, add, broadcast, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype,
@@ -38,8 +39,9 @@ __all__ = [
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_elements", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",
-    "layer_norm", "layer_norm_backward", "log_softmax", "logsumexp", "matmul",
-    "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power", "product",
-    "scatter_rows", "sigmoid", "softmax", "zero_where_undefined",
+    "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward", "logsumexp", "matmul",
+    "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power", "product", "relu",
+    "relu_backward", "scatter_rows", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
+    "zero_where_undefined",
     "check_self_attention", "merge_heads", "self_attention", "split_heads",
 ]

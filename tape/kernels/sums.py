@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
+_OF_BLAS = frozenset({SINGLE, np.dtype(np.float64)})
 FOLD = 16
 SMALL = 2 ** 12         # elements
 
@@ -62,12 +63,44 @@ def reduce_sum(x, axis=None, keepdims=False):
     x = np.asarray(x)
     if x.dtype.kind != "f":
         return np.sum(x, axis=axis, keepdims=keepdims)
+    leading = _leading_axes(x, axis)
+    if leading:
+        total = column_sums(x.reshape(math.prod(x.shape[:leading]), -1))
+        return total.reshape((1,) * (leading if keepdims else 0) + x.shape[leading:])
     out = x
     if x.size > FOLD and max(x.shape if type(axis) is not int else (x.shape[axis],)) > FOLD:
         for i in _rows_to_add(x, axis):
             out = _added_rows(out, i)
-    out = np.add.reduce(out, axis=axis, keepdims=keepdims, dtype=sum_dtype(x.dtype))
-    return out if out.dtype == x.dtype else out.astype(x.dtype)
+    if x.dtype != HALF:
+        return np.add.reduce(out, axis, keepdims=keepdims)
+    return np.add.reduce(out, axis, SINGLE, keepdims=keepdims).astype(HALF)
+
+
+def _leading_axes(x, axis):
+    """How many axes `axis` has, if they are the first of x and `column_sums` serves, else 0."""
+    count = len(axis) if type(axis) is tuple else 1
+    if (axis != 0 and axis != tuple(range(count)) or not 0 < count < x.ndim or not x.size
+            or x.dtype not in _OF_BLAS or not x.flags.c_contiguous):
+        return 0
+    return count
+
+
+def column_sums(x):
+    """sum(x, axis=0) of (N, D), by products with ones, in half the time: up to 32 terms at once."""
+    rows, width = x.shape
+    if rows <= 2 * FOLD or not width:
+        return (ones(rows, x.dtype).T @ x)[0]
+    whole = rows // FOLD * FOLD
+    out = column_sums((ones(FOLD, x.dtype).T @ x[:whole].reshape(FOLD, -1)).reshape(-1, width))
+    return out if whole == rows else out + column_sums(x[whole:])
+
+
+@functools.lru_cache(maxsize=128)
+def ones(n, dtype):
+    """(n, 1) of ones, to add elements up by a product."""
+    array = np.ones((n, 1), dtype)
+    array.flags.writeable = False         # the cache hands the same array to everybody
+    return array
 
 
 def reduce_mean(x, axis=None, keepdims=False):
@@ -75,8 +108,9 @@ def reduce_mean(x, axis=None, keepdims=False):
     x = np.asarray(x)
     if x.dtype.kind != "f":
         return np.mean(x, axis=axis, keepdims=keepdims)
-    wide = x.astype(sum_dtype(x.dtype), copy=False)
-    return (reduce_sum(wide, axis, keepdims) / length(x, axis)).astype(x.dtype, copy=False)
+    if x.dtype == HALF:
+        return reduce_mean(x.astype(SINGLE), axis, keepdims).astype(HALF)
+    return reduce_sum(x, axis, keepdims) / length(x, axis)
 
 
 def variance(x, axis=None, ddof=0, keepdims=False):
@@ -102,6 +136,8 @@ def length(x, axis):
     """How many elements a reduction of x over `axis` takes together."""
     if axis is None:
         return x.size
+    if type(axis) is int:
+        return x.shape[axis]
     return math.prod(x.shape[i] for i in (axis if isinstance(axis, tuple) else (axis,)))
 
 

@@ -21,7 +21,8 @@ def broadcast_like(g, like, /, axis=None, keepdims=False):
     if not keepdims and axis is not None and like.ndim:     # NumPy sums a number over axis 0, too
         g = np.asarray(g)
         shape = list(g.shape)
-        for i in sorted(a % like.ndim for a in (axis if isinstance(axis, tuple) else (axis,))):
+        axes = sorted(a % like.ndim for a in axis) if isinstance(axis, tuple) else (axis % like.ndim,)
+        for i in axes:
             shape.insert(i, 1)
         g = g.reshape(shape)
     return kernels.broadcast(g, like.shape)
@@ -68,7 +69,7 @@ def count(like, /, axis=None, ddof=0):
 
 
 @derivative(lambda g, like_x, axis, keepdims:
-            broadcast_like(g / count(like_x, axis), like_x, axis, keepdims), numpy=np.mean)
+            broadcast_like(g / count(like_x, axis, 0), like_x, axis, keepdims), numpy=np.mean)
 def mean(x, /, axis=None, keepdims=False):
     """Mean over `axis`: with n elements to a mean, each one's derivative is 1/n."""
     return kernels.reduce_mean(x, axis, keepdims)

@@ -3,13 +3,14 @@
     compiled.py      how a loop is compiled: for which types, with which flags, cached where
     bits.py          the bits of a float, and the largest of a row by them
     exponential.py   e^x of float32 so that a loop over it becomes vector instructions
-    elementwise.py   gelu, and sums of two arrays
+    elementwise.py   gelu, relu and sigmoid, and sums of two arrays
     atomics.py       what threads need to share numbers and tasks
     threads.py       parts of a kernel in threads
     products.py      products of matrices in parts, by tiles or by NumPy's BLAS
     tiles.py         products of float32 by tiles in the registers of AVX-512
     attention.py     causal attention, a head at a time
-    rows.py          layer_norm, softmax and cross_entropy, row by row
+    rows.py          layer_norm and cross_entropy, row by row
+    softmax_rows.py  softmax and log_softmax, the same way
     lookup.py        the gradient of a look-up
     update.py        the update of Adam
 
@@ -20,15 +21,19 @@ operator that has kernels, and not with `tape`.
 """
 
 from tape.kernels.numba.attention import causal_attention, causal_attention_backward
-from tape.kernels.numba.elementwise import add, gelu, gelu_backward
+from tape.kernels.numba.elementwise import (
+    add, gelu, gelu_backward, relu, relu_backward, sigmoid, sigmoid_backward)
 from tape.kernels.numba.lookup import add_rows
 from tape.kernels.numba.products import product
 from tape.kernels.numba.rows import (
-    cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward, softmax)
+    cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward)
+from tape.kernels.numba.softmax_rows import (
+    log_softmax, log_softmax_backward, softmax, softmax_backward)
 from tape.kernels.numba.update import adam_update
 
 __all__ = [
     "adam_update", "add", "add_rows", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
-    "layer_norm_backward", "product", "softmax",
+    "layer_norm_backward", "log_softmax", "log_softmax_backward", "product", "relu", "relu_backward",
+    "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
 ]

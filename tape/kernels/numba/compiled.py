@@ -205,4 +205,4 @@ def packed(x: np.ndarray) -> np.ndarray:
 
 def as_rows(x: np.ndarray) -> np.ndarray:
     """(..., D) as (N, D), packed, for an x that is not empty."""
-    return packed(x).reshape(-1, x.shape[-1])
+    return packed(x) if x.ndim == 2 else packed(x).reshape(-1, x.shape[-1])

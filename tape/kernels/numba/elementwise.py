@@ -1,4 +1,4 @@
-"""What goes element by element: gelu, and sums of two arrays."""
+"""What goes element by element: gelu, relu and sigmoid, and sums of two arrays."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ from tape.kernels.numpy import GELU_CUBIC, SQRT_2_OVER_PI
 _A, _B = 2 * SQRT_2_OVER_PI, 2 * SQRT_2_OVER_PI * GELU_CUBIC
 
 
+def _call(loops, *arrays):
+    """The result of a loop over the elements of these arrays, all of one shape."""
+    like = arrays[0]
+    out = np.empty(like.shape, like.dtype)
+    loops[like.dtype](*map(_flat, arrays), out.reshape(-1), *team_for(like.size))
+    return out
+
+
+def _flat(x):
+    return packed(x).reshape(-1)
+
+
+# --- gelu ---
+#
 # With a = 2 sqrt(2/pi) and b = 0.044715 a, as derived in `tape.gelu`:
 #
 #     2u = a x + b x^3,  s = 1 / (1 + exp(-2u)),  out = x s
@@ -25,9 +39,7 @@ def gelu(x):
     """x s."""
     if not suits(x):
         return gelu(x.astype(np.float64)) if whole(x) else plain.gelu(x)[0]
-    out = np.empty(x.shape, x.dtype)
-    _gelu[x.dtype](packed(x).reshape(-1), out.reshape(-1), *team_for(x.size))
-    return out
+    return _call(_gelu, x)
 
 
 def gelu_backward(g, x):
@@ -36,10 +48,7 @@ def gelu_backward(g, x):
         return gelu_backward(g, x.astype(np.float64))
     if not (suits(x) and suits(g) and g.dtype == x.dtype):
         return plain.gelu_backward(g, x, plain.gelu(x)[1]["s"])
-    out = np.empty(x.shape, x.dtype)
-    _gelu_backward[x.dtype](
-        packed(g).reshape(-1), packed(x).reshape(-1), out.reshape(-1), *team_for(x.size))
-    return (out,)
+    return (_call(_gelu_backward, g, x),)
 
 
 @loop(READ(1), WRITE(1), TEAM, INTEGER)
@@ -113,3 +122,91 @@ def _add_to_part(x, y, number, parts):
     x, y = own(x, number, parts), own(y, number, parts)
     for i in range(x.size):
         x[i] += y[i]
+
+
+# --- relu and sigmoid ---
+
+def relu(x):
+    """max(x, 0)."""
+    return _call(_relu, x) if suits(x) else plain.relu(x)
+
+
+def relu_backward(g, out):
+    """g where out > 0."""
+    if not (suits(out) and _alike(g, out)):
+        return plain.relu_backward(g, out)
+    return _call(_relu_backward, g, out)
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x))."""
+    if whole(x):
+        x = x.astype(np.float64)
+    return _call(_sigmoid, x) if suits(x) else plain.sigmoid(x)
+
+
+def sigmoid_backward(g, s):
+    """g s (1 - s)."""
+    if not (suits(s) and _alike(g, s)):
+        return plain.sigmoid_backward(g, s)
+    return _call(_sigmoid_backward, g, s)
+
+
+def _alike(x, y):
+    return suits(x) and x.dtype == y.dtype and x.shape == y.shape
+
+
+@loop(READ(1), WRITE(1), TEAM, INTEGER)
+def _relu(x, out, team, parts):
+    _relu_part(team, parts, (x, out))
+
+
+@in_parts()
+def _relu_part(x, out, number, parts):
+    x, out = own(x, number, parts), own(out, number, parts)
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        out[i] = zero if x[i] <= zero else x[i]              # NaN stays NaN
+
+
+@loop(READ(1), READ(1), WRITE(1), TEAM, INTEGER)
+def _relu_backward(g, y, out, team, parts):
+    _relu_backward_part(team, parts, (g, y, out))
+
+
+@in_parts()
+def _relu_backward_part(g, y, out, number, parts):
+    g, y, out = own(g, number, parts), own(y, number, parts), own(out, number, parts)
+    real = y.dtype.type
+    zero, one = real(0), real(1)
+    for i in range(y.size):
+        out[i] = g[i] * (one if y[i] > zero else zero)
+
+
+@loop(READ(1), WRITE(1), TEAM, INTEGER)
+def _sigmoid(x, out, team, parts):
+    _sigmoid_part(team, parts, (x, out))
+
+
+@in_parts()
+def _sigmoid_part(x, out, number, parts):
+    x, out = own(x, number, parts), own(out, number, parts)
+    real = x.dtype.type
+    zero, one = real(0), real(1)
+    for i in range(x.size):
+        v = x[i]
+        e = exp(-v if v > zero else v)                       # of a number that is never positive
+        out[i] = (one if v > zero else e) / (one + e)
+
+
+@loop(READ(1), READ(1), WRITE(1), TEAM, INTEGER)
+def _sigmoid_backward(g, s, out, team, parts):
+    _sigmoid_backward_part(team, parts, (g, s, out))
+
+
+@in_parts()
+def _sigmoid_backward_part(g, s, out, number, parts):
+    g, s, out = own(g, number, parts), own(s, number, parts), own(out, number, parts)
+    one = s.dtype.type(1)
+    for i in range(s.size):
+        out[i] = g[i] * (s[i] * (one - s[i]))

@@ -14,7 +14,7 @@ import numpy as np
 from tape.kernels import numpy as plain
 from tape.kernels.numba.bits import largest
 from tape.kernels.numba.compiled import (
-    INTEGER, READ, REAL, SUMS, TARGETS, TEAM, WIDE, WRITE, as_rows, loop, packed, suits, whole)
+    INTEGER, READ, REAL, SUMS, TARGETS, TEAM, WIDE, WRITE, as_rows, loop, packed, suits)
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.threads import in_parts, own, team_for
 
@@ -137,48 +137,6 @@ def _layer_norm_backward_part(g, x, weight, mean, rstd, g_x, sums, number, parts
         mean_h, mean_hn = real(total / width), real(along / width)
         for j in range(width):
             g_x[i, j] = r * (g[i, j] * weight[j] - mean_h - (x[i, j] - m) * r * mean_hn)
-
-
-# --- softmax: exp(x - max) / sum exp(x - max); a row of -inf gives zeros ---
-
-def softmax(x, axis=-1):
-    """Along the last axis; along others NumPy's."""
-    if whole(x):
-        x = x.astype(np.float64)
-    if not (suits(x) and type(axis) is int and axis in (-1, x.ndim - 1)):
-        return plain.softmax(x, axis=axis)
-    out = np.empty(x.shape, x.dtype)
-    _softmax[x.dtype](as_rows(x), out.reshape(-1, x.shape[-1]), *team_for(x.size))
-    return out
-
-
-@loop(READ(2), WRITE(2), TEAM, INTEGER)
-def _softmax(x, out, team, parts):
-    _softmax_part(team, parts, (x, out))
-
-
-@in_parts(fastmath=SUMS)
-def _softmax_part(x, out, number, parts):
-    x, out = own(x, number, parts), own(out, number, parts)
-    real = x.dtype.type
-    rows, width = x.shape
-    for i in range(rows):
-        peak = largest(x[i])
-        if peak == real(-np.inf):
-            peak = real(0)
-        total = 0.0
-        for start in range(0, width, STEP):
-            part, row, e = real(0), x[i, start:start + STEP], out[i, start:start + STEP]
-            for j in range(row.size):
-                e[j] = exp(row[j] - peak)
-            # Not in the loop above: whether that runs as vector instructions depends on how far apart
-            # the two arrays lie, and so would the order of the sum.
-            for j in range(row.size):
-                part += e[j]
-            total += part
-        scale = real(1 if total == 0 else total)
-        for j in range(width):
-            out[i, j] /= scale
 
 
 # --- cross-entropy ---

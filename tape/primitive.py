@@ -207,9 +207,12 @@ class Primitive:
         if len(args) == count and self.complete and not kwargs:
             return args, self.defaults
         inputs, positional = args[:count], args[count:]
-        if not kwargs and count <= len(args) <= self.arity and (
-                self.complete or len(args) == self.arity) and all(map(is_fixed, positional)):
-            return inputs, {**self.defaults, **dict(zip(self.defaults, positional))}
+        given = len(args)
+        if not kwargs and all(map(is_fixed, positional)):
+            if given == self.arity:
+                return inputs, dict(zip(self.defaults, positional))
+            if self.complete and count <= given < self.arity:
+                return inputs, {**self.defaults, **dict(zip(self.defaults, positional))}
         if len(inputs) < count or len(positional) > len(self.defaults):
             raise TypeError(f"{self.name}: takes {self.describe()}; got {len(args)} positional "
                             f"arguments{CALLS.get(self.name, '')}")

@@ -48,8 +48,9 @@ def zero_where_undefined(gradient, cotangent):
 
 def broadcasts_to(shape, larger):
     """Whether an array of `shape` can be broadcast to the shape `larger`."""
-    return len(shape) <= len(larger) and all(
-        n in (1, m) for n, m in zip(shape[::-1], larger[::-1]))
+    extra = len(larger) - len(shape)
+    return extra >= 0 and (shape == larger[extra:] or all(
+        n in (1, m) for n, m in zip(shape, larger[extra:])))
 
 
 _POWERS: dict[float, Callable] = {

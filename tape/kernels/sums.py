@@ -63,12 +63,12 @@ def reduce_sum(x, axis=None, keepdims=False):
     x = np.asarray(x)
     if x.dtype.kind != "f":
         return np.sum(x, axis=axis, keepdims=keepdims)
-    leading = _leading_axes(x, axis)
-    if leading:
-        total = column_sums(x.reshape(math.prod(x.shape[:leading]), -1))
-        return total.reshape((1,) * (leading if keepdims else 0) + x.shape[leading:])
     out = x
     if x.size > FOLD and max(x.shape if type(axis) is not int else (x.shape[axis],)) > FOLD:
+        leading = _leading_axes(x, axis)
+        if leading:
+            total = column_sums(x.reshape(math.prod(x.shape[:leading]), -1))
+            return total.reshape((1,) * (leading if keepdims else 0) + x.shape[leading:])
         for i in _rows_to_add(x, axis):
             out = _added_rows(out, i)
     if x.dtype != HALF:
@@ -208,10 +208,12 @@ def unbroadcast(g, shape):
     if g.shape == shape:
         return g
     extra = len(g.shape) - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        i + extra for i, size in enumerate(shape) if size == 1 and g.shape[i + extra] != 1)
+    axes = tuple(range(extra))
+    if g.shape[extra:] != shape:
+        axes += tuple(
+            i + extra for i, size in enumerate(shape) if size == 1 and g.shape[i + extra] != 1)
     if axes and isinstance(g, np.ndarray):      # not rounded to float16 yet
-        g = reduce_sum(g.astype(sum_dtype(g.dtype), copy=False), axes, keepdims=True)
+        g = reduce_sum(g.astype(SINGLE) if g.dtype == HALF else g, axes, keepdims=True)
     elif axes:
         g = g.sum(axis=axes, keepdims=True)
     return g.reshape(shape) if extra else g

@@ -19,12 +19,10 @@ def sum(x, /, axis=None, keepdims=False):
 def broadcast_like(g, like, /, axis=None, keepdims=False):
     """Undo the shape of a reduction: put back the reduced axes, at the lengths that `like` has."""
     if not keepdims and axis is not None and like.ndim:     # NumPy sums a number over axis 0, too
-        g = np.asarray(g)
-        shape = list(g.shape)
-        axes = sorted(a % like.ndim for a in axis) if isinstance(axis, tuple) else (axis % like.ndim,)
-        for i in axes:
+        shape, axes = list(np.shape(g)), axis if isinstance(axis, tuple) else (axis,)
+        for i in sorted([a % like.ndim for a in axes]):
             shape.insert(i, 1)
-        g = g.reshape(shape)
+        g = np.asarray(g).reshape(shape)
     return kernels.broadcast(g, like.shape)
 
 

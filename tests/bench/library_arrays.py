@@ -22,6 +22,9 @@ class Arrays:
     def tanh(self, x):
         return self.np.tanh(x)
 
+    def relu(self, x):
+        return self.np.maximum(x, np.float32(0))
+
     def look_up(self, table, ids):
         return table[ids]
 
@@ -106,9 +109,17 @@ class Autograd(Arrays):
     def value_and_grad(self, f):
         return self.library.value_and_grad(f)
 
-    def differentiating(self, f, arrays):
-        slope = self.library.grad(f, tuple(range(len(arrays))))
-        return lambda: slope(*arrays)
+    def differentiating(self, f, arrays, *gradient):
+        every = tuple(range(len(arrays)))
+        if not gradient:
+            slope = self.library.grad(f, every)
+            return lambda: slope(*arrays)
+
+        def differentiate():
+            pull, _ = self.library.make_vjp(f, every)(*arrays)
+            return pull(*gradient)
+
+        return differentiate
 
     def softmax(self, x):
         e = self.np.exp(x - np.max(self.value(x), axis=-1, keepdims=True))
@@ -136,13 +147,13 @@ class MyGrad(Arrays):
 
         return run
 
-    def differentiating(self, f, arrays):
+    def differentiating(self, f, arrays, *gradient):
         leaves = [self.np.tensor(array) for array in arrays]
 
         def differentiate():
             for leaf in leaves:
                 leaf.null_grad()
-            f(*leaves).backward()
+            f(*leaves).backward(*gradient)
             return [leaf.grad for leaf in leaves]
 
         return differentiate
@@ -180,7 +191,9 @@ class Jax(Arrays):
 
         return step
 
-    def differentiating(self, f, arrays):
-        slope = self.jax.grad(f, tuple(range(len(arrays))))
+    def differentiating(self, f, arrays, *gradient):
         arrays = [self.np.array(array) for array in arrays]
-        return lambda: self.jax.block_until_ready(slope(*arrays))
+        if not gradient:
+            slope = self.jax.grad(f, tuple(range(len(arrays))))
+            return lambda: self.jax.block_until_ready(slope(*arrays))
+        return lambda: self.jax.block_until_ready(self.jax.vjp(f, *arrays)[1](*gradient))

@@ -5,7 +5,8 @@ import tape
 from tests.bench import sizes as at
 from tests.bench.bench_fused import KERNELS, both_ways
 
-tanh, look_up = tape.tanh, tape.embedding
+tanh, look_up, relu, softmax, norm = (
+    tape.tanh, tape.embedding, tape.relu, tape.softmax, tape.layer_norm)
 
 
 def model_of(sizes):
@@ -37,9 +38,10 @@ def writing(sizes, tokens):
     return lambda: list(nn.generate(model, [0], tokens, rng=0))
 
 
-def differentiating(f, arrays):
+def differentiating(f, arrays, *gradient):
     """A call that finds f and its gradients."""
-    return at.differentiating(f, [tape.Tensor(array, requires_grad=True) for array in arrays])
+    return at.differentiating(f, [tape.Tensor(array, requires_grad=True) for array in arrays],
+                              *gradient)
 
 
 def kernels(composed=False):

@@ -6,7 +6,15 @@ from torch.nn import functional as F
 from tests.bench import sizes as at
 from tests.bench.sizes import KERNEL_INPUTS
 
-tanh = torch.tanh
+tanh, relu = torch.tanh, torch.relu
+
+
+def softmax(x):
+    return F.softmax(x, -1)
+
+
+def norm(x, weight):
+    return F.layer_norm(x, x.shape[-1:], weight)
 
 
 def look_up(table, ids):
@@ -104,14 +112,15 @@ def writing(sizes, tokens):
     return write
 
 
-def differentiating(f, arrays):
-    return at.differentiating(f, [torch.tensor(array, requires_grad=True) for array in arrays])
+def differentiating(f, arrays, *gradient):
+    return at.differentiating(f, [torch.tensor(array, requires_grad=True) for array in arrays],
+                              *map(torch.tensor, gradient))
 
 
 FUNCTIONS = {
     "layer_norm": lambda x, weight, bias: F.layer_norm(x, x.shape[-1:], weight, bias),
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
-    "softmax": lambda x: F.softmax(x, -1),
+    "softmax": softmax,
     "cross_entropy": lambda x, ids: F.cross_entropy(x.view(-1, x.shape[-1]), ids.view(-1)),
     "causal_attention": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
 }

@@ -53,12 +53,15 @@ def batch(sizes: Sizes) -> np.ndarray:
     return np.random.default_rng(1).integers(0, sizes.vocabulary, (2, sizes.batch, sizes.block))
 
 
-def differentiating(f, leaves):
-    """A call that finds f and its gradients, of leaves with `grad` and results with `backward`."""
+def differentiating(f, leaves, *gradient):
+    """A call that finds f and its gradients, of leaves with `grad` and results with `backward`.
+
+    It begins with 1, or with the gradient of a result that is no number.
+    """
     def differentiate():
         for leaf in leaves:
             leaf.grad = None
-        f(*leaves).backward()
+        f(*leaves).backward(*gradient)
         return [leaf.grad for leaf in leaves]
 
     return differentiate

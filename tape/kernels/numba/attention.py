@@ -46,9 +46,13 @@ def causal_attention_backward(g, q, k, v, scale, weights):
 
 def _suit(q, k, v, *gradient):
     """Whether the loops take these: heads (B, H, T, D) with the same B and H."""
-    return available() and q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2] and all(
-        type(x) is np.ndarray and x.ndim == 4 and x.size and x.dtype == q.dtype
-        and x.shape[:2] == q.shape[:2] and _has_rows(x) for x in (q, k, v, *gradient))
+    if not (available() and q.shape[-1] == k.shape[-1] and k.shape[-2] == v.shape[-2]):
+        return False
+    for x in (q, k, v, *gradient):
+        if not (type(x) is np.ndarray and x.dtype == q.dtype and x.size and x.ndim == 4
+                and x.shape[:2] == q.shape[:2] and _has_rows(x)):
+            return False
+    return True
 
 
 def _has_rows(x):
@@ -63,8 +67,8 @@ def _empty(x, width):
 
     Of these NumPy would make neighbours in memory.
     """
-    out = np.empty_like(x, shape=(*x.shape[:-1], width))
-    return out if _has_rows(out) else np.empty(out.shape, out.dtype)
+    out = np.empty_like(x) if width == x.shape[-1] else np.empty_like(x, shape=(*x.shape[:-1], width))
+    return out if 0 not in x.strides or _has_rows(out) else np.empty(out.shape, out.dtype)
 
 
 # Query i sees the keys up to i + ahead. What lies behind in the block is zero, as the products want it.

@@ -127,7 +127,8 @@ class Methods:
 
     def transpose(self, *axes):
         """``t.transpose(1, 0)``, ``t.transpose((1, 0))``; no axes: reversed."""
-        return ops.transpose(self, _one_or_many(axes) if axes else None)
+        nothing = not axes or len(axes) == 1 and axes[0] is None
+        return ops.transpose(self, None if nothing else _one_or_many(axes))
 
     @property
     def T(self) -> Tensor:
@@ -146,4 +147,6 @@ for _name, _method in list(vars(Methods).items()):
 
 
 def _one_or_many(values: tuple) -> tuple:
-    return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
+    first = values[0] if len(values) == 1 else None
+    several = isinstance(first, (tuple, list)) or getattr(first, "ndim", 0) == 1
+    return tuple(first) if several else values

@@ -15,8 +15,8 @@ def topological_order(last: Iterable[T], inputs_of: Callable[[T], Iterable[T]],
     `position`, so sorting by it is a topological sort. Without recursion: a chain of 100,000 operations
     is no deeper for this loop than a chain of two.
     """
-    found = set(last)
-    order = list(found)                      # grows while it is gone through, and is nearly sorted
+    order = list(dict.fromkeys(last))        # grows while it is gone through, and is nearly sorted
+    found = set(order)
     for item in order:
         for x in inputs_of(item):
             if isinstance(x, kind) and x not in found:

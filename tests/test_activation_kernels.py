@@ -176,3 +176,19 @@ def test_gradient_operators_follow_their_operands():
     t = activations.softmax_gradient(Tensor(g, requires_grad=True), s)
     assert isinstance(t, Tensor)
     np.testing.assert_allclose(t.data, s * (g - 1.75))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_array_without_axes(kernel_set, name):
+    x = np.array(2.0)
+    np.testing.assert_allclose(getattr(tape, name)(x), exact(name, x[None])[0])
+    np.testing.assert_allclose(activations.softmax_gradient(x, np.array(1.0)), 0)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_a_float16_gradient_that_is_too_large_is_infinite_without_a_warning(kernel_set, name):
+    t = Tensor(np.array([5, -5, -5, -5], np.float16), requires_grad=True)
+    out = getattr(tape, name)(t)
+    with np.errstate(all="raise"):
+        out.backward(np.full(4, 60000, np.float16))
+    assert t.grad.dtype == np.float16 and np.isneginf(t.grad[0]) == (name == "log_softmax")

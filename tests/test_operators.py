@@ -403,3 +403,28 @@ def test_a_static_graph_of_numbers_divides_as_numpy_does():
     x = ad.Variable("x")
     np.testing.assert_array_equal(ad.Evaluator([x / x]).run({x: 0.0}), [np.nan])
     np.testing.assert_array_equal(ad.add.compute(x + x, [[1, 2], [3, 4]]), [4, 6])
+
+
+# --- the axes of a transpose, however they are given ---
+
+
+@pytest.mark.parametrize("axes", [(2, 0, 1), [2, 0, 1], np.array([2, 0, 1]), [np.array(2), 0, -2],
+                                  tuple(np.argsort([1, 2, 0])), None])
+def test_axes_of_a_transpose_may_be_any_integers(axes):
+    x, g = leaf(np.arange(24.0).reshape(2, 3, 4)), np.random.default_rng(0).standard_normal(24)
+    for out in (np.transpose(x, axes), ops.transpose(x, axes), x.transpose(axes)):
+        x.grad = None
+        out.backward(g.reshape(out.shape))
+        order = (2, 1, 0) if axes is None else (2, 0, 1)
+        np.testing.assert_array_equal(out.data, x.data.transpose(order))
+        np.testing.assert_array_equal(x.grad.transpose(order), g.reshape(out.shape))
+
+
+@pytest.mark.parametrize("axes", ["abc", 1.5, (None,), (0, 1), (0, 1, 2, 3)])
+def test_bad_axes_of_a_transpose_are_named(axes):
+    with pytest.raises(ValueError, match="transpose: axes must name each of the 3 axes once, got"):
+        np.transpose(leaf(np.zeros((2, 3, 4))), axes)
+
+
+def test_a_transposed_number_is_a_number():
+    assert type(ops.transpose(np.float32(2))) is np.float32

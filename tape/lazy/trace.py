@@ -141,7 +141,7 @@ def from_tape(output: Tensor, inputs: Mapping[str, Any] | Iterable[Any],
     constants, with the values that they had in the run.
 
     The tape of a gradient (``grad(..., create_graph=True)``) can be frozen too, but there the rules
-    themselves compare: the masks of relu, max, where and clip and the targets of cross_entropy are
+    themselves compare: the masks of max, where and clip and the targets of cross_entropy are
     part of the program. Freeze the result instead, and differentiate it with `gradients`.
 
     Examples

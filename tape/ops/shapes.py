@@ -45,8 +45,9 @@ def transpose(x, /, axes=None):
     ``axes[argsort(axes)[j]] == j``. With no axes it is the same reversal again.
     """
     try:
-        return np.asarray(x).transpose(axes)
-    except ValueError:
+        out = np.asarray(x).transpose(axes)
+        return out if out.ndim else out[()]
+    except (ValueError, TypeError):
         if axes is None or np.ndim(x) == np.size(axes):
             raise
         exchange = f"; to exchange two write swapaxes{axes}" if np.size(axes) == 2 else ""
@@ -54,8 +55,12 @@ def transpose(x, /, axes=None):
                          f"{axes}{exchange}") from None
 
 
-@functools.lru_cache(maxsize=128)
 def _inverse(axes):
+    return _inverse_of(tuple(map(int, axes)))           # also of an array
+
+
+@functools.lru_cache(maxsize=128)
+def _inverse_of(axes):
     return tuple(np.argsort([axis % len(axes) for axis in axes]).tolist())
 
 

@@ -147,6 +147,6 @@ for _name, _method in list(vars(Methods).items()):
 
 
 def _one_or_many(values: tuple) -> tuple:
-    first = values[0] if len(values) == 1 else None
+    first: Any = values[0] if len(values) == 1 else None
     several = isinstance(first, (tuple, list)) or getattr(first, "ndim", 0) == 1
     return tuple(first) if several else values

@@ -44,7 +44,9 @@ def matrix(rng, rows, columns, by_columns, whole=True):
 def test_products_of_integers_are_exact(a_by_columns, b_by_columns):
     rng = np.random.default_rng(0)
     sizes = [(2, 2, 2), (6, 384, 64), (7, 385, 65), (64, 16, 128), (13, 17, 31), (128, 5, 200),
-             (66, 769, 63), (50, 1540, 70), (700, 191, 129), (9, 2000, 130), (1300, 300, 80)]
+             (66, 769, 63), (50, 1540, 70), (700, 191, 129), (9, 2000, 130), (1300, 300, 80),
+             (12, 384, 32), (24, 385, 96), (11, 3, 32), (15, 20, 30), (16, 20, 31), (17, 33, 33),
+             (29, 800, 160), (1500, 400, 32), (63, 1600, 94)]        # and these in panels of 32
     for rows, terms, columns in sizes:
         a = matrix(rng, rows, terms, a_by_columns)
         b = matrix(rng, terms, columns, b_by_columns)
@@ -65,7 +67,7 @@ def test_rows_and_columns_have_the_same_bits_in_any_company(a_by_columns):
     a, b = matrix(rng, 90, 500, a_by_columns, False), matrix(rng, 500, 150, False, False)
     whole = by_tiles(a, b)
     for top, bottom, left, right in [(0, 45, 0, 150), (31, 90, 0, 150), (0, 90, 17, 150),
-                                     (3, 9, 64, 66)]:
+                                     (3, 9, 64, 66), (0, 90, 32, 64), (5, 30, 10, 106)]:
         np.testing.assert_array_equal(by_tiles(a[top:bottom], b[:, left:right]),
                                       whole[top:bottom, left:right])
 
@@ -81,6 +83,23 @@ def test_infinities_and_nan_stay_in_their_rows_and_columns():
 def test_zeros_have_the_sign_that_rounding_gives_them():
     a, b = np.full((67, 2), 1e-30, np.float32), np.full((2, 65), -1e-30, np.float32)
     assert np.signbit(by_tiles(a, b)).all()
+
+
+def test_heads_of_32_go_by_tiles_and_are_those_of_numpys_kernel():
+    from tape import kernels
+    from tape.kernels import numba as compiled
+    rng = np.random.default_rng(4)
+    for T, S, D, E in [(32, 32, 32, 32), (64, 64, 32, 96), (50, 75, 32, 32), (130, 130, 96, 32),
+                       (1, 40, 32, 64), (70, 200, 64, 32)]:
+        x = rng.standard_normal((2, T, 3, D)).astype(np.float32)
+        y, z = (rng.standard_normal((2, S, 3, n)).astype(np.float32) for n in (D, E))
+        q, k, v = (a.swapaxes(1, 2) for a in (x, y, z))
+        (out, kept), (ours, own) = (s.causal_attention(q, k, v, None) for s in (kernels, compiled))
+        np.testing.assert_allclose(ours, out, atol=2e-6)
+        g = rng.standard_normal(out.shape).astype(np.float32)
+        for a, b in zip(compiled.causal_attention_backward(g, q, k, v, None, own["weights"]),
+                        kernels.causal_attention_backward(g, q, k, v, None, kept["weights"])):
+            np.testing.assert_allclose(a, b, atol=2e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -17,7 +17,7 @@ from tape.kernels.numba.compiled import (
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.products import available, prepared, times
 from tape.kernels.numba.threads import in_parts, share, team_for
-from tape.kernels.numba.tiles import AVAILABLE, COLUMNS, SIZE
+from tape.kernels.numba.tiles import AVAILABLE, NARROW, SIZE
 
 BLOCK = 64              # queries in a block
 
@@ -175,9 +175,9 @@ def _softmax_backward(g, weights, start, stop, scale):
 
 @inner()
 def _by_tiles(q, v):
-    """Whether tiles are faster for all products: of 32 wide heads they are not for most."""
-    return (AVAILABLE and q.itemsize == SIZE and q.shape[1] % COLUMNS == 0
-            and v.shape[1] % COLUMNS == 0)
+    """Whether tiles are faster for all products: where none has panels that are half empty."""
+    return (AVAILABLE and q.itemsize == SIZE and q.shape[1] % NARROW == 0
+            and v.shape[1] % NARROW == 0 and len(v) >= NARROW)
 
 
 @inner()

@@ -7,16 +7,17 @@ multiplication"):
 
 1. *In registers.* A tile, 6 x 64 elements of the result, is computed at once. Its 24 vectors of sums
    stay in 24 of the 32 registers for the whole loop over k. Each step of it loads 4 vectors of b and 6
-   numbers of a, and multiplies each with each: 24 operations on vectors for 10 loads.
-2. *In the caches.* The 64 columns of b that a tile needs are copied to lie one row after the other (a
+   numbers of a, and multiplies each with each: 24 operations on vectors for 10 loads. Where half of
+   such a tile would lie beside the result, as for 32 columns, it is 12 x 32, with 14 loads.
+2. *In the caches.* The columns of b that a tile needs are copied to lie one row after the other (a
    panel), and the tiles of the same panel are computed in turn. So many rows of a are taken in turn
    that these stay in the second cache while all panels go by.
 3. *Long sums* are taken in pieces, so that a panel is small enough; what a piece gives is added to
    what is in the result already.
 
 Rows of a are read where they are. Where columns of a lie in memory one after the other instead, as in
-the gradient of a weight, x.T @ g, tiles of 6 rows are copied as panels are; and then a and b are long,
-and both are copied piece by piece.
+the gradient of a weight, x.T @ g, the rows of a tile are copied as panels are; and then a and b are
+long, and both are copied piece by piece.
 
 The sum behind an element has the same order whichever rows and columns are computed with it, for rows
 of a; and for columns of a.
@@ -36,7 +37,8 @@ AVAILABLE = binding.get_host_cpu_features().get("avx512f", False)
 
 SIZE = 4                                # bytes of a float32
 WIDTH = 16                              # numbers in a vector
-ROWS, COLUMNS = 6, 64                   # of a tile
+WIDE, NARROW = 64, 32                   # columns of a tile
+ELEMENTS = 384                          # of a tile: 24 vectors, so 6 rows of 64 or 12 of 32
 TERMS = 384                             # of a sum, in one piece at most
 NEAR = 2 ** 17                          # numbers of a that are to stay in the second cache
 MOST = 2 ** 21                          # numbers of b, of which all panels are copied at once
@@ -60,13 +62,23 @@ def _multiples(builder, step, count):
     return [builder.mul(step, _WORD(i)) for i in range(count)]
 
 
-def _tile_code(builder, a, a_row, a_term, panel, terms, out, out_row, adds):
+def _wide_tile(builder, a, a_row, a_term, panel, terms, out, out_row, adds):
     """out (6, 64) = a (6, terms) @ panel (terms, 64), or is added to, unless `adds` is 0."""
+    _tile_code(builder, WIDE, a, a_row, a_term, panel, terms, out, out_row, adds)
+
+
+def _narrow_tile(builder, a, a_row, a_term, panel, terms, out, out_row, adds):
+    """The same of (12, 32)."""
+    _tile_code(builder, NARROW, a, a_row, a_term, panel, terms, out, out_row, adds)
+
+
+def _tile_code(builder, columns, a, a_row, a_term, panel, terms, out, out_row, adds):
     places = [_at(builder, out, builder.add(row, _WORD(j * SIZE)), _VECTOR)
-              for row in _multiples(builder, out_row, ROWS) for j in range(0, COLUMNS, WIDTH)]
+              for row in _multiples(builder, out_row, ELEMENTS // columns)
+              for j in range(0, columns, WIDTH)]
     for place in places:
         _fetch(builder, place)
-    sums = _sums(builder, a, a_row, a_term, panel, terms)
+    sums = _sums(builder, columns, a, a_row, a_term, panel, terms)
     with builder.if_else(builder.icmp_signed("!=", adds, _WORD(0))) as (yes, no):
         with yes:
             for place, vector in zip(places, sums):
@@ -77,24 +89,24 @@ def _tile_code(builder, a, a_row, a_term, panel, terms, out, out_row, adds):
                 builder.store(vector, place, align=SIZE)
 
 
-def _sums(builder, a, a_row, a_term, panel, terms):
+def _sums(builder, columns, a, a_row, a_term, panel, terms):
     """The elements of a tile: the loop over the terms."""
     fma = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{WIDTH}f32")
-    rows, before = _multiples(builder, a_row, ROWS), builder.block
+    rows, before = _multiples(builder, a_row, ELEMENTS // columns), builder.block
     loop, end = builder.append_basic_block("terms"), builder.append_basic_block("end")
     builder.branch(loop)
     builder.position_at_end(loop)
     left, a_at, b_at = (builder.phi(_WORD) for _ in range(3))
-    sums = [[builder.phi(_VECTOR) for _ in range(0, COLUMNS, WIDTH)] for _ in rows]
+    sums = [[builder.phi(_VECTOR) for _ in range(0, columns, WIDTH)] for _ in rows]
     vectors = [builder.load(_at(builder, b_at, _WORD(j * SIZE), _VECTOR), align=WIDTH * SIZE)
-               for j in range(0, COLUMNS, WIDTH)]
+               for j in range(0, columns, WIDTH)]
     new = []
     for row, old in zip(rows, sums):
         number = _everywhere(builder, builder.load(_at(builder, a_at, row, _FLOAT)))
         new += [builder.call(fma, [number, vector, so_far]) for vector, so_far in zip(vectors, old)]
     later = [builder.sub(left, _WORD(1)), builder.add(a_at, a_term),
-             builder.add(b_at, _WORD(COLUMNS * SIZE)), *new]
+             builder.add(b_at, _WORD(columns * SIZE)), *new]
     zero = ir.Constant(_VECTOR, [0.0] * WIDTH)
     for phi, first, next_one in zip((left, a_at, b_at, *sum(sums, [])),
                                     (terms, a, panel, *[zero] * len(new)), later):
@@ -154,7 +166,7 @@ def _compiled(code):
     return called_by_name(code.__name__, count, engine.get_function_address(code.__name__), engine)
 
 
-_tile, _turn = _compiled(_tile_code), _compiled(_turn_code)
+_tile_6_64, _tile_12_32, _turn = map(_compiled, (_wide_tile, _narrow_tile, _turn_code))
 
 
 def _move(kind):
@@ -200,80 +212,100 @@ def _keep(typing_context, array):
 # --- the product ---
 
 @inner()
-def _put(tile, row, term, panel, terms, out, out_row, rows, columns, adds, scratch):
+def _tile(wide, a, a_row, a_term, panel, terms, out, out_row, adds):
+    """One tile, in panels as wide as `wide` says."""
+    if wide == WIDE:
+        _tile_6_64(a, a_row, a_term, panel, terms, out, out_row, adds)
+    else:
+        _tile_12_32(a, a_row, a_term, panel, terms, out, out_row, adds)
+
+
+@inner()
+def _put(wide, tile, row, term, panel, terms, out, out_row, rows, columns, adds, scratch):
     """A tile of the result, of which there may be fewer rows and columns than are computed."""
-    if rows == ROWS and columns == COLUMNS:
-        _tile(tile, row, term, panel, terms, out, out_row, adds)
+    if rows * columns == ELEMENTS:
+        _tile(wide, tile, row, term, panel, terms, out, out_row, adds)
         return
-    _tile(tile, row, term, panel, terms, scratch, COLUMNS * SIZE, 0)
+    _tile(wide, tile, row, term, panel, terms, scratch, wide * SIZE, 0)
     for i in range(rows):
         for j in range(columns):
             to = out + i * out_row + j * SIZE
-            number = _read(scratch + (i * COLUMNS + j) * SIZE)
+            number = _read(scratch + (i * wide + j) * SIZE)
             _write(to, number + _read(to) if adds else number)
 
 
-@external(15)
-def _put_rows(top, bottom, direct, a, a_row, terms, tiles, a_tile, panels, a_panel, out, out_row,
+@external(16)
+def _put_rows(wide, top, bottom, direct, a, a_row, terms, tiles, a_tile, panels, a_panel, out, out_row,
               columns, adds, scratch):
     """These rows of the result: panel by panel, and of each panel piece by piece."""
-    pieces = -(-terms // TERMS)
-    for left in range(0, columns, COLUMNS):
+    pieces, high = -(-terms // TERMS), ELEMENTS // wide
+    for left in range(0, columns, wide):
         for piece in range(pieces):
             first, after = terms * piece // pieces, terms * (piece + 1) // pieces
-            panel = panels + left // COLUMNS * a_panel + first * COLUMNS * SIZE
-            for i in range(top, bottom, ROWS):
+            panel = panels + left // wide * a_panel + first * wide * SIZE
+            for i in range(top, bottom, high):
                 if i < direct:
                     tile, row, term = a + i * a_row + first * SIZE, a_row, SIZE
                 else:
-                    tile = tiles + (i - direct) // ROWS * a_tile + first * ROWS * SIZE
-                    row, term = SIZE, ROWS * SIZE
-                _put(tile, row, term, panel, after - first, out + i * out_row + left * SIZE, out_row,
-                     min(bottom - i, ROWS), min(columns - left, COLUMNS), adds + piece, scratch)
+                    tile = tiles + (i - direct) // high * a_tile + first * high * SIZE
+                    row, term = SIZE, high * SIZE
+                _put(wide, tile, row, term, panel, after - first, out + i * out_row + left * SIZE,
+                     out_row, min(bottom - i, high), min(columns - left, wide), adds + piece, scratch)
 
 
-@external(7)
-def _copy_to_panels(b, b_row, b_column, terms, columns, panels, a_panel):
+@external(8)
+def _copy_to_panels(wide, b, b_row, b_column, terms, columns, panels, a_panel):
     """See `panels_of`."""
     even = columns // WIDTH * WIDTH                   # columns that are copied as vectors
     done = terms if b_column == SIZE else terms // WIDTH * WIDTH      # rows of these that are
-    for j in range(0, -(-columns // COLUMNS) * COLUMNS, WIDTH):
-        panel = panels + j // COLUMNS * a_panel + j % COLUMNS * SIZE
+    for j in range(0, -(-columns // wide) * wide, WIDTH):
+        panel = panels + j // wide * a_panel + j % wide * SIZE
         if j < even and b_column == SIZE:
             for i in range(terms):
-                _move_16(panel + i * COLUMNS * SIZE, b + i * b_row + j * SIZE)
+                _move_16(panel + i * wide * SIZE, b + i * b_row + j * SIZE)
         elif j < even:
             for i in range(0, done, WIDTH):
-                _turn(panel + i * COLUMNS * SIZE, COLUMNS * SIZE, b + i * SIZE + j * b_column, b_column)
+                _turn(panel + i * wide * SIZE, wide * SIZE, b + i * SIZE + j * b_column, b_column)
         for i in range(done if j < even else 0, terms):
             for n in range(WIDTH):
                 inside, source = j + n < columns, b + i * b_row + (j + n) * b_column
-                _write(panel + (i * COLUMNS + n) * SIZE, _read(source) if inside else np.float32(0))
+                _write(panel + (i * wide + n) * SIZE, _read(source) if inside else np.float32(0))
 
 
-@external(7)
-def _copy_to_tiles(a, a_row, a_column, rows, terms, tiles, a_tile):
-    """(m, k) to (tiles, k * 6 + 16), with zeros behind the last row."""
-    # 8 numbers are copied at a time. The next term's are written over the last two; behind the last
-    # term there is room for them.
-    even = (rows - WIDTH // 2) // ROWS + 1 if a_row == SIZE and rows >= WIDTH // 2 else 0
+@external(8)
+def _copy_to_tiles(high, a, a_row, a_column, rows, terms, tiles, a_tile):
+    """(m, k) to (tiles, k * high + 16), with zeros behind the last row, of tiles of 6 rows or 12."""
+    # 8 or 16 numbers are copied at a time. The next term's are written over the last two or four;
+    # behind the last term there is room for them.
+    at_once = WIDTH // 2 if high <= WIDTH // 2 else WIDTH
+    even = (rows - at_once) // high + 1 if a_row == SIZE and rows >= at_once else 0
     for low in range(0, terms if even else 0, WIDTH):
         for t in range(even):
             for i in range(low, min(low + WIDTH, terms)):
-                _move_8(tiles + t * a_tile + i * ROWS * SIZE, a + t * ROWS * SIZE + i * a_column)
-    for j in range(even * ROWS, -(-rows // ROWS) * ROWS):
+                to, source = tiles + t * a_tile + i * high * SIZE, a + t * high * SIZE + i * a_column
+                if at_once == WIDTH:
+                    _move_16(to, source)
+                else:
+                    _move_8(to, source)
+    for j in range(even * high, -(-rows // high) * high):
         for i in range(terms):
             source = a + j * a_row + i * a_column
-            _write(tiles + j // ROWS * a_tile + (i * ROWS + j % ROWS) * SIZE,
+            _write(tiles + j // high * a_tile + (i * high + j % high) * SIZE,
                    _read(source) if j < rows else np.float32(0))
+
+
+@register_jitable
+def width_for(columns):
+    """Of the panels for so many columns: the wider, where they are hardly padded."""
+    return WIDE if -columns % WIDE <= columns // 16 else NARROW
 
 
 @register_jitable
 def suits(a, b):
     """Whether `multiply` is faster than the BLAS: of many rows, and where panels are hardly padded."""
     columns = b.shape[1]
-    return (AVAILABLE and a.itemsize == SIZE and len(a) >= COLUMNS
-            and -columns % COLUMNS <= columns // 16 and b.size <= MOST)
+    return (AVAILABLE and a.itemsize == SIZE and len(a) >= WIDE
+            and -columns % NARROW <= columns // 16 and b.size <= MOST)
 
 
 @inner()
@@ -289,11 +321,13 @@ def multiply(a, b, out):
 
 @inner()
 def panels_of(b):
-    """(k, n) as (panels, k, 64), with zeros behind the last column."""
+    """(k, n) as (panels, k, 64), or 32 in the place of 64, with zeros behind the last column."""
     terms, columns = b.shape
-    count = -(-columns // COLUMNS)
-    panels = _aligned(count * terms * COLUMNS, b.dtype).reshape(count, terms, COLUMNS)
-    _copy_to_panels(b.ctypes.data, *b.strides, terms, columns, panels.ctypes.data, panels.strides[0])
+    wide = width_for(columns)
+    count = -(-columns // wide)
+    panels = _aligned(count * terms * wide, b.dtype).reshape(count, terms, wide)
+    _copy_to_panels(wide, b.ctypes.data, *b.strides, terms, columns, panels.ctypes.data,
+                    panels.strides[0])
     return panels
 
 
@@ -301,15 +335,17 @@ def panels_of(b):
 def multiply_panels(a, panels, out, adds):
     """out = a b, or out += a b if `adds`, of a as above and the panels of b."""
     rows, terms = a.shape
-    direct = rows // ROWS * ROWS if a.strides[1] == SIZE else 0         # rows read where they are
-    tiles = np.empty((-(-(rows - direct) // ROWS), terms * ROWS + WIDTH), a.dtype)
+    wide = panels.shape[2]
+    high = ELEMENTS // wide
+    direct = rows // high * high if a.strides[1] == SIZE else 0         # rows read where they are
+    tiles = np.empty((-(-(rows - direct) // high), terms * high + WIDTH), a.dtype)
     if direct < rows:
-        _copy_to_tiles(a[direct:].ctypes.data, *a.strides, rows - direct, terms,
+        _copy_to_tiles(high, a[direct:].ctypes.data, *a.strides, rows - direct, terms,
                        tiles.ctypes.data, tiles.strides[0])
-    near = max(NEAR // terms // ROWS, 1) * ROWS if direct else rows
-    scratch = _aligned(ROWS * COLUMNS, a.dtype)
+    near = max(NEAR // terms // high, 1) * high if direct else rows
+    scratch = _aligned(ELEMENTS, a.dtype)
     for top in range(0, rows, near):
-        _put_rows(top, min(top + near, rows), direct, a.ctypes.data, a.strides[0], terms,
+        _put_rows(wide, top, min(top + near, rows), direct, a.ctypes.data, a.strides[0], terms,
                   tiles.ctypes.data, tiles.strides[0], panels.ctypes.data, panels.strides[0],
                   out.ctypes.data, out.strides[0], out.shape[1], np.int64(adds), scratch.ctypes.data)
     _keep(tiles)

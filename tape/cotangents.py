@@ -130,9 +130,8 @@ _IN_DICT = sys.getrefcount(_one[0])        # where there is no other reference; 
 
 def unshared(gradients: dict, key: Any) -> np.ndarray:
     """One of the gradients as an array that nothing else refers to: itself, if nothing does."""
-    if sys.getrefcount(gradients[key]) > _IN_DICT:
-        return np.array(gradients[key])
-    g = gradients[key]
-    if type(g) is np.ndarray and g.flags.owndata and g.flags.writeable:
-        return g
-    return np.array(g)
+    if sys.getrefcount(gradients[key]) <= _IN_DICT:
+        g = gradients[key]
+        if type(g) is np.ndarray and g.flags.owndata and g.flags.writeable:
+            return g
+    return np.array(gradients[key])

@@ -39,17 +39,15 @@ def relu(x, /):
     out > 0 exactly where x > 0, so the rule asks for the result, which the next layer's product
     keeps anyway, rather than for x.
     """
-    if type(x) is np.ndarray and x.size >= _FEW:
-        return kernels.find("relu")(x)
-    return np.maximum(x, 0)
+    many = type(x) is np.ndarray and x.size >= _FEW
+    return kernels.find("relu")(x) if many else kernels.relu(x)
 
 
 @derivative(lambda h, out_x: relu_gradient(h, out_x), None, elementwise=True)
 def relu_gradient(g, out_x, /):
     """g where out_x > 0, else 0: linear in g, and constant on both sides of the kink."""
-    if g.size >= _FEW:
-        return kernels.find("relu_backward")(g, out_x)
-    return g * np.greater(out_x, 0)
+    many = type(g) is np.ndarray and g.size >= _FEW
+    return kernels.find("relu_backward")(g, out_x) if many else kernels.relu_backward(g, out_x)
 
 
 @derivative(lambda g, out, axis: softmax_gradient(g, out, axis))

@@ -44,15 +44,17 @@ def pieces(x, bounds, axis, count):
     """x between one bound and the next, along `axis`; of nodes the bounds are known when they run."""
     if not isinstance(bounds, np.ndarray):
         return [cut(x, bounds, axis, i) for i in range(count)]
-    ends = bounds.tolist()
-    return [getitem(x, _along(axis, x.ndim, *ends[i:i + 2])) for i in range(count)]
+    return _between(x, bounds[:count + 1].tolist(), axis)
+
+
+def _between(x, bounds, axis):
+    return [x[_along(axis, x.ndim, *ends)] for ends in zip(bounds, bounds[1:])]
 
 
 def _cut_at_joints(g, like_arrays, axis):
     if not all(isinstance(x, np.ndarray) for x in like_arrays):        # nodes
         return pieces(g, joints(*like_arrays, axis=axis), axis, len(like_arrays))
-    ends = [*itertools.accumulate(x.shape[axis] for x in like_arrays)]
-    return [g[_along(axis, g.ndim, *between)] for between in zip([0, *ends], ends)]
+    return _between(g, [*itertools.accumulate((x.shape[axis] for x in like_arrays), initial=0)], axis)
 
 
 @derivative(_cut_at_joints, name="concatenate")

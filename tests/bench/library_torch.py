@@ -13,8 +13,8 @@ def softmax(x):
     return F.softmax(x, -1)
 
 
-def norm(x, weight):
-    return F.layer_norm(x, x.shape[-1:], weight)
+def norm(x, weight, bias=None):
+    return F.layer_norm(x, x.shape[-1:], weight, bias)
 
 
 def look_up(table, ids):
@@ -118,7 +118,7 @@ def differentiating(f, arrays, *gradient):
 
 
 FUNCTIONS = {
-    "layer_norm": lambda x, weight, bias: F.layer_norm(x, x.shape[-1:], weight, bias),
+    "layer_norm": norm,
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
     "softmax": softmax,
     "cross_entropy": lambda x, ids: F.cross_entropy(x.view(-1, x.shape[-1]), ids.view(-1)),

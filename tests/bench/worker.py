@@ -101,7 +101,7 @@ def memory(lib: Any, seconds: float, model: str) -> dict[str, Timing]:
 
 def operators(lib: Any, seconds: float) -> dict[str, Timing]:
     """Chains of an operator, forward and backward; and each of the eight alone, its gradient given."""
-    rng, found = np.random.default_rng(0), {}
+    rng, found, each = np.random.default_rng(0), {}, seconds / 17
     rotation = np.linalg.qr(rng.standard_normal((16, 16)))[0].astype(np.float32)
     near_one = rng.uniform(0.999, 1.001, (16, 16)).astype(np.float32)
     chains = {"y * x": lambda y, x: y * x, "y + x": lambda y, x: y + x,
@@ -110,11 +110,11 @@ def operators(lib: Any, seconds: float) -> dict[str, Timing]:
     for name, f in chains.items():
         for shape, x in {"16 x 16": rotation}.items() if "@" in name else inputs.items():
             call = lib.differentiating(chain(f, LENGTH), [x])
-            found[f"{shape} {name}, us"] = timed(call, seconds / 17, 1e6 / LENGTH)
+            found[f"{shape} {name}, us"] = timed(call, each, 1e6 / LENGTH)
     for shape, x in inputs.items():
         call = lib.differentiating(lambda x, y: (x * y).sum() if x.ndim else x * y, [x, x])
         name = "x * y and its sum" if np.ndim(x) else "x * y alone"
-        found[f"{shape} {name}, us"] = timed(call, seconds / 17, 1e6)
+        found[f"{shape} {name}, us"] = timed(call, each, 1e6)
     both, one, row = [near_one, rotation], [near_one], near_one[0]
     alone = {"x * y": (lambda x, y: x * y, both), "x / y": (lambda x, y: y / x, both),
              "x ** 3": (lambda x: x ** 3, one), "mean of rows": (lambda x: x.mean(-1), one, row),
@@ -123,7 +123,7 @@ def operators(lib: Any, seconds: float) -> dict[str, Timing]:
              "layer norm": (lib.norm, [near_one, row])}
     for name, (f, arrays, *gradient) in alone.items():
         call = lib.differentiating(f, arrays, *gradient or [rotation])
-        found[f"16 x 16 {name} alone, us"] = timed(call, seconds / 17, 1e6)
+        found[f"16 x 16 {name} alone, us"] = timed(call, each, 1e6)
     return found
 
 

@@ -187,6 +187,11 @@ def suits(x: Any) -> bool:
     return type(x) is np.ndarray and x.dtype in DTYPES and x.size > 0
 
 
+def alike(x: Any, y: Any) -> bool:
+    """Whether a loop can take x and y together, element by element."""
+    return suits(x) and suits(y) and x.dtype == y.dtype and x.shape == y.shape
+
+
 def whole(x: Any) -> bool:
     """Whether x holds integers or booleans, which are computed with in float64, as np.exp does."""
     return hasattr(x, "dtype") and x.dtype.kind in "iub"

@@ -6,7 +6,7 @@ import numpy as np
 
 from tape.kernels import numpy as plain
 from tape.kernels.numba.compiled import (
-    INTEGER, READ, TEAM, WRITE, is_packed, loop, packed, suits, whole)
+    INTEGER, READ, TEAM, WRITE, alike, is_packed, loop, packed, suits, whole)
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.threads import in_parts, own, team_for
 from tape.kernels.numpy import GELU_CUBIC, SQRT_2_OVER_PI
@@ -89,15 +89,12 @@ def _gelu_backward_part(g, x, out, number, parts):
 
 def add(x, y, out=None):
     """Into a new array, or into x itself."""
-    if not (suits(x) and suits(y) and x.dtype == y.dtype and x.shape == y.shape and is_packed(x)
-            and is_packed(y) and (out is None or out is x)):
+    if not (alike(x, y) and is_packed(x) and is_packed(y) and (out is None or out is x)):
         return np.add(x, y, out)
-    if out is not None:
-        _add_to[x.dtype](x.reshape(-1), y.reshape(-1), *team_for(x.size))
-        return x
-    total = np.empty(x.shape, x.dtype)
-    _add[x.dtype](x.reshape(-1), y.reshape(-1), total.reshape(-1), *team_for(x.size))
-    return total
+    if out is None:
+        return _call(_add, x, y)
+    _add_to[x.dtype](x.reshape(-1), y.reshape(-1), *team_for(x.size))
+    return x
 
 
 @loop(READ(1), READ(1), WRITE(1), TEAM, INTEGER)
@@ -133,9 +130,7 @@ def relu(x):
 
 def relu_backward(g, out):
     """g where out > 0."""
-    if not (suits(out) and _alike(g, out)):
-        return plain.relu_backward(g, out)
-    return _call(_relu_backward, g, out)
+    return _call(_relu_backward, g, out) if alike(g, out) else plain.relu_backward(g, out)
 
 
 def sigmoid(x):
@@ -147,13 +142,7 @@ def sigmoid(x):
 
 def sigmoid_backward(g, s):
     """g s (1 - s)."""
-    if not (suits(s) and _alike(g, s)):
-        return plain.sigmoid_backward(g, s)
-    return _call(_sigmoid_backward, g, s)
-
-
-def _alike(x, y):
-    return suits(x) and x.dtype == y.dtype and x.shape == y.shape
+    return _call(_sigmoid_backward, g, s) if alike(g, s) else plain.sigmoid_backward(g, s)
 
 
 @loop(READ(1), WRITE(1), TEAM, INTEGER)

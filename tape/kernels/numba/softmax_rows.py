@@ -13,7 +13,7 @@ import numpy as np
 from tape.kernels import numpy as plain
 from tape.kernels.numba.bits import largest
 from tape.kernels.numba.compiled import (
-    INTEGER, READ, SUMS, TEAM, WRITE, as_rows, loop, suits, whole)
+    INTEGER, READ, SUMS, TEAM, WRITE, alike, as_rows, loop, suits, whole)
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.rows import STEP
 from tape.kernels.numba.threads import in_parts, own, team_for
@@ -41,7 +41,7 @@ def softmax(x, axis=-1):
 
 def softmax_backward(g, s, axis=-1):
     """s * (g - sum(g * s))."""
-    if _along_rows(s, axis) and suits(g) and g.dtype == s.dtype and g.shape == s.shape:
+    if alike(g, s) and _along_rows(s, axis):
         return _call(_softmax_backward, g, s)
     return plain.softmax_backward(g, s, axis)
 
@@ -55,7 +55,7 @@ def log_softmax(x, axis=-1):
 
 def log_softmax_backward(g, y, axis=-1):
     """g - exp(y) sum(g)."""
-    if _along_rows(y, axis) and suits(g) and g.dtype == y.dtype and g.shape == y.shape:
+    if alike(g, y) and _along_rows(y, axis):
         return _call(_log_softmax_backward, g, y)
     return plain.log_softmax_backward(g, y, axis)
 

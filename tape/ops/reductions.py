@@ -19,9 +19,9 @@ def sum(x, /, axis=None, keepdims=False):
 def broadcast_like(g, like, /, axis=None, keepdims=False):
     """Undo the shape of a reduction: put back the reduced axes, at the lengths that `like` has."""
     if not keepdims and axis is not None and like.ndim:     # NumPy sums a number over axis 0, too
-        shape, axes = list(np.shape(g)), axis if isinstance(axis, tuple) else (axis,)
-        for i in sorted([a % like.ndim for a in axes]):
-            shape.insert(i, 1)
+        shape = list(like.shape)
+        for i in axis if isinstance(axis, tuple) else (axis,):
+            shape[i] = 1
         g = np.asarray(g).reshape(shape)
     return kernels.broadcast(g, like.shape)
 

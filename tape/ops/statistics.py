@@ -6,7 +6,7 @@ import numpy as np
 
 from tape.ops.arithmetic import ones_like, sqrt, square, where
 from tape.ops.cumulative import cumprod, cumsum, prod
-from tape.ops.reductions import broadcast_like, max, mean, min, norm, sum
+from tape.ops.reductions import broadcast_like, expand_like, max, mean, min, norm, sum
 from tape.ops.stacking import atleast_2d
 from tape.ops.joining import concatenate
 from tape.primitive import implements
@@ -27,7 +27,7 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
                              f"axis={axis}")
         shape = [1] * np.ndim(a)
         shape[axis] = -1
-        weights = broadcast_like(np.reshape(weights, shape), a, ())
+        weights = expand_like(np.reshape(weights, shape), a)
     total = sum(weights, axis, keepdims)
     found = sum(weights * a, axis, keepdims) / total
     return (found, total) if returned else found

@@ -14,7 +14,7 @@ import numpy as np
 from tape.kernels import numpy as plain
 from tape.kernels.numba.bits import largest
 from tape.kernels.numba.compiled import (
-    INTEGER, READ, REAL, SUMS, TARGETS, TEAM, WIDE, WRITE, as_rows, loop, packed, suits)
+    INTEGER, READ, REAL, SUMS, TARGETS, TEAM, WIDE, WRITE, alike, as_rows, loop, packed, suits)
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.threads import in_parts, own, team_for
 
@@ -33,35 +33,33 @@ _NONE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(
 
 
 def layer_norm(x, weight, bias, eps):
-    """The result, and m and r of each row."""
+    """The result; and the statistics of the rows (2, N): m and r of each."""
     if not (suits(x) and x.ndim and _of_rows(weight, x) and _of_rows(bias, x)):
-        return plain.layer_norm(x, weight, bias, eps)
-    dtype = x.dtype
+        out, kept = plain.layer_norm(x, weight, bias, eps)
+        return out, {"statistics": np.stack([kept["mean"], kept["rstd"]])}
+    dtype, rows = x.dtype, as_rows(x)
+    out, statistics = np.empty(x.shape, dtype), np.empty((2, len(rows)), dtype)
     none = _NONE[dtype]
-    out = np.empty(x.shape, dtype)
-    mean, rstd = np.empty((2, *x.shape[:-1], 1), dtype)
     _layer_norm[dtype](
-        as_rows(x), none if weight is None else packed(weight), none if bias is None else packed(bias),
-        eps, out.reshape(-1, x.shape[-1]), mean.reshape(-1), rstd.reshape(-1),
-        *team_for(x.size))
-    return out, {"mean": mean, "rstd": rstd}
+        rows, none if weight is None else packed(weight), none if bias is None else packed(bias),
+        eps, as_rows(out), statistics, *team_for(x.size))
+    return out, {"statistics": statistics}
 
 
-def layer_norm_backward(g, x, weight, bias, mean, rstd):
+def layer_norm_backward(g, x, weight, bias, statistics):
     """Gradients of x, weight and bias."""
-    dtype = x.dtype
-    if not (suits(x) and suits(g) and g.dtype == dtype == mean.dtype and _of_rows(weight, x)):
-        return plain.layer_norm_backward(g, x, weight, bias, mean, rstd)
-    width = x.shape[-1]
-    g_x = np.empty(x.shape, dtype)
-    team, parts = team_for(x.size)
-    sums = np.zeros((parts, 2, width))
+    if not (alike(g, x) and _of_rows(weight, x) and _of_rows(bias, x)):
+        m_and_r = statistics.reshape(2, *x.shape[:-1], 1)
+        return plain.layer_norm_backward(g, x, weight, bias, *m_and_r)
+    dtype, width = x.dtype, x.shape[-1]
+    none, g_x = _NONE[dtype], np.empty(x.shape, dtype)
+    g_weight = None if weight is None else np.empty(width, dtype)
+    g_bias = None if bias is None else np.empty(width, dtype)
     _layer_norm_backward[dtype](
         as_rows(g), as_rows(x), np.ones(width, dtype) if weight is None else packed(weight),
-        packed(mean).reshape(-1), packed(rstd).reshape(-1), g_x.reshape(-1, width), sums,
-        team, parts)
-    sums = (sums[0] if parts == 1 else sums.sum(0)).astype(dtype, copy=False)
-    return g_x, None if weight is None else sums[0], None if bias is None else sums[1]
+        statistics, as_rows(g_x), none if weight is None else g_weight,
+        none if bias is None else g_bias, *team_for(x.size))
+    return g_x, g_weight, g_bias
 
 
 def _of_rows(weight, x):
@@ -70,9 +68,9 @@ def _of_rows(weight, x):
         type(weight) is np.ndarray and weight.dtype == x.dtype and weight.shape == x.shape[-1:])
 
 
-@loop(READ(2), READ(1), READ(1), REAL, WRITE(2), WRITE(1), WRITE(1), TEAM, INTEGER)
-def _layer_norm(x, weight, bias, eps, out, mean, rstd, team, parts):
-    _layer_norm_part(team, parts, (x, weight, bias, eps, out, mean, rstd))
+@loop(READ(2), READ(1), READ(1), REAL, WRITE(2), WRITE(2), TEAM, INTEGER)
+def _layer_norm(x, weight, bias, eps, out, statistics, team, parts):
+    _layer_norm_part(team, parts, (x, weight, bias, eps, out, statistics[0], statistics[1]))
 
 
 @in_parts(fastmath=SUMS)
@@ -106,9 +104,14 @@ def _layer_norm_part(x, weight, bias, eps, out, mean, rstd, number, parts):
         mean[i], rstd[i] = m, r
 
 
-@loop(READ(2), READ(2), READ(1), READ(1), READ(1), WRITE(2), WIDE(3), TEAM, INTEGER)
-def _layer_norm_backward(g, x, weight, mean, rstd, g_x, sums, team, parts):
-    _layer_norm_backward_part(team, parts, (g, x, weight, mean, rstd, g_x, sums))
+@loop(READ(2), READ(2), READ(1), READ(2), WRITE(2), WRITE(1), WRITE(1), TEAM, INTEGER)
+def _layer_norm_backward(g, x, weight, statistics, g_x, g_weight, g_bias, team, parts):
+    sums = np.zeros((parts, 2, x.shape[1]))
+    _layer_norm_backward_part(team, parts, (g, x, weight, statistics[0], statistics[1], g_x, sums))
+    for j in range(len(g_weight)):
+        g_weight[j] = sums[:, 0, j].sum()
+    for j in range(len(g_bias)):
+        g_bias[j] = sums[:, 1, j].sum()
 
 
 @in_parts(fastmath=SUMS)

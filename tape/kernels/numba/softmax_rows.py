@@ -28,15 +28,15 @@ def _call(loops, *arrays):
     """The result of a loop over the rows of these arrays, all of one shape."""
     like = arrays[0]
     out = np.empty(like.shape, like.dtype)
-    loops[like.dtype](*map(as_rows, arrays), out.reshape(-1, like.shape[-1]), *team_for(like.size))
+    loops[like.dtype](*map(as_rows, arrays), as_rows(out), *team_for(like.size))
     return out
 
 
 def softmax(x, axis=-1):
     """exp(x - max) / sum exp(x - max); a row of -inf gives zeros."""
-    if whole(x):
-        x = x.astype(np.float64)
-    return _call(_softmax, x) if _along_rows(x, axis) else plain.softmax(x, axis)
+    if _along_rows(x, axis):
+        return _call(_softmax, x)
+    return softmax(x.astype(np.float64), axis) if whole(x) else plain.softmax(x, axis)
 
 
 def softmax_backward(g, s, axis=-1):
@@ -48,9 +48,9 @@ def softmax_backward(g, s, axis=-1):
 
 def log_softmax(x, axis=-1):
     """x - log sum exp(x); a row of -inf stays as it is."""
-    if whole(x):
-        x = x.astype(np.float64)
-    return _call(_log_softmax, x) if _along_rows(x, axis) else plain.log_softmax(x, axis)
+    if _along_rows(x, axis):
+        return _call(_log_softmax, x)
+    return log_softmax(x.astype(np.float64), axis) if whole(x) else plain.log_softmax(x, axis)
 
 
 def log_softmax_backward(g, y, axis=-1):

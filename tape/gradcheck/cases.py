@@ -132,6 +132,8 @@ CASES: list[Case] = [
     # the operators that derivatives are written with
     case("sigmoid_gradient", activations.sigmoid_gradient, (4,), (4,)),
     case("relu_gradient", lambda g: activations.relu_gradient(g, np.array([1.0, -1, 2])), (3,)),
+    case("share_of_larger", lambda g: arithmetic.share_of_larger(
+        g, np.array([1.0, 2, 3]), np.array([2.0, 2, 2])), (3,)),
     case("softmax_gradient", activations.softmax_gradient, (2, 3), (2, 3)),
     case("softmax_gradient/axis", lambda g, s: activations.softmax_gradient(g, s, 0), (2, 3), (2, 3)),
     case("log_softmax_gradient", activations.log_softmax_gradient, (2, 3), (2, 3)),

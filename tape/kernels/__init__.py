@@ -7,6 +7,7 @@
     causal.py   causal attention, the weights kept
     heads.py    the same with the linear layers around it
     attention.py  attention block by block
+    selection.py  np.where by the bits of the elements
     lookup.py   the gradient of a look-up in a table
     update.py   updates in place, for optimisers
     numba/      kernels compiled with Numba, under the same names
@@ -27,6 +28,7 @@ from tape.kernels.numpy import (
     log_softmax_backward, logsumexp, norm, one_hot, power, relu, relu_backward, sigmoid,
     sigmoid_backward, softmax, softmax_backward, zero_where_undefined)
 from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product
+from tape.kernels.selection import where
 from tape.kernels.sums import (
     HALF, SINGLE, add, broadcast, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype,
     unbroadcast, variance)
@@ -34,7 +36,7 @@ from tape.kernels.update import adam_update
 
 __all__ = [
     "HALF", "SINGLE", "add", "broadcast", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum",
-    "sum_dtype", "unbroadcast", "variance",
+    "sum_dtype", "unbroadcast", "variance", "where",
     "adam_update", "attention", "attention_backward", "find", "kernels_in_use", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_elements", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",

@@ -110,18 +110,25 @@ abs = primitive(np.absolute, lambda g, x: g * np.sign(x), name="abs", doc="|x|; 
 # Ties share: each side gets half, so that the two derivatives always sum to 1.
 maximum = primitive(
     np.maximum,
-    lambda g, x, y: np.where(np.equal(x, y), g / 2, np.where(np.greater(x, y), g, 0)),
-    lambda g, x, y: np.where(np.equal(x, y), g / 2, np.where(np.less(x, y), g, 0)),
+    lambda g, x, y: share_of_larger(g, x, y),
+    lambda g, x, y: share_of_larger(g, y, x),
     doc="The larger of x and y, elementwise; where they tie, each gets half of the gradient.")
 
 minimum = primitive(
     np.minimum,
-    lambda g, x, y: np.where(np.equal(x, y), g / 2, np.where(np.less(x, y), g, 0)),
-    lambda g, x, y: np.where(np.equal(x, y), g / 2, np.where(np.greater(x, y), g, 0)),
+    lambda g, x, y: share_of_larger(g, y, x),
+    lambda g, x, y: share_of_larger(g, x, y),
     doc="The smaller of x and y, elementwise; where they tie, each gets half of the gradient.")
 
 
-@derivative(lambda g, x, min, max: np.where(_inside(x, min, max), g, 0), elementwise=True)
+@derivative(lambda h, x, y: share_of_larger(h, x, y), None, None, elementwise=True)
+def share_of_larger(g, x, y, /):
+    """g where x > y, half of it where they tie, else 0: linear in g, and constant between ties."""
+    share, ties = kernels.where(np.greater_equal(x, y), g, 0), np.equal(x, y)
+    return kernels.where(ties, g / 2, share) if np.any(ties) else share
+
+
+@derivative(lambda g, x, min, max: where(_inside(x, min, max), g, 0), elementwise=True)
 def clip(x, /, min=None, max=None):
     """x held between the numbers `min` and `max` (None: no bound); derivative 1 on the bounds."""
     if hasattr(min, "__tape_apply__") or hasattr(max, "__tape_apply__"):
@@ -142,11 +149,11 @@ def _inside(x, low, high):
 
 
 @derivative(None,
-            lambda g, condition: np.where(condition, g, 0),
-            lambda g, condition: np.where(condition, 0, g), numpy=np.where, elementwise=True)
+            lambda g, condition: where(condition, g, 0),
+            lambda g, condition: where(condition, 0, g), numpy=np.where, elementwise=True)
 def where(condition, x, y, /):
     """x where `condition` holds, else y, elementwise."""
-    return np.where(condition, x, y)
+    return kernels.where(condition, x, y)
 
 
 @derivative(lambda g, like_x: astype_like(g, like_x), None, elementwise=True)

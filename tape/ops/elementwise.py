@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from tape.ops.arithmetic import share_of_larger, where
 from tape.primitive import NUMPY_FUNCTIONS, Comparison, derivative, implements, primitive
 
 LOG_2, LOG_10 = math.log(2), math.log(10)
@@ -93,23 +94,18 @@ ldexp = primitive(np.ldexp, lambda g, y: np.ldexp(g, y), None, doc="x 2^y for in
 
 fmax = primitive(
     np.fmax,
-    lambda g, x, y: np.where(np.isnan(y), g, np.where(np.isnan(x), 0, _larger(g, x, y))),
-    lambda g, x, y: np.where(np.isnan(y), 0, np.where(np.isnan(x), g, _larger(g, y, x))),
+    lambda g, x, y: np.where(np.isnan(y), g, np.where(np.isnan(x), 0, share_of_larger(g, x, y))),
+    lambda g, x, y: np.where(np.isnan(y), 0, np.where(np.isnan(x), g, share_of_larger(g, y, x))),
     doc="The larger of x and y, or the one that is not NaN; ties share.")
 
 fmin = primitive(
     np.fmin,
-    lambda g, x, y: np.where(np.isnan(y), g, np.where(np.isnan(x), 0, _larger(g, y, x))),
-    lambda g, x, y: np.where(np.isnan(y), 0, np.where(np.isnan(x), g, _larger(g, x, y))),
+    lambda g, x, y: np.where(np.isnan(y), g, np.where(np.isnan(x), 0, share_of_larger(g, y, x))),
+    lambda g, x, y: np.where(np.isnan(y), 0, np.where(np.isnan(x), g, share_of_larger(g, x, y))),
     doc="The smaller of x and y, or the one that is not NaN; ties share.")
 
 
-def _larger(g, x, y):
-    """g where x > y, and half of it where they tie."""
-    return np.where(np.equal(x, y), g / 2, np.where(np.greater(x, y), g, 0))
-
-
-@derivative(lambda g, x: np.where(np.isfinite(x), g, 0), elementwise=True, name="nan_to_num")
+@derivative(lambda g, x: where(np.isfinite(x), g, 0), elementwise=True, name="nan_to_num")
 def _nan_to_num(x, /, nan, posinf, neginf):
     return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 

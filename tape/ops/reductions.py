@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
+from tape.ops.arithmetic import astype_like, where, widened
 from tape.primitive import NUMPY_FUNCTIONS, derivative
 
 
@@ -94,8 +95,8 @@ def _counted(x, /, axis, keepdims):
 def _share_among_winners(g, out, x, axis, keepdims):
     """Elements that tie for the extreme share its gradient equally, so that it sums to g."""
     winners = np.equal(x, broadcast_like(out, x, axis, keepdims))
-    ties = _counted(winners, axis, keepdims)
-    return np.where(winners, broadcast_like(g / ties, x, axis, keepdims), 0)
+    share = astype_like(g / _counted(winners, axis, keepdims), widened(g))
+    return where(winners, broadcast_like(share, x, axis, keepdims), 0)
 
 
 @derivative(_share_among_winners, numpy=np.max)

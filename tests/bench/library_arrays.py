@@ -25,6 +25,12 @@ class Arrays:
     def relu(self, x):
         return self.np.maximum(x, np.float32(0))
 
+    def maximum(self, x, y):
+        return self.np.maximum(x, y)
+
+    def where(self, condition, x, y):
+        return self.np.where(condition, x, y)
+
     def look_up(self, table, ids):
         return table[ids]
 

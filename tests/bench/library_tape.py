@@ -5,8 +5,8 @@ import tape
 from tests.bench import sizes as at
 from tests.bench.bench_fused import KERNELS, both_ways
 
-tanh, look_up, relu, softmax, norm = (
-    tape.tanh, tape.embedding, tape.relu, tape.softmax, tape.layer_norm)
+tanh, look_up, relu, softmax, norm, maximum, where = (
+    tape.tanh, tape.embedding, tape.relu, tape.softmax, tape.layer_norm, tape.maximum, tape.where)
 
 
 def model_of(sizes):

@@ -6,7 +6,11 @@ from torch.nn import functional as F
 from tests.bench import sizes as at
 from tests.bench.sizes import KERNEL_INPUTS
 
-tanh, relu = torch.tanh, torch.relu
+tanh, relu, maximum = torch.tanh, torch.relu, torch.maximum
+
+
+def where(condition, x, y):
+    return torch.where(torch.from_numpy(condition), x, y)
 
 
 def softmax(x):

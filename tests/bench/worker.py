@@ -100,8 +100,8 @@ def memory(lib: Any, seconds: float, model: str) -> dict[str, Timing]:
 
 
 def operators(lib: Any, seconds: float) -> dict[str, Timing]:
-    """Chains of an operator, forward and backward; and each of the eight alone, its gradient given."""
-    rng, found, each = np.random.default_rng(0), {}, seconds / 17
+    """Chains of an operator, forward and backward; and operators alone."""
+    rng, found, each = np.random.default_rng(0), {}, seconds / 19
     rotation = np.linalg.qr(rng.standard_normal((16, 16)))[0].astype(np.float32)
     near_one = rng.uniform(0.999, 1.001, (16, 16)).astype(np.float32)
     chains = {"y * x": lambda y, x: y * x, "y + x": lambda y, x: y + x,
@@ -115,16 +115,30 @@ def operators(lib: Any, seconds: float) -> dict[str, Timing]:
         call = lib.differentiating(lambda x, y: (x * y).sum() if x.ndim else x * y, [x, x])
         name = "x * y and its sum" if np.ndim(x) else "x * y alone"
         found[f"{shape} {name}, us"] = timed(call, each, 1e6)
-    both, one, row = [near_one, rotation], [near_one], near_one[0]
-    alone = {"x * y": (lambda x, y: x * y, both), "x / y": (lambda x, y: y / x, both),
+    return found | alone(lib, each, 16)
+
+
+def alone(lib: Any, each: float, size: int) -> dict[str, Timing]:
+    """One operator on matrices of so many rows and columns, forward and backward from a gradient."""
+    rng = np.random.default_rng(0)
+    gradient = np.linalg.qr(rng.standard_normal((size, size)))[0].astype(np.float32)
+    near_one = rng.uniform(0.999, 1.001, (size, size)).astype(np.float32)
+    both, one, row = [near_one, gradient], [near_one], near_one[0]
+    calls = {"x * y": (lambda x, y: x * y, both), "x / y": (lambda x, y: y / x, both),
              "x ** 3": (lambda x: x ** 3, one), "mean of rows": (lambda x: x.mean(-1), one, row),
              "x @ y": (lambda x, y: x @ y, both), "x.T": (lambda x: x.T, one),
              "relu": (lib.relu, one), "softmax": (lib.softmax, one),
-             "layer norm": (lib.norm, [near_one, row])}
-    for name, (f, arrays, *gradient) in alone.items():
-        call = lib.differentiating(f, arrays, *gradient or [rotation])
-        found[f"16 x 16 {name} alone, us"] = timed(call, each, 1e6)
+             "layer norm": (lib.norm, [near_one, row]), "maximum": (lib.maximum, both),
+             "where": (lambda x, y: lib.where(near_one > 1, x, y), both)}
+    found = {}
+    for name, (f, arrays, *given) in calls.items():
+        call = lib.differentiating(f, arrays, *given or [gradient])
+        found[f"{size:,} x {size:,} {name} alone, us"] = timed(call, each, 1e6)
     return found
+
+
+def large(lib: Any, seconds: float) -> dict[str, Timing]:
+    return alone(lib, seconds / 11, 1_024)
 
 
 def chain(f: Callable, length: int) -> Callable:
@@ -169,6 +183,7 @@ CASES: dict[str, tuple[Callable, tuple, tuple[str, ...]]] = {
     **{f"memory-{model}": (memory, (model,), (*ALL, "parallel")) for model in ("cpu", "mid")
        if Path("/proc/self/clear_refs").exists()},          # Linux
     "operators": (operators, (), ALL),
+    "large": (large, (), ALL),
     "graphs": (graphs, (), ALL),
     "kernels": (kernels, (), ("tape", "composed", "numpy-kernels", "numba-kernels", "torch")),
 }

@@ -33,31 +33,31 @@ _NONE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(
 
 
 def layer_norm(x, weight, bias, eps):
-    """The result; and the statistics of the rows (2, N): m and r of each."""
+    """The result; and m and r of each row, side by side."""
     if not (suits(x) and x.ndim and _of_rows(weight, x) and _of_rows(bias, x)):
         out, kept = plain.layer_norm(x, weight, bias, eps)
-        return out, {"statistics": np.stack([kept["mean"], kept["rstd"]])}
-    dtype, rows = x.dtype, as_rows(x)
-    out, statistics = np.empty(x.shape, dtype), np.empty((2, len(rows)), dtype)
+        m_and_r = [np.reshape(kept[name], (*x.shape[:-1], 1)) for name in ("mean", "rstd")]
+        return out, {"statistics": np.concatenate(m_and_r, -1)}
+    dtype = x.dtype
+    out, statistics = np.empty(x.shape, dtype), np.empty((*x.shape[:-1], 2), dtype)
     none = _NONE[dtype]
     _layer_norm[dtype](
-        rows, none if weight is None else packed(weight), none if bias is None else packed(bias),
-        eps, as_rows(out), statistics, *team_for(x.size))
+        as_rows(x), none if weight is None else packed(weight), none if bias is None else packed(bias),
+        eps, as_rows(out), as_rows(statistics), *team_for(x.size))
     return out, {"statistics": statistics}
 
 
 def layer_norm_backward(g, x, weight, bias, statistics):
     """Gradients of x, weight and bias."""
     if not (alike(g, x) and _of_rows(weight, x) and _of_rows(bias, x)):
-        m_and_r = statistics.reshape(2, *x.shape[:-1], 1)
-        return plain.layer_norm_backward(g, x, weight, bias, *m_and_r)
+        return plain.layer_norm_backward(g, x, weight, bias, statistics[..., :1], statistics[..., 1:])
     dtype, width = x.dtype, x.shape[-1]
     none, g_x = _NONE[dtype], np.empty(x.shape, dtype)
     g_weight = None if weight is None else np.empty(width, dtype)
     g_bias = None if bias is None else np.empty(width, dtype)
     _layer_norm_backward[dtype](
         as_rows(g), as_rows(x), np.ones(width, dtype) if weight is None else packed(weight),
-        statistics, as_rows(g_x), none if weight is None else g_weight,
+        as_rows(statistics), as_rows(g_x), none if weight is None else g_weight,
         none if bias is None else g_bias, *team_for(x.size))
     return g_x, g_weight, g_bias
 
@@ -70,13 +70,12 @@ def _of_rows(weight, x):
 
 @loop(READ(2), READ(1), READ(1), REAL, WRITE(2), WRITE(2), TEAM, INTEGER)
 def _layer_norm(x, weight, bias, eps, out, statistics, team, parts):
-    _layer_norm_part(team, parts, (x, weight, bias, eps, out, statistics[0], statistics[1]))
+    _layer_norm_part(team, parts, (x, weight, bias, eps, out, statistics))
 
 
 @in_parts(fastmath=SUMS)
-def _layer_norm_part(x, weight, bias, eps, out, mean, rstd, number, parts):
-    x, out, mean, rstd = (own(x, number, parts), own(out, number, parts), own(mean, number, parts),
-                          own(rstd, number, parts))
+def _layer_norm_part(x, weight, bias, eps, out, statistics, number, parts):
+    x, out, statistics = own(x, number, parts), own(out, number, parts), own(statistics, number, parts)
     real = x.dtype.type
     rows, width = x.shape
     for i in range(rows):
@@ -101,13 +100,13 @@ def _layer_norm_part(x, weight, bias, eps, out, mean, rstd, number, parts):
         if bias.size:
             for j in range(width):
                 out[i, j] += bias[j]
-        mean[i], rstd[i] = m, r
+        statistics[i, 0], statistics[i, 1] = m, r
 
 
 @loop(READ(2), READ(2), READ(1), READ(2), WRITE(2), WRITE(1), WRITE(1), TEAM, INTEGER)
 def _layer_norm_backward(g, x, weight, statistics, g_x, g_weight, g_bias, team, parts):
     sums = np.zeros((parts, 2, x.shape[1]))
-    _layer_norm_backward_part(team, parts, (g, x, weight, statistics[0], statistics[1], g_x, sums))
+    _layer_norm_backward_part(team, parts, (g, x, weight, statistics, g_x, sums))
     for j in range(len(g_weight)):
         g_weight[j] = sums[:, 0, j].sum()
     for j in range(len(g_bias)):
@@ -115,14 +114,14 @@ def _layer_norm_backward(g, x, weight, statistics, g_x, g_weight, g_bias, team, 
 
 
 @in_parts(fastmath=SUMS)
-def _layer_norm_backward_part(g, x, weight, mean, rstd, g_x, sums, number, parts):
+def _layer_norm_backward_part(g, x, weight, statistics, g_x, sums, number, parts):
     g, x, g_x = own(g, number, parts), own(x, number, parts), own(g_x, number, parts)
-    mean, rstd = own(mean, number, parts), own(rstd, number, parts)
+    statistics = own(statistics, number, parts)
     g_weight, g_bias = sums[number, 0], sums[number, 1]
     real = x.dtype.type
     rows, width = x.shape
     for i in range(rows):
-        m, r = mean[i], rstd[i]
+        m, r = statistics[i, 0], statistics[i, 1]
         total = along = 0.0
         for start in range(0, width, STEP):
             sum_h, sum_hn = real(0), real(0)

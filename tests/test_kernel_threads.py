@@ -50,6 +50,11 @@ def results(dtype=np.float32):
 
     return {
         "gelu": lambda: compiled.gelu(x), "gelu_backward": lambda: compiled.gelu_backward(g, x),
+        "swiglu": lambda: compiled.swiglu(g, x),
+        "swiglu_backward": lambda: compiled.swiglu_backward(x, g, x),
+        "rms_norm": lambda: compiled.rms_norm(x, weight, 1e-5)[0],
+        "rms_norm_backward": lambda: compiled.rms_norm_backward(
+            g, x, weight, compiled.rms_norm(x, weight, 1e-5)[1]["rrms"]),
         "softmax": lambda: compiled.softmax(x), "add": lambda: compiled.add(x, g),
         "add in place": lambda: (lambda total: compiled.add(total, g, total))(x.copy()),
         "layer_norm": lambda: compiled.layer_norm(x, weight, bias, 1e-5)[0],
@@ -68,7 +73,7 @@ def arrays(result):
     return result if isinstance(result, tuple) else (result,)
 
 
-SUMS_OVER_ROWS = "layer_norm_backward", "cross_entropy"     # in parts added up in another order
+SUMS_OVER_ROWS = "layer_norm_backward", "rms_norm_backward", "cross_entropy"    # in another order
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -261,6 +261,8 @@ def test_any_layout_gives_the_same(kernel_set, dtype):
         "gelu": lambda a: tape.gelu(a), "softmax": lambda a: tape.softmax(a),
         "layer_norm": lambda a: tape.layer_norm(a, x[0], x[1]),
         "cross_entropy": lambda a: tape.cross_entropy(a, targets),
+        "rms_norm": lambda a: tape.rms_norm(a, x[0]),
+        "swiglu": lambda a: tape.swiglu(a, 2 * a),
     }
     for name, call in calls.items():
         def both_ways(array, cotangent):
@@ -300,13 +302,14 @@ def test_gelu_of_infinities_nan_and_large_numbers(compiled):
             np.testing.assert_allclose(again[number], slope[number], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["softmax", "cross_entropy", "layer_norm"])
+@pytest.mark.parametrize("name", ["softmax", "cross_entropy", "layer_norm", "rms_norm"])
 def test_rows_of_infinities_and_nan(compiled, name):
     rows = np.array([[1, 2, 3], [-np.inf] * 3, [-np.inf, 0, 1], [np.inf, 0, 1], [np.nan, 1, 2],
                      [-np.nan, 1, 2], [3e38, -3e38, 3e38], [2, 2, 2]], np.float32)
     for row in rows:
         arguments = {"softmax": (row[None],), "layer_norm": (row[None], None, None, 1e-5),
-                     "cross_entropy": (row[None], np.array([1]), -1, "mean")}[name]
+                     "cross_entropy": (row[None], np.array([1]), -1, "mean"),
+                     "rms_norm": (row[None], None, 1e-5)}[name]
         plain, ours = _both(compiled, name, *arguments)
         plain, ours = (x[0] if isinstance(x, tuple) else x for x in (plain, ours))
         np.testing.assert_allclose(ours, plain, rtol=1e-6, atol=1e-7, err_msg=str(row))

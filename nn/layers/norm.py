@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 import tape
 from nn.layers.init import ones, zeros
 from nn.layers.module import Module
@@ -32,12 +30,9 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Divide the last axis by its root mean square, then scale it: (..., d) -> (..., d).
+    """Divide the last axis by its root mean square, then scale it; see `tape.rms_norm`.
 
-        out = x / sqrt(mean(x^2) + eps) * weight
-
-    Unlike layer norm it takes no mean away and adds no shift. Zhang and Sennrich 2019,
-    arXiv:1910.07467, eq. 4. The weight (d,) starts at 1.
+    The weight (d,) starts at 1.
 
     Parameters
     ----------
@@ -45,12 +40,6 @@ class RMSNorm(Module):
         Length of the last axis.
     eps : float
         Keeps a row of zeros from dividing by zero.
-
-    Notes
-    -----
-    With r = 1 / sqrt(mean(x^2) + eps), n = x r and h = g weight, dr/dx_k = -r^3 x_k / d, so
-
-        dL/dx_k = r h_k + sum_i h_i x_i dr/dx_k,  that is  dL/dx = r (h - n mean(h n)).
     """
 
     def __init__(self, d: int, eps: float = 1e-5):
@@ -58,12 +47,7 @@ class RMSNorm(Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = x.dtype
-        if dtype == np.float16:                                  # in which 256^2 is infinite
-            x = x.astype(np.float32)
-        mean_square = tape.mean(x * x, axis=-1, keepdims=True)   # (..., 1)
-        out = x / tape.sqrt(mean_square + self.eps)
-        return (out if out.dtype == dtype else out.astype(dtype)) * self.weight
+        return tape.rms_norm(x, self.weight, self.eps)
 
 
 NORMS = ("layer", "rms")

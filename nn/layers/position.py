@@ -106,9 +106,7 @@ class RotaryEmbedding(Module):
         t = np.arange(start, start + x.shape[-2])[:, None]       # (T, 1)
         angle = t * self.frequencies.data                        # (T, d/2), float64
         cos, sin = np.cos(angle).astype(x.dtype), np.sin(angle).astype(x.dtype)
-        even, odd = x[..., 0::2], x[..., 1::2]                   # (..., T, d/2)
-        turned = [even * cos - odd * sin, even * sin + odd * cos]
-        return tape.stack(turned, axis=-1).reshape(x.shape)      # (..., T, d/2, 2) -> (..., T, d)
+        return tape.rotate_pairs(x, cos, sin)
 
 
 def alibi_slopes(n_head: int) -> np.ndarray:

@@ -12,13 +12,15 @@ import numpy as np
 from tape import ops
 from tape.gradcheck import linear_cases, numpy_cases
 from tape.gradcheck.case import Case, case, positive
-from tape.ops import activations, arithmetic, fused, indexing, joining, linalg, reductions, shapes
+from tape.ops import (
+    activations, arithmetic, fused, indexing, joining, linalg, llama, reductions, shapes)
 
 EIGHT = ("div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm")
 
 _IDS = np.array([[0, 2, 2], [3, 0, 2]])
 _MASK = np.array([[True, False, True], [False, True, True]])
 _LIKE = np.zeros((2, 3))
+_ANGLES = np.arange(6.0).reshape(3, 2)
 
 
 def _scattered(*pieces: Any) -> Any:
@@ -65,6 +67,10 @@ CASES: list[Case] = [
     case("tanh", ops.tanh, (3,)),
     case("sigmoid", ops.sigmoid, (5,)),
     case("gelu", ops.gelu, (5,)),
+    case("rms_norm", ops.rms_norm, (2, 4), (4,)),
+    case("rms_norm/no weight", lambda x: ops.rms_norm(x, eps=0.1), (2, 3)),
+    case("swiglu", ops.swiglu, (2, 3), (2, 3)),
+    case("rotate_pairs", lambda x: ops.rotate_pairs(x, np.cos(_ANGLES), np.sin(_ANGLES)), (2, 3, 4)),
     case("log_softmax", ops.log_softmax, (2, 4)),
     case("softmax/axis", lambda x: ops.softmax(x, axis=0), (3, 2)),
     case("dropout", lambda x: ops.dropout(x, 0.5, rng=0), (4, 3)),
@@ -167,5 +173,5 @@ CASES: list[Case] = [
 ]
 
 # Where operators are defined: the tests ask that each one found there has a line above.
-DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, reductions, shapes, ops.activations,
+DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, llama, reductions, shapes, ops.activations,
                *numpy_cases.DEFINITIONS, *linear_cases.DEFINITIONS)

@@ -7,6 +7,7 @@
     causal.py   causal attention, the weights kept
     heads.py    the same with the linear layers around it
     attention.py  attention block by block
+    llama.py    RMSNorm, SwiGLU and rotary positions
     selection.py  np.where by the bits of the elements
     lookup.py   the gradient of a look-up in a table
     update.py   updates in place, for optimisers
@@ -21,6 +22,8 @@ from tape.kernels.causal import (
     attention_scale, causal_attention, causal_attention_backward, future_mask)
 from tape.kernels.choice import find, kernels_in_use, use_kernels
 from tape.kernels.heads import check_self_attention, merge_heads, self_attention, split_heads
+from tape.kernels.llama import (
+    rms_norm, rms_norm_backward, rotate_pairs, swiglu, swiglu_backward)
 from tape.kernels.lookup import add_elements, add_rows, scatter_rows
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
@@ -36,7 +39,8 @@ from tape.kernels.update import adam_update
 
 __all__ = [
     "HALF", "SINGLE", "add", "broadcast", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum",
-    "sum_dtype", "unbroadcast", "variance", "where",
+    "sum_dtype", "unbroadcast", "variance", "where", "rms_norm", "rms_norm_backward",
+    "rotate_pairs", "swiglu", "swiglu_backward",
     "adam_update", "attention", "attention_backward", "find", "kernels_in_use", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_elements", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",

@@ -154,13 +154,7 @@ def relu_backward(g, out):
 @in_float32
 def layer_norm(x, weight, bias, eps):
     """Normalise the last axis; returns the result, and the mean and 1/std of each row."""
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None and np.shape(value) != x.shape[-1:]:
-            hint = "" if np.ndim(value) else f". Did you mean eps={value}?"
-            if np.shape(value) == (1,):
-                hint = ". The length of a row is no argument: layer_norm(x, weight, bias)"
-            raise ValueError(f"layer_norm: {name} must have the shape of x's last axis, "
-                             f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
+    check_of_rows("layer_norm", x, weight=weight, bias=bias)
     x = _floating(x)
     mean = _mean_rows(x)
     dtype = np.result_type(x, x if weight is None else weight, x if bias is None else bias)
@@ -175,6 +169,17 @@ def layer_norm(x, weight, bias, eps):
     if bias is not None:
         out += bias
     return out, {"mean": mean, "rstd": rstd}
+
+
+def check_of_rows(operator, x, **given):
+    """Raise a ValueError unless what is given has the shape of a row of x, or is None."""
+    for name, value in given.items():
+        if value is not None and np.shape(value) != x.shape[-1:]:
+            hint = "" if np.ndim(value) else f". Did you mean eps={value}?"
+            if np.shape(value) == (1,):
+                hint = f". The length of a row is no argument: {operator}(x, {', '.join(given)})"
+            raise ValueError(f"{operator}: {name} must have the shape of x's last axis, "
+                             f"{x.shape[-1:]}; got {np.shape(value)}{hint}")
 
 
 @gradient_in_float32

@@ -24,6 +24,7 @@ from tape.ops.fused import (
 from tape.ops.indexing import embedding, getitem
 from tape.ops.joining import concatenate, pad, split, stack
 from tape.ops.linalg import matmul
+from tape.ops.llama import rms_norm, rotate_pairs, swiglu
 from tape.ops.products import (
     cross, dot, inner, kron, matvec, outer, tensordot, vdot, vecdot, vecmat)
 from tape.ops.reductions import logsumexp, max, mean, min, norm, std, sum, var
@@ -62,7 +63,8 @@ __all__ = [
     "log1p", "log_softmax", "logsumexp", "max", "maximum", "min", "minimum", "moveaxis", "mul",
     "neg", "norm", "ones_like", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt",
     "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
-    "zeros_like", "split_heads", "merge_heads", "causal_self_attention",
+    "zeros_like", "split_heads", "merge_heads", "causal_self_attention", "rms_norm", "swiglu",
+    "rotate_pairs",
 ]
 
 # Linear algebra, by NumPy's names: `LINEAR`; see `tape.linalg` too.

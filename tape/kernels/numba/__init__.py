@@ -11,6 +11,7 @@
     attention.py     causal attention, a head at a time
     rows.py          layer_norm and cross_entropy, row by row
     softmax_rows.py  softmax and log_softmax, the same way
+    llama.py         rms_norm, row by row, and swiglu
     lookup.py        the gradient of a look-up
     update.py        the update of Adam
 
@@ -23,6 +24,7 @@ operator that has kernels, and not with `tape`.
 from tape.kernels.numba.attention import causal_attention, causal_attention_backward
 from tape.kernels.numba.elementwise import (
     add, gelu, gelu_backward, relu, relu_backward, sigmoid, sigmoid_backward)
+from tape.kernels.numba.llama import rms_norm, rms_norm_backward, swiglu, swiglu_backward
 from tape.kernels.numba.lookup import add_rows
 from tape.kernels.numba.products import product
 from tape.kernels.numba.rows import (
@@ -35,5 +37,6 @@ __all__ = [
     "adam_update", "add", "add_rows", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
     "layer_norm_backward", "log_softmax", "log_softmax_backward", "product", "relu", "relu_backward",
-    "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
+    "rms_norm", "rms_norm_backward", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
+    "swiglu", "swiglu_backward",
 ]

@@ -29,18 +29,18 @@ STEP = 256
 #
 # the last two over the rows. A weight or a bias that is missing is an array without elements.
 
-_NONE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
+NONE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 
 
 def layer_norm(x, weight, bias, eps):
     """The result; and m and r of each row, side by side."""
-    if not (suits(x) and x.ndim and _of_rows(weight, x) and _of_rows(bias, x)):
+    if not (suits(x) and x.ndim and of_rows(weight, x) and of_rows(bias, x)):
         out, kept = plain.layer_norm(x, weight, bias, eps)
         m_and_r = [np.reshape(kept[name], (*x.shape[:-1], 1)) for name in ("mean", "rstd")]
         return out, {"statistics": np.concatenate(m_and_r, -1)}
     dtype = x.dtype
     out, statistics = np.empty(x.shape, dtype), np.empty((*x.shape[:-1], 2), dtype)
-    none = _NONE[dtype]
+    none = NONE[dtype]
     _layer_norm[dtype](
         as_rows(x), none if weight is None else packed(weight), none if bias is None else packed(bias),
         eps, as_rows(out), as_rows(statistics), *team_for(x.size))
@@ -49,10 +49,10 @@ def layer_norm(x, weight, bias, eps):
 
 def layer_norm_backward(g, x, weight, bias, statistics):
     """Gradients of x, weight and bias."""
-    if not (alike(g, x) and _of_rows(weight, x) and _of_rows(bias, x)):
+    if not (alike(g, x) and of_rows(weight, x) and of_rows(bias, x)):
         return plain.layer_norm_backward(g, x, weight, bias, statistics[..., :1], statistics[..., 1:])
     dtype, width = x.dtype, x.shape[-1]
-    none, g_x = _NONE[dtype], np.empty(x.shape, dtype)
+    none, g_x = NONE[dtype], np.empty(x.shape, dtype)
     g_weight = None if weight is None else np.empty(width, dtype)
     g_bias = None if bias is None else np.empty(width, dtype)
     _layer_norm_backward[dtype](
@@ -62,7 +62,7 @@ def layer_norm_backward(g, x, weight, bias, statistics):
     return g_x, g_weight, g_bias
 
 
-def _of_rows(weight, x):
+def of_rows(weight, x):
     """Whether the weight or the bias of a layer norm is None or fits to x in shape and dtype."""
     return weight is None or (
         type(weight) is np.ndarray and weight.dtype == x.dtype and weight.shape == x.shape[-1:])

@@ -20,6 +20,7 @@ F = torch.nn.functional
 
 MASK = np.array([[True, False, True], [False, True, True]])
 IDS = np.array([[0, 2, 2], [3, 0, 2]])
+ANGLES = np.arange(6.0).reshape(3, 2)
 ROWS, COLUMNS = np.array([1, 1, 0]), np.array([2, 2, 1])
 
 
@@ -32,6 +33,12 @@ def attention(q, k, v):
     seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril(k.shape[-2] - q.shape[-2])
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+
+
+def rotated(x):
+    turns = torch.polar(torch.ones(3, 2, dtype=torch.float64), tensors(ANGLES))
+    pairs = torch.view_as_complex(x.unflatten(-1, (2, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2)
 
 
 def self_attention(x, w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o):
@@ -119,6 +126,10 @@ SIGNED = {
     "embedding": (lambda x: ops.embedding(x, IDS), lambda x: F.embedding(tensors(IDS), x), (4, 2)),
     "layer_norm": (ops.layer_norm, lambda x, w, b: F.layer_norm(x, (4,), w, b), (2, 4), (4,), (4,)),
     "layer_norm/plain": (ops.layer_norm, lambda x: F.layer_norm(x, (4,)), (2, 3, 4)),
+    "rms_norm": (ops.rms_norm, lambda x, w: F.rms_norm(x, (4,), w, 1e-5), (2, 4), (4,)),
+    "rms_norm/plain": (ops.rms_norm, lambda x: F.rms_norm(x, (4,), eps=1e-5), (2, 3, 4)),
+    "swiglu": (ops.swiglu, lambda gate, x: F.silu(gate) * x, (2, 3), (2, 3)),
+    "rotate_pairs": (lambda x: ops.rotate_pairs(x, np.cos(ANGLES), np.sin(ANGLES)), rotated, (2, 3, 4)),
     "cross_entropy": (lambda x: ops.cross_entropy(x, IDS),
                       lambda x: F.cross_entropy(x.reshape(-1, 4), tensors(IDS).reshape(-1)), (2, 3, 4)),
     "cross_entropy/ignored": (

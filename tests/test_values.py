@@ -149,6 +149,13 @@ OTHERS = {
                     lambda: each(lambda a, total: a - total, X, [logsumexp_of(*c) for c in COLUMNS])),
     "layer_norm": (ops.layer_norm, [X, [1.0, 2.0, -1.0], [0.0, 1.0, 0.5]],
                    lambda: [[a, 2 * b + 1, 0.5 - c] for a, b, c in (normalised(*row) for row in X)]),
+    "rms_norm": (ops.rms_norm, [X, [1.0, 2.0, -1.0]], lambda: [
+        [a / r, 2 * b / r, -c / r] for a, b, c in X
+        for r in [math.sqrt((a * a + b * b + c * c) / 3 + 1e-5)]]),
+    "swiglu": (ops.swiglu, [X, [Y, Y]],
+               lambda: each(lambda a, b: a * b / (1 + math.exp(-a)), X, [Y, Y])),
+    "rotate_pairs": (lambda x: ops.rotate_pairs(x, [[0.0], [-1.0], [0.6]], [[1.0], [0.0], [0.8]]),
+                     [COLUMNS], lambda: [[1.25, 0.5], [-1.5, -0.25], [-2.05, 0.6]]),
     "cross_entropy": (lambda x: ops.cross_entropy(x, [2, 0]), [X],
                       lambda: (logsumexp_of(*X[0]) + 0.75 + logsumexp_of(*X[1]) + 1.25) / 2),
     "causal_attention": (ops.causal_attention, [[[0.0], [2.0]], [[1.0], [0.5]], [[3.0], [-1.0]]],

@@ -88,7 +88,8 @@ def rotate_pairs(x, cos, sin):
     if np.ndim(x) == 0 or x.shape[-1] != 2 * np.shape(cos)[-1] or np.shape(cos) != np.shape(sin):
         raise ValueError(f"rotate_pairs: x (..., T, D) takes cosines and sines (T, D/2), got shapes "
                          f"{np.shape(x)}, {np.shape(cos)} and {np.shape(sin)}")
-    real = np.result_type(x, cos, sin, SINGLE)
+    dtype = np.result_type(x, cos, sin)
+    real = np.result_type(dtype, SINGLE)
     number = np.result_type(real, np.complex64)
     neighbours = x.dtype == real and x.strides[-1] == x.itemsize
     pairs = (x if neighbours else np.array(x, real, order="C")).view(number)        # (..., T, D/2)
@@ -96,4 +97,4 @@ def rotate_pairs(x, cos, sin):
     shape = np.broadcast_shapes(pairs.shape, turns.shape)
     out = np.empty((*shape[:-1], x.shape[-1]), real)
     np.multiply(pairs, turns, out=out.view(number))
-    return out.astype(x.dtype, copy=False)
+    return out.astype(dtype, copy=False)

@@ -96,6 +96,26 @@ def layer_norm(b: Builder) -> None:
         b.emit("layer_norm", x, weight, bias, 1e-5)
 
 
+def rms_norm(b: Builder) -> None:
+    x = b.pick(lambda y: len(b.shape(y)) > 0 and 0 not in b.shape(y))
+    if (np.abs(b.array(x)).max(axis=-1) < 0.1).any():
+        raise Rejected("rows near zero: the third derivative is very large")
+    weight = b.wanted(b.shape(x)[-1:]) if b.chance(0.7) else None
+    b.emit("rms_norm", x, *(() if weight is None else (weight,)))
+
+
+def swiglu(b: Builder) -> None:
+    gate = b.pick(lambda y: len(b.shape(y)) > 0)
+    b.emit("swiglu", gate, gate if b.chance(0.2) else b.wanted(b.shape(gate)))
+
+
+def rotation(b: Builder) -> None:
+    x = b.pick(lambda y: len(b.shape(y)) > 1 and b.shape(y)[-1] % 2 == 0 and 0 not in b.shape(y))
+    *_, length, width = b.shape(x)
+    angle, dtype = b.rng.standard_normal((length, width // 2)), b.some(b.leaf_dtypes)
+    b.emit("rotate_pairs", x, *(b.constant(f(angle).astype(dtype)) for f in (np.cos, np.sin)))
+
+
 def cross_entropy(b: Builder) -> None:
     x = b.pick(lambda y: len(b.shape(y)) > 0 and 0 not in b.shape(y))
     *rows, classes = b.shape(x)
@@ -155,6 +175,7 @@ def look_up(b: Builder) -> None:
 
 TABLE: dict[Callable, float] = {
     reduction: 9, along_axis: 2.5, product: 5, by_itself: 1, dot: 0.7, layer_norm: 1.5,
+    rms_norm: 1, swiglu: 1, rotation: 0.7,
     cross_entropy: 1.2, attention: 1.5, look_up: 1.2}
 
 __all__ = ["TABLE", "Name"]

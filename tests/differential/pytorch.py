@@ -200,6 +200,22 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
 
 
 @operator
+def rms_norm(x, weight=None, eps=1e-5):
+    out = x / torch.sqrt(mean(x * x, -1, True) + eps)
+    return out if weight is None else out * tensor(weight)
+
+
+@operator
+def swiglu(gate, x): return torch.nn.functional.silu(tensor(gate)) * tensor(x)
+
+
+@operator
+def rotate_pairs(x, cos, sin):
+    even, odd, cos, sin = x[..., 0::2], x[..., 1::2], tensor(cos), tensor(sin)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)
+
+
+@operator
 def cross_entropy(x, targets, ignore_index=-1, reduction="mean"):
     targets = torch.as_tensor(np.asarray(targets, np.int64)).reshape(-1)
     rows = x.reshape(-1, x.shape[-1])

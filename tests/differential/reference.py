@@ -283,6 +283,20 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
     return out if bias is None else added(out, bias)
 
 
+def rms_norm(x, weight=None, eps=1e-5):
+    out = product(x, power(added(mean(square(x), -1, True), eps), -0.5))
+    return out if weight is None else product(out, weight)
+
+
+def swiglu(gate, x): return product(product(gate, sigmoid(gate)), x)
+
+
+def rotate_pairs(x, cos, sin):
+    even, odd = (getitem(x, (..., slice(i, None, 2))) for i in range(2))
+    turned = [sub(product(even, cos), product(odd, sin)), added(product(even, sin), product(odd, cos))]
+    return reshape(stack(turned, -1), value_of(x).shape)
+
+
 def cross_entropy(logits, targets, ignore_index=-1, reduction="mean"):
     targets = np.asarray(targets)
     counted = np.not_equal(targets, ignore_index)

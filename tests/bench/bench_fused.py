@@ -7,8 +7,8 @@ import numpy as np
 
 import tape
 from tape import Tensor
-from tape.ops import fused
-from tests.bench.sizes import KERNEL_INPUTS
+from tape.ops import fused, llama
+from tests.bench.sizes import KERNEL_INPUTS, TURNS
 
 
 def composed_softmax(x):
@@ -16,9 +16,17 @@ def composed_softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def composed_rotation(x):
+    (cos, sin), even, odd = TURNS, x[..., 0::2], x[..., 1::2]
+    return tape.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)
+
+
 # Of each the operator, its definition by others, and their attributes.
 KERNELS = {
     "layer_norm": (fused._layer_norm, fused._layer_norm.composed, {"eps": 1e-5}),
+    "rms_norm": (llama._rms_norm, llama._rms_norm.composed, {"eps": 1e-5}),
+    "swiglu": (tape.swiglu, tape.swiglu.composed, {}),
+    "rotate_pairs": (lambda x: tape.rotate_pairs(x, *TURNS), composed_rotation, {}),
     "gelu": (tape.gelu, tape.gelu.composed, {}),
     "softmax": (tape.softmax, composed_softmax, {}),
     "cross_entropy": (fused._cross_entropy, fused._cross_entropy.composed,

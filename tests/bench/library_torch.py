@@ -21,6 +21,11 @@ def norm(x, weight, bias=None):
     return F.layer_norm(x, x.shape[-1:], weight, bias)
 
 
+def rotated(x):
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.complex(*map(torch.from_numpy, at.TURNS))).flatten(-2)
+
+
 def look_up(table, ids):
     return F.embedding(torch.from_numpy(ids), table)
 
@@ -123,6 +128,9 @@ def differentiating(f, arrays, *gradient):
 
 FUNCTIONS = {
     "layer_norm": norm,
+    "rms_norm": lambda x, weight: F.rms_norm(x, weight.shape, weight, 1e-5),
+    "swiglu": lambda gate, x: F.silu(gate) * x,
+    "rotate_pairs": rotated,
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
     "softmax": softmax,
     "cross_entropy": lambda x, ids: F.cross_entropy(x.view(-1, x.shape[-1]), ids.view(-1)),

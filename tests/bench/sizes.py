@@ -71,9 +71,14 @@ def _draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
 
 
-# The inputs of the fused operators, in the default text model ("cpu").
+# Cosines and sines of the angles that a head is turned by.
+TURNS = np.cos(_draw(64, 16)), np.sin(_draw(64, 16))
+# The inputs of the operators with kernels, in the default text model ("cpu").
 KERNEL_INPUTS: dict[str, list[np.ndarray]] = {
     "layer_norm": [_draw(12, 64, 128), _draw(128), _draw(128)],
+    "rms_norm": [_draw(12, 64, 128), _draw(128)],
+    "swiglu": [_draw(12, 64, 341), _draw(12, 64, 341)],
+    "rotate_pairs": [_draw(12, 4, 64, 32)],
     "gelu": [_draw(12, 64, 512)],
     "softmax": [_draw(12, 4, 64, 64)],
     "cross_entropy": [_draw(12, 64, 65), np.random.default_rng(0).integers(0, 65, (12, 64))],

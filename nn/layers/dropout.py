@@ -31,7 +31,7 @@ class Dropout(Module):
         if not (self.training and self.p):
             return x
         keep = drawn_once(partial(self._drawn, x.shape))
-        return x * (keep.astype(x.dtype) / (1 - self.p))
+        return x * np.divide(keep, 1 - self.p, dtype=x.dtype)
 
     def _drawn(self, shape: tuple[int, ...]) -> np.ndarray:
         """Which elements are kept."""

@@ -70,7 +70,8 @@ CASES: list[Case] = [
     case("rms_norm", ops.rms_norm, (2, 4), (4,)),
     case("rms_norm/no weight", lambda x: ops.rms_norm(x, eps=0.1), (2, 3)),
     case("swiglu", ops.swiglu, (2, 3), (2, 3)),
-    case("rotate_pairs", lambda x: ops.rotate_pairs(x, np.cos(_ANGLES), np.sin(_ANGLES)), (2, 3, 4)),
+    case("rotate_pairs", lambda x: ops.rotate_pairs(
+        x, np.cos(_ANGLES).astype(x.dtype), np.sin(_ANGLES).astype(x.dtype)), (2, 3, 4)),
     case("log_softmax", ops.log_softmax, (2, 4)),
     case("softmax/axis", lambda x: ops.softmax(x, axis=0), (3, 2)),
     case("dropout", lambda x: ops.dropout(x, 0.5, rng=0), (4, 3)),

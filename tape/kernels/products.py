@@ -36,7 +36,8 @@ def matmul(x, y):
     if type(x) is type(y) is np.ndarray and y.ndim == 2:
         if x.ndim == 2:
             return dot(x, y)
-        if x.ndim > 2 and x.flags.c_contiguous:
+        # Rows that do not follow each other are copied, if that is little beside the product.
+        if x.ndim > 2 and (x.flags.c_contiguous or x.size * y.shape[1] >= FEW):
             return dot(as_rows(x), y).reshape(*x.shape[:-1], y.shape[-1])
     return pairs(x, y)
 

@@ -127,4 +127,4 @@ def dropout(x, p, rng):
     if p == 0:
         return x
     keep = np.random.default_rng(rng).random(x.shape, np.float32) >= p
-    return mul(x, keep.astype(x.dtype) / (1 - p))
+    return mul(x, np.divide(keep, 1 - p, dtype=np.result_type(x.dtype, np.float16)))

@@ -401,3 +401,23 @@ def test_the_bits_of_a_compiled_softmax_do_not_depend_on_where_its_result_lies(d
         for out in (behind, far):
             _softmax[np.dtype(dtype)](x, out, NOBODY, 1)
         np.testing.assert_array_equal(behind, far)
+
+
+@pytest.mark.parametrize("lay", [lambda x: x, lambda x: x.swapaxes(1, 2).copy().swapaxes(1, 2),
+                                 lambda x: x.swapaxes(0, 1).copy().swapaxes(0, 1),
+                                 lambda x: np.broadcast_to(x[:1], x.shape)])
+def test_rows_of_batches_in_any_memory_by_a_matrix(kernel_set, lay):
+    rng = np.random.default_rng(0)
+    x, y, g = (rng.standard_normal(shape).astype(np.float32)
+               for shape in ((4, 64, 96), (96, 65), (4, 64, 65)))
+    x = lay(x)
+    assert x.size * y.shape[1] >= kernels.products.FEW
+    tensors = [Tensor(a, requires_grad=True) for a in (x, y)]
+    out = tensors[0].swapaxes(0, 1).swapaxes(0, 1) @ tensors[1]
+    out.backward(g)
+    x, y, g = (a.astype(np.float64) for a in (x, y, g))
+    found = kernels.matmul(lay(x), y)
+    np.testing.assert_allclose(found, np.einsum("bik,kj->bij", x, y), rtol=1e-12, atol=1e-12)
+    for a, b in ((out.data, found), (tensors[0].grad, np.einsum("bij,kj->bik", g, y)),
+                 (tensors[1].grad, np.einsum("bik,bij->kj", x, g))):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())

@@ -11,16 +11,33 @@ from tape.primitive import derivative
 from tape.promotion import plain
 
 
+_FEW = 2 ** 10          # elements; rows of fewer, one array of them after the other, are not worth it
+
+
 def _add_at(total, g, like, index):
     """total[index] += g, where an element that is picked k times gets k terms."""
-    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
-        rows = np.reshape(g, (index.size, math.prod(total.shape[1:])))
-        ids = index.astype(np.intp) % max(len(total), 1)
-        kernels.find("add_rows")(total, rows, ids)
-    elif _has_integer_array(index):
-        kernels.add_elements(total, g, _places(total.shape, index))
-    else:                       # slices and masks reach each element once
+    if not _has_integer_array(index):           # slices and masks reach each element once
         total[index] += g
+        return
+    axis, ids = _rows_along(index, total.ndim)
+    lead = total.shape[:axis]
+    if axis is None or axis and g.size < _FEW * math.prod(lead):
+        kernels.add_elements(total, g, _places(total.shape, index))
+        return
+    ids = ids.astype(np.intp) % max(total.shape[axis], 1)
+    g = np.reshape(g, (*lead, ids.size, math.prod(total.shape[axis + 1:])))
+    for place in np.ndindex(lead):
+        kernels.find("add_rows")(total[place], g[place], ids)
+
+
+def _rows_along(index, ndim):
+    """The axis along which rows are picked, and their numbers; (None, None) if an index does more."""
+    parts = index if isinstance(index, tuple) else (index,)
+    (place, ids), *more = [(i, part) for i, part in enumerate(parts) if isinstance(part, np.ndarray)]
+    others = [part for part in parts if part is not Ellipsis and part is not ids]
+    if more or any(part != slice(None) for part in others):
+        return None, None
+    return place + (ndim - len(parts) if Ellipsis in parts[:place] else 0), ids
 
 
 def _places(shape, index):

@@ -185,8 +185,9 @@ def _on_one(operator: Primitive, core: int, arrays: tuple, attributes: dict) -> 
     out = operator.on_numpy(*cut, **attributes)
     if not operator.residuals:
         return grown(out)
-    out, residuals = out
-    return grown(out), {name: grown(part) for name, part in residuals.items()}
+    out, residuals = out                     # of a single row NumPy's kernels keep numbers
+    return grown(out), {name: grown(part if np.ndim(part) >= core else np.reshape(part, (1,) * core))
+                        for name, part in residuals.items()}
 
 
 def _product_of(x: Any, y: Any) -> np.ndarray:

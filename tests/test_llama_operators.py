@@ -87,6 +87,24 @@ def test_rms_norm_says_what_is_wrong_with_a_weight(kernel_set):
         tape.rms_norm(np.zeros((4, 6)), 1e-6)
 
 
+@pytest.mark.parametrize("norm", [tape.rms_norm, tape.layer_norm])
+def test_norms_of_what_takes_no_memory(kernel_set, norm):
+    for shape in ((2, 3, 4), (5, 1), (4,)):
+        x = Tensor(tape.hollow(shape), requires_grad=True)
+        with tape.measure():
+            out = norm(x, np.ones(shape[-1], np.float32))
+            out.sum().backward()
+        assert out.shape == x.grad.shape == shape
+
+
+@pytest.mark.parametrize("norm", [tape.rms_norm, tape.layer_norm])
+def test_norms_of_a_number_and_an_eps_of_any_kind(kernel_set, norm):
+    with pytest.raises(ValueError, match="must have an axis"):
+        norm(np.array(2.0))
+    x = RNG.standard_normal((3, 4)).astype(np.float32)
+    np.testing.assert_array_equal(norm(x, eps=np.array(0.5)), norm(x, eps=0.5))
+
+
 # --- SwiGLU ---
 
 
@@ -170,6 +188,22 @@ def test_angles_of_their_own_for_each_sequence():
     for i in range(2):
         np.testing.assert_array_equal(out[i], tape.rotate_pairs(x, cos[i], sin[i]))
     np.testing.assert_allclose(slope, tape.rotate_pairs(np.ones((2, 5, 8)), cos, -sin).sum(0))
+
+
+def test_angles_that_are_learned():
+    angle, (x, g) = RNG.standard_normal((5, 4)), RNG.standard_normal((2, 2, 5, 8))
+
+    def composed(x, angle):
+        even, odd, cos, sin = x[..., ::2], x[..., 1::2], tape.cos(angle), tape.sin(angle)
+        return tape.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)
+    found = gradients(lambda x, a: tape.rotate_pairs(x, tape.cos(a), tape.sin(a)), (x, angle), g)
+    for a, b in zip(found, gradients(composed, (x, angle), g)):
+        near(a, b, np.float64)
+
+
+def test_what_has_no_angles():
+    with pytest.raises(ValueError, match=r"takes cosines and sines \(T, D/2\), got shapes"):
+        tape.rotate_pairs(np.ones((5, 8)), 1.0, 0.0)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 6), ()])

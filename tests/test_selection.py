@@ -67,6 +67,15 @@ def test_conditions_that_are_no_booleans():
         same_bits(condition, x, y)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_operands_that_are_no_numbers_are_np_wheres(size):
+    condition, x = mask(size), np.arange(size, dtype=np.float32)
+    for other in (None, "abc", float):
+        np.testing.assert_array_equal(where(condition, x, other), np.where(condition, x, other))
+    with pytest.raises(ValueError, match=rf"shapes \({size},\) \({size},\) \(3,\)"):
+        where(condition, x, array(6)[:3])
+
+
 def test_true_is_any_byte_but_0():
     condition = (np.arange(FEW) % 3).astype(np.uint8).view(bool)            # 2 is true
     same_bits(condition, array(FEW), array(FEW)[::-1])

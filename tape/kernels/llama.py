@@ -85,7 +85,8 @@ def swiglu_backward(g, gate, x, s):
 
 def rotate_pairs(x, cos, sin):
     """Pairs of the last axis, as complex numbers, times cos + j sin."""
-    if np.ndim(x) == 0 or x.shape[-1] != 2 * np.shape(cos)[-1] or np.shape(cos) != np.shape(sin):
+    if not (np.ndim(x) and np.ndim(cos) and np.shape(cos) == np.shape(sin)
+            and x.shape[-1] == 2 * cos.shape[-1]):
         raise ValueError(f"rotate_pairs: x (..., T, D) takes cosines and sines (T, D/2), got shapes "
                          f"{np.shape(x)}, {np.shape(cos)} and {np.shape(sin)}")
     dtype = np.result_type(x, cos, sin)

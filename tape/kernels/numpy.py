@@ -172,7 +172,9 @@ def layer_norm(x, weight, bias, eps):
 
 
 def check_of_rows(operator, x, **given):
-    """Raise a ValueError unless what is given has the shape of a row of x, or is None."""
+    """Raise a ValueError unless x has rows, and what is given has the shape of one, or is None."""
+    if np.ndim(x) == 0:
+        raise ValueError(f"{operator}: x must have an axis, along which it is normalised; got a number")
     for name, value in given.items():
         if value is not None and np.shape(value) != x.shape[-1:]:
             hint = "" if np.ndim(value) else f". Did you mean eps={value}?"

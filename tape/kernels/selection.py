@@ -18,20 +18,26 @@ from __future__ import annotations
 import numpy as np
 
 FEW = 2 ** 13           # elements; for fewer np.where takes as long
+_KINDS = np.ndarray, np.generic, int, float            # of operands; np.where takes any object
 _BITS = {np.dtype(f"f{size}"): np.dtype(f"i{size}") for size in (2, 4, 8)}
 
 
 def where(condition, x, y):
     """np.where(condition, x, y), of arrays and numbers."""
     most = max(getattr(condition, "size", 1), getattr(x, "size", 1), getattr(y, "size", 1))
-    if most < FEW or type(condition) is not np.ndarray or condition.dtype != bool:
+    if most < FEW or type(condition) is not np.ndarray or condition.dtype != bool or not (
+            isinstance(x, _KINDS) and isinstance(y, _KINDS)):
         return np.where(condition, x, y)
     dtype = np.result_type(x, y)
     if dtype not in _BITS:
         return np.where(condition, x, y)
+    try:
+        shape = np.broadcast_shapes(condition.shape, np.shape(x), np.shape(y))
+    except ValueError:
+        return np.where(condition, x, y)                # which says of all three what does not fit
+    out = np.empty(shape, dtype)
     zero_for_x, zero_for_y = (type(operand) is int and operand == 0 for operand in (x, y))
     x, y = (np.asarray(operand, dtype).view(_BITS[dtype]) for operand in (x, y))
-    out = np.empty(np.broadcast_shapes(condition.shape, x.shape, y.shape), dtype)
     bits, mask = out.view(_BITS[dtype]), condition.astype(_BITS[dtype])
     if zero_for_x:
         mask -= 1

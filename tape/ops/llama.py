@@ -67,7 +67,9 @@ def swiglu(gate, x, /):
     return gate * sigmoid(gate) * x
 
 
-@derivative(lambda g, cos, sin: rotate_pairs(g, cos, -sin), None, None)
+@derivative(lambda g, cos, sin: rotate_pairs(g, cos, -sin),
+            lambda g, x: g[..., ::2] * x[..., ::2] + g[..., 1::2] * x[..., 1::2],
+            lambda g, x: g[..., 1::2] * x[..., ::2] - g[..., ::2] * x[..., 1::2])
 def rotate_pairs(x, cos, sin, /):
     """Turn each pair of neighbours along the last axis of x by an angle.
 

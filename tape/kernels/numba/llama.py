@@ -26,8 +26,8 @@ def rms_norm(x, weight, eps):
         return plain.rms_norm(x, weight, eps)
     dtype = x.dtype
     out, rrms = np.empty(x.shape, dtype), np.empty((*x.shape[:-1], 1), dtype)
-    _rms_norm[dtype](as_rows(x), NONE[dtype] if weight is None else packed(weight), eps, as_rows(out),
-                     rrms.reshape(-1), *team_for(x.size))
+    _rms_norm[dtype](as_rows(x), NONE[dtype] if weight is None else packed(weight), float(eps),
+                     as_rows(out), rrms.reshape(-1), *team_for(x.size))
     return out, {"rrms": rrms}
 
 

@@ -43,7 +43,7 @@ def layer_norm(x, weight, bias, eps):
     none = NONE[dtype]
     _layer_norm[dtype](
         as_rows(x), none if weight is None else packed(weight), none if bias is None else packed(bias),
-        eps, as_rows(out), as_rows(statistics), *team_for(x.size))
+        float(eps), as_rows(out), as_rows(statistics), *team_for(x.size))
     return out, {"statistics": statistics}
 
 

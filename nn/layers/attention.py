@@ -210,11 +210,8 @@ class MultiHeadAttention(Module):
 
     def _shared(self, x: Tensor) -> Tensor:
         """(B, n_kv_head, S, D) -> (B, H, S, D): each head repeated for its group of queries."""
-        B, n, S, D = x.shape
-        if n == self.n_head:
-            return x
-        groups = tape.broadcast_to(x[:, :, None], (B, n, self.n_head // n, S, D))
-        return groups.reshape(B, self.n_head, S, D)
+        group = self.n_head // self.n_kv_head
+        return x if group == 1 else x[:, np.repeat(np.arange(self.n_kv_head), group)]
 
 
 def _split_heads(x: Any, n_head: int) -> Any:

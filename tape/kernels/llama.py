@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from tape.kernels.numpy import (
-    _dot_rows, _floating, _mean_rows, _scalar_if_without_axes, _single, check_of_rows, has_nan,
+    _floating, _scalar_if_without_axes, check_of_rows, has_nan, past_the_scale, reciprocal_rms,
     zero_where_undefined)
 from tape.kernels.pieces import pieces
-from tape.kernels.products import as_rows
-from tape.kernels.sums import SINGLE, column_sums, gradient_in_float32, in_float32
+from tape.kernels.sums import SINGLE, gradient_in_float32, in_float32
 
 
 @in_float32
@@ -17,10 +16,7 @@ def rms_norm(x, weight, eps):
     """Divide the last axis by its root mean square; returns the result, and 1 / that of each row."""
     check_of_rows("rms_norm", x, weight=weight)
     x = _floating(x)
-    rrms = _single(_dot_rows(x, x))
-    rrms /= x.shape[-1]
-    rrms += float(eps)
-    rrms = np.reciprocal(np.sqrt(rrms))
+    rrms = reciprocal_rms(x, eps)
     out = np.multiply(x, rrms, dtype=np.result_type(x, x if weight is None else weight))
     if weight is not None:
         out *= weight
@@ -31,11 +27,8 @@ def rms_norm(x, weight, eps):
 def rms_norm_backward(g, x, weight, rrms):
     """Gradients of x and weight."""
     normalised = x * rrms
-    # Rows side by side in memory, of which a product adds up the elements with small errors.
-    product = np.multiply(g, normalised, order="C")
-    g_weight = None if weight is None else column_sums(as_rows(product))
-    g_x = np.array(g, order="C") if weight is None else np.multiply(g, weight, order="C")
-    normalised *= _mean_rows(product, weight)
+    g_x, along, g_weight = past_the_scale(g, normalised, weight)
+    normalised *= along
     g_x -= normalised
     g_x *= rrms
     return g_x, g_weight
@@ -44,7 +37,9 @@ def rms_norm_backward(g, x, weight, rrms):
 @in_float32
 def swiglu(gate, x):
     """gate s x with s = 1 / (1 + exp(-gate))."""
-    check_swiglu(gate, x)
+    if np.shape(gate) != np.shape(x):
+        raise ValueError(f"swiglu: gate and x must have one shape, got {np.shape(gate)} and "
+                         f"{np.shape(x)}")
     gate = _floating(gate)
     out = np.empty(gate.shape, np.result_type(gate, x))
     logistic = np.empty_like(gate)
@@ -57,13 +52,6 @@ def swiglu(gate, x):
             np.multiply(gate, s, out=y)
             y *= x
     return _scalar_if_without_axes(out), {"s": _scalar_if_without_axes(logistic)}
-
-
-def check_swiglu(gate, x):
-    """Raise a ValueError unless both have one shape."""
-    if np.shape(gate) != np.shape(x):
-        raise ValueError(f"swiglu: gate and x must have one shape, got {np.shape(gate)} and "
-                         f"{np.shape(x)}")
 
 
 @gradient_in_float32

@@ -159,10 +159,7 @@ def layer_norm(x, weight, bias, eps):
     mean = _mean_rows(x)
     dtype = np.result_type(x, x if weight is None else weight, x if bias is None else bias)
     out = np.subtract(x, mean, dtype=dtype)
-    rstd = _single(_dot_rows(out, out))
-    rstd /= x.shape[-1]
-    rstd += float(eps)
-    rstd = np.reciprocal(np.sqrt(rstd))
+    rstd = reciprocal_rms(out, eps)
     out *= rstd
     if weight is not None:
         out *= weight
@@ -188,17 +185,30 @@ def check_of_rows(operator, x, **given):
 def layer_norm_backward(g, x, weight, bias, mean, rstd):
     """Gradients of x, weight and bias; derived in `tape.layer_norm`."""
     normalised = (x - mean) * rstd
-    # Rows side by side in memory, of which a product adds up the elements with small errors.
-    product = np.multiply(g, normalised, order="C")
-    g_x = np.array(g, order="C") if weight is None else np.multiply(g, weight, order="C")
-    g_weight = None if weight is None else column_sums(as_rows(product))
+    g_x, along, g_weight = past_the_scale(g, normalised, weight)
     g_bias = None if bias is None else column_sums(as_rows(g))
-    along = _mean_rows(product, weight)
     g_x -= _mean_rows(g_x)
     normalised *= along
     g_x -= normalised
     g_x *= rstd
     return g_x, g_weight, g_bias
+
+
+def reciprocal_rms(x, eps):
+    """1 / sqrt(mean(x^2) + eps) of each row of x."""
+    mean_square = _single(_dot_rows(x, x))
+    mean_square /= x.shape[-1]
+    mean_square += float(eps)
+    return np.reciprocal(np.sqrt(mean_square))
+
+
+def past_the_scale(g, normalised, weight):
+    """h = g weight, mean(h n) of each row n of `normalised`, and the gradient of the weight."""
+    # Rows side by side in memory, of which a product adds up the elements with small errors.
+    product = np.multiply(g, normalised, order="C")
+    h = np.array(g, order="C") if weight is None else np.multiply(g, weight, order="C")
+    g_weight = None if weight is None else column_sums(as_rows(product))
+    return h, _mean_rows(product, weight), g_weight
 
 
 def _mean_rows(x, factors=None):

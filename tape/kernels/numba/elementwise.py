@@ -14,15 +14,16 @@ from tape.kernels.numpy import GELU_CUBIC, SQRT_2_OVER_PI
 _A, _B = 2 * SQRT_2_OVER_PI, 2 * SQRT_2_OVER_PI * GELU_CUBIC
 
 
-def _call(loops, *arrays):
+def over_elements(loops, *arrays):
     """The result of a loop over the elements of these arrays, all of one shape."""
     like = arrays[0]
     out = np.empty(like.shape, like.dtype)
-    loops[like.dtype](*map(_flat, arrays), out.reshape(-1), *team_for(like.size))
+    loops[like.dtype](*map(flat, arrays), out.reshape(-1), *team_for(like.size))
     return out
 
 
-def _flat(x):
+def flat(x):
+    """The elements of x one after the other, packed."""
     return packed(x).reshape(-1)
 
 
@@ -39,13 +40,13 @@ def gelu(x):
     """x s."""
     if not suits(x):
         return gelu(x.astype(np.float64)) if whole(x) else plain.gelu(x)[0]
-    return _call(_gelu, x)
+    return over_elements(_gelu, x)
 
 
 def gelu_backward(g, x):
     """g dout/dx."""
     if alike(g, x):
-        return (_call(_gelu_backward, g, x),)
+        return (over_elements(_gelu_backward, g, x),)
     if whole(x):
         return gelu_backward(g, x.astype(np.float64))
     return plain.gelu_backward(g, x, plain.gelu(x)[1]["s"])
@@ -92,7 +93,7 @@ def add(x, y, out=None):
     if not (alike(x, y) and is_packed(x) and is_packed(y) and (out is None or out is x)):
         return np.add(x, y, out)
     if out is None:
-        return _call(_add, x, y)
+        return over_elements(_add, x, y)
     _add_to[x.dtype](x.reshape(-1), y.reshape(-1), *team_for(x.size))
     return x
 
@@ -125,24 +126,24 @@ def _add_to_part(x, y, number, parts):
 
 def relu(x):
     """max(x, 0)."""
-    return _call(_relu, x) if suits(x) else plain.relu(x)
+    return over_elements(_relu, x) if suits(x) else plain.relu(x)
 
 
 def relu_backward(g, out):
     """g where out > 0."""
-    return _call(_relu_backward, g, out) if alike(g, out) else plain.relu_backward(g, out)
+    return over_elements(_relu_backward, g, out) if alike(g, out) else plain.relu_backward(g, out)
 
 
 def sigmoid(x):
     """1 / (1 + exp(-x))."""
     if whole(x):
         x = x.astype(np.float64)
-    return _call(_sigmoid, x) if suits(x) else plain.sigmoid(x)
+    return over_elements(_sigmoid, x) if suits(x) else plain.sigmoid(x)
 
 
 def sigmoid_backward(g, s):
     """g s (1 - s)."""
-    return _call(_sigmoid_backward, g, s) if alike(g, s) else plain.sigmoid_backward(g, s)
+    return over_elements(_sigmoid_backward, g, s) if alike(g, s) else plain.sigmoid_backward(g, s)
 
 
 @loop(READ(1), WRITE(1), TEAM, INTEGER)

@@ -9,6 +9,7 @@ import numpy as np
 from tape.kernels import llama as plain
 from tape.kernels.numba.compiled import (
     INTEGER, READ, REAL, SUMS, TEAM, WRITE, alike, as_rows, loop, packed, suits)
+from tape.kernels.numba.elementwise import flat, over_elements
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.rows import NONE, STEP, of_rows
 from tape.kernels.numba.threads import in_parts, own, team_for
@@ -113,9 +114,7 @@ def swiglu(gate, x):
     """a x."""
     if not alike(gate, x):
         return plain.swiglu(gate, x)[0]
-    out = np.empty(x.shape, x.dtype)
-    _swiglu[x.dtype](*map(_flat, (gate, x, out)), *team_for(x.size))
-    return out
+    return over_elements(_swiglu, gate, x)
 
 
 def swiglu_backward(g, gate, x):
@@ -123,12 +122,8 @@ def swiglu_backward(g, gate, x):
     if not (alike(gate, x) and alike(g, x)):
         return plain.swiglu_backward(g, gate, x, plain.swiglu(gate, x)[1]["s"])
     g_gate, g_x = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-    _swiglu_backward[x.dtype](*map(_flat, (g, gate, x, g_gate, g_x)), *team_for(x.size))
+    _swiglu_backward[x.dtype](*map(flat, (g, gate, x, g_gate, g_x)), *team_for(x.size))
     return g_gate, g_x
-
-
-def _flat(x):
-    return packed(x).reshape(-1)
 
 
 @loop(READ(1), READ(1), WRITE(1), TEAM, INTEGER)

@@ -1,6 +1,7 @@
 """NumPy's functions that move, repeat or leave out elements, and compute nothing.
 
-`picks` makes an operator of each. Its gradient adds every element of g to the place that it was picked
+A move is undone by the opposite move, and what was copied gets the sum over its copies. Of the other
+functions `picks` makes operators: the gradient adds every element of g to the place that it was picked
 from, and the places are what the function itself makes of the numbers 0, 1, 2, ... in x's shape.
 """
 
@@ -14,8 +15,84 @@ import numpy as np
 from tape import kernels
 from tape.ops.arithmetic import where
 from tape.ops.indexing import getitem
-from tape.primitive import NUMPY_FUNCTIONS, Primitive, derivative, implements
+from tape.primitive import Primitive, derivative, implements
 from tape.promotion import plain
+
+
+# --- moves ---
+
+
+@derivative(lambda g, shift, axis: roll(g, -np.asarray(shift, int), axis), numpy=np.roll)
+def roll(x, /, shift, axis=None):
+    """x with its elements moved on by `shift` along `axis`; what leaves at the end enters in front."""
+    return np.roll(x, shift, axis)
+
+
+@derivative(lambda g, axis: flip(g, axis), numpy=np.flip)
+def flip(x, /, axis=None):
+    """x with the order along `axis` reversed (an int, a tuple, or None for all)."""
+    return np.flip(x, axis)
+
+
+@derivative(lambda g: fliplr(g), numpy=np.fliplr)
+def fliplr(x, /):
+    """x with its second axis reversed."""
+    return np.fliplr(x)
+
+
+@derivative(lambda g: flipud(g), numpy=np.flipud)
+def flipud(x, /):
+    """x with its first axis reversed."""
+    return np.flipud(x)
+
+
+@derivative(lambda g, k, axes: rot90(g, -k, axes), numpy=np.rot90)
+def rot90(x, /, k=1, axes=(0, 1)):
+    """x turned by k times 90 degrees in the plane of two axes, from the first towards the second."""
+    return np.rot90(x, k, axes)
+
+
+# --- copies: the gradient is the sum over them ---
+
+
+@derivative(lambda g, like_x, repeats, axis: sum_of_repeats(g, like_x, repeats, axis), numpy=np.repeat)
+def repeat(x, /, repeats, axis=None):
+    """Each element of x `repeats` times (a number, or one for each place along `axis`)."""
+    return np.repeat(x, repeats, axis)
+
+
+@derivative(lambda h, repeats, axis: repeat(h, repeats, axis), None)
+def sum_of_repeats(g, like, /, repeats, axis):
+    """The gradient of `repeat`: in the place of each element of `like` the sum over its copies in g."""
+    shape, axis = ((like.size,), 0) if axis is None else (like.shape, axis % max(like.ndim, 1))
+    if np.size(repeats) == 1:                   # as if broadcast along a new axis
+        one_each = (*shape[:axis + 1], 1, *shape[axis + 1:])
+        copies = (*shape[:axis + 1], int(np.ravel(repeats)[0]), *shape[axis + 1:])
+        return kernels.unbroadcast(np.reshape(g, copies), one_each).reshape(like.shape)
+    g = np.moveaxis(np.asarray(g), axis, 0)
+    total = np.zeros((shape[axis], *g.shape[1:]), kernels.sum_dtype(g.dtype))
+    kernels.find("add_rows")(total, g, np.repeat(np.arange(len(total)), repeats))
+    return np.moveaxis(total, 0, axis).reshape(like.shape)
+
+
+@derivative(lambda g, like_x, reps: sum_of_tiles(g, like_x, reps), numpy=np.tile)
+def tile(x, /, reps):
+    """Copies of x side by side, ``reps[i]`` along axis i."""
+    return np.tile(x, reps)
+
+
+@derivative(lambda h, reps: tile(h, reps), None)
+def sum_of_tiles(g, like, /, reps):
+    """The gradient of `tile`: the sum over the copies of `like` in g."""
+    times = np.ravel(reps).tolist()
+    count = max(len(times), like.ndim)
+    times, sizes = [1] * (count - len(times)) + times, (1,) * (count - like.ndim) + like.shape
+    copies = [n for pair in zip(times, sizes) for n in pair]          # one axis for them, one in each
+    one_each = tuple(n for size in sizes for n in (1, size))
+    return kernels.unbroadcast(np.reshape(g, copies), one_each).reshape(like.shape)
+
+
+# --- elements left out, or taken in an order that only the function itself knows ---
 
 
 @derivative(lambda g, like_x, forward, attributes: put_back(g, like_x, forward, attributes))
@@ -55,48 +132,6 @@ def picks(numpy: Callable, name: str = "") -> Callable[[Callable], Primitive]:
     return define
 
 
-@picks(np.roll)
-def roll(x, /, shift, axis=None):
-    """x with its elements moved on by `shift` along `axis`; what leaves at the end enters in front."""
-    return np.roll(x, shift, axis)
-
-
-@picks(np.flip)
-def flip(x, /, axis=None):
-    """x with the order along `axis` reversed (an int, a tuple, or None for all)."""
-    return np.flip(x, axis)
-
-
-@picks(np.fliplr)
-def fliplr(x, /):
-    """x with its second axis reversed."""
-    return np.fliplr(x)
-
-
-@picks(np.flipud)
-def flipud(x, /):
-    """x with its first axis reversed."""
-    return np.flipud(x)
-
-
-@picks(np.rot90)
-def rot90(x, /, k=1, axes=(0, 1)):
-    """x turned by k times 90 degrees in the plane of two axes, from the first towards the second."""
-    return np.rot90(x, k, axes)
-
-
-@picks(np.repeat)
-def repeat(x, /, repeats, axis=None):
-    """Each element of x `repeats` times (a number, or one for each place along `axis`)."""
-    return np.repeat(x, repeats, axis)
-
-
-@picks(np.tile)
-def tile(x, /, reps):
-    """Copies of x side by side, ``reps[i]`` along axis i."""
-    return np.tile(x, reps)
-
-
 @picks(np.resize)
 def resize(x, /, new_shape):
     """The elements of x, as often over as it takes to fill `new_shape`."""
@@ -132,17 +167,21 @@ def extract(condition, x):
     return _compress(x, np.ravel(np.asarray(plain(condition), bool)), None)
 
 
-def _trims(numpy: Callable, doc: str) -> Primitive:
-    def rule(g, k):
-        return NUMPY_FUNCTIONS[numpy](g, k)
-
-    def forward(x, /, k=0):
-        return numpy(x, k)
-    return derivative(rule, numpy=numpy, name=numpy.__name__, doc=doc)(forward)
+# --- triangles ---
 
 
-tril = _trims(np.tril, "x with zeros above diagonal k of its last two axes.")
-triu = _trims(np.triu, "x with zeros below diagonal k of its last two axes.")
+@derivative(lambda g, k: tril(g, k), numpy=np.tril)
+def tril(x, /, k=0):
+    """x with zeros above diagonal k of its last two axes."""
+    x = np.asarray(x)
+    return kernels.where(np.tri(*x.shape[-2:], k=k, dtype=bool), x, x.dtype.type(0))
+
+
+@derivative(lambda g, k: triu(g, k), numpy=np.triu)
+def triu(x, /, k=0):
+    """x with zeros below diagonal k of its last two axes."""
+    x = np.asarray(x)
+    return kernels.where(np.tri(*x.shape[-2:], k=k - 1, dtype=bool), x.dtype.type(0), x)
 
 
 # --- picks by an index ---

@@ -16,8 +16,9 @@ from tape.ops.activations import log_softmax, softmax
 from tape.ops.contraction import contracted
 from tape.ops.fused import (
     _attention, _causal_attention, _causal_self_attention, _cross_entropy, _layer_norm, gelu)
-from tape.ops.llama import _rms_norm, rotate_pairs, swiglu
 from tape.ops.linalg import inner_with_matrix, matmul, matmul_gradient_x, matmul_gradient_y
+from tape.ops.llama import _rms_norm, rotate_pairs, swiglu
+from tape.ops.recurrent import _lstm
 from tape.primitive import Primitive
 from tape.show import bytes_kept
 
@@ -137,6 +138,7 @@ PRODUCTS: dict[Primitive, Callable] = {
     _causal_attention: _two_products,
     _attention: _two_products,
     _causal_self_attention: _six_products,
+    _lstm: lambda projected, weight, h, c, steps: steps * _product(h, weight),
 }
 
 
@@ -165,6 +167,8 @@ def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
         return _loss_of(*arrays, **attributes)
     if operator is _causal_self_attention:
         return _self_attention_of(*arrays, **attributes)
+    if operator is _lstm:
+        return _sequence_of(*arrays, **attributes)
     core = 0 if operator.elementwise else CORE.get(operator)
     if core is not None:
         return _on_one(operator, core, arrays, attributes)
@@ -210,6 +214,14 @@ def _self_attention_of(x: Any, _: Any, x_q: Any, w_q: Any, w_k: Any, w_v: Any, w
     out, kept = _on_one(_causal_attention, 2, (q, k, v), {"scale": None})
     heads = kernels.merge_heads(out)                             # (..., T, H E)
     return linear(heads, w_o, b_o), {"q": q, "k": k, "v": v, "heads": heads, **kept}
+
+
+def _sequence_of(projected: Any, weight: Any, h: Any, c: Any, steps: int) -> tuple[np.ndarray, dict]:
+    """Both parts of the state after each step, and the gates that its kernel keeps."""
+    kernels.check_lstm(projected, weight, h, c, steps)
+    dtype = np.result_type(projected, weight, h, c)
+    out = hollow((2, steps, *h.shape), dtype)
+    return out, {"states": out, "gates": hollow(projected.shape, dtype)}
 
 
 def _contraction_of(x: Any, y: Any, of_x: str, of_y: str, of_out: str) -> np.ndarray:

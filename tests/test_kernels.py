@@ -350,20 +350,28 @@ def test_sums_of_many_and_of_long_rows_keep_their_digits(kernel_set, shape):
 
 
 @pytest.fixture
-def exponential(compiled):
+def in_a_loop(compiled):
+    """A call of a function that stands for compiled code, on all elements of an array."""
     numba = pytest.importorskip("numba")
+
+    def looped(function):
+        def fill(x, out):
+            for i in range(x.size):
+                out[i] = function(x[i])
+        loop = numba.njit(error_model="numpy", fastmath={"contract", "reassoc", "arcp", "nsz"})(fill)
+
+        def call(x):
+            out = np.empty_like(x)
+            loop(x, out)
+            return out
+        return call
+    return looped
+
+
+@pytest.fixture
+def exponential(in_a_loop):
     from tape.kernels.numba.exponential import exp
-
-    def fill(x, out):
-        for i in range(x.size):
-            out[i] = exp(x[i])
-    loop = numba.njit(error_model="numpy", fastmath={"contract", "reassoc", "arcp", "nsz"})(fill)
-
-    def call(x):
-        out = np.empty_like(x)
-        loop(x, out)
-        return out
-    return call
+    return in_a_loop(exp)
 
 
 def test_the_float32_exponential_over_the_whole_range(exponential):
@@ -386,6 +394,24 @@ def test_the_float64_exponential(exponential):
     x = np.array(HARD + [700.0, -740.0])
     with np.errstate(all="ignore"):
         np.testing.assert_allclose(exponential(x), np.exp(x), rtol=1e-15)
+
+
+def test_the_hyperbolic_tangent_over_the_whole_range(in_a_loop):
+    """Every 997th of all float32 numbers, and many up to 10; of float64 it is the system's."""
+    from tape.kernels.numba.exponential import tanh
+    x = np.arange(0, 2 ** 32, 997, np.uint64).astype(np.uint32).view(np.float32)
+    between = np.linspace(-10, 10, 1_000_001, dtype=np.float32)
+    x = np.concatenate([x, np.array(HARD, np.float32), between])
+    out = in_a_loop(tanh)(x)
+    with np.errstate(invalid="ignore"):
+        exact = np.tanh(x.astype(np.float64))
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(x))
+    known = ~np.isnan(x)
+    np.testing.assert_array_equal(np.signbit(out[known]), np.signbit(x[known]))
+    error = np.abs(out - exact)[known] / np.spacing(np.abs(exact[known]).astype(np.float32))
+    assert 0.5 < error.max() < 3
+    wide = x[known].astype(np.float64)
+    np.testing.assert_allclose(in_a_loop(tanh)(wide), np.tanh(wide), rtol=1e-15)
 
 
 @needs_numba

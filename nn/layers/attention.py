@@ -13,7 +13,7 @@ import tape
 from nn.layers.cache import KeyValueCache
 from nn.layers.dropout import Dropout
 from nn.layers.init import Rng, Scheme
-from nn.layers.linear import Linear
+from nn.layers.linear import Linear, is_plain
 from nn.layers.module import Module
 from nn.layers.position import ALiBi, RotaryEmbedding
 from tape import Tensor
@@ -172,10 +172,8 @@ class MultiHeadAttention(Module):
         if not (self.causal and self.n_kv_head == self.n_head and self.rotary is None
                 and self.alibi is None) or self.training and self.dropout.p > 0:
             return False
-        for layer in (self.query, self.key, self.value, self.output):
-            if type(layer) is not Linear or "forward" in vars(layer) or not (
-                    getattr(layer.weight, "requires_grad", False)):
-                return False
+        if not all(map(is_plain, (self.query, self.key, self.value, self.output))):
+            return False
         shape = x.shape
         return (len(shape) == 3 and shape[1] ** 2 < BLOCKWISE_CAUSAL and x.dtype.kind == "f"
                 and shape[2] == self.query.weight.shape[0])

@@ -36,6 +36,17 @@ class Linear(Module):
         return out if self.bias is None else out + self.bias
 
 
+def is_plain(layer: Any, counted: bool = False) -> bool:
+    """Whether a layer is a `Linear` that nobody replaced, in training, whose calls nobody watches.
+
+    Then an operator may take its weight, and compute the gradient of it, in the place of a call.
+    `counted`: whether `nn.summary`, which counts what each module costs, may be watching.
+    """
+    watch = vars(layer).get("forward")
+    return type(layer) is Linear and getattr(layer.weight, "requires_grad", False) and (
+        watch is None or counted and hasattr(watch, "counts_alone"))
+
+
 class Embedding(Module):
     """A vector for each of `n` ids: integer array (...) -> (..., d). Starts normal, std 0.02."""
 

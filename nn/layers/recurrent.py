@@ -13,7 +13,7 @@ import numpy as np
 import tape
 from nn.layers.dropout import Dropout
 from nn.layers.init import Rng, zeros
-from nn.layers.linear import Linear
+from nn.layers.linear import Linear, is_plain
 from nn.layers.module import Module
 from nn.layers.parameter import Parameter
 from tape import Tensor
@@ -186,6 +186,14 @@ class LSTM(Recurrent):
         bias = np.array([0, 1, 0, 0], np.float32)                # of i, f, g, o
         layer.input.bias = Parameter(np.repeat(bias, self.n_hidden))
         return layer
+
+    def _unrolled(self, layer: RecurrentLayer, x: Any, state: State) -> tuple[Tensor, State]:
+        """As one operator, in half the time or less, where nobody watches the products with U."""
+        if not is_plain(layer.hidden, counted=True) or layer.hidden.bias is not None:
+            return super()._unrolled(layer, x, state)
+        projected = layer.input(x).swapaxes(0, 1)                # (T, B, 4 H)
+        h, c = tape.lstm(projected, layer.hidden.weight, *state)             # (T, B, H) each
+        return h.swapaxes(0, 1), (h[-1], c[-1])
 
     def step(self, layer: RecurrentLayer, projected: Tensor, state: State) -> State:
         h, c = state

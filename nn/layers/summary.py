@@ -165,6 +165,7 @@ def _counting(forward: Callable, row: Row, cost: Any) -> Callable:
         row.activation_bytes += cost.bytes_kept - kept
         row.shape = _shape(out)
         return out
+    run.counts_alone = True              # type: ignore[attr-defined]       # see `is_plain`
     return run
 
 

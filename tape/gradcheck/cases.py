@@ -13,7 +13,7 @@ from tape import ops
 from tape.gradcheck import linear_cases, numpy_cases
 from tape.gradcheck.case import Case, case, positive
 from tape.ops import (
-    activations, arithmetic, fused, indexing, joining, linalg, llama, reductions, shapes)
+    activations, arithmetic, fused, indexing, joining, linalg, llama, recurrent, reductions, shapes)
 
 EIGHT = ("div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm")
 
@@ -117,6 +117,7 @@ CASES: list[Case] = [
     case("getitem/mask", lambda x: x[_MASK], (2, 3)),
     case("embedding", lambda x: ops.embedding(x, _IDS), (4, 2)),
     # fused
+    case("lstm", lambda x, w, h, c: ops.lstm(x, w, h, c, 3), (3, 2, 8), (2, 8), (2, 2), (2, 2)),
     case("layer_norm/plain", ops.layer_norm, (2, 4)),
     case("layer_norm/3d", ops.layer_norm, (2, 2, 3), (3,)),
     case("cross_entropy", lambda x: ops.cross_entropy(x, _IDS), (2, 3, 4)),
@@ -172,5 +173,5 @@ CASES: list[Case] = [
 ]
 
 # Where operators are defined: the tests ask that each one found there has a line above.
-DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, llama, reductions, shapes, ops.activations,
-               *numpy_cases.DEFINITIONS, *linear_cases.DEFINITIONS)
+DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, llama, recurrent, reductions, shapes,
+               ops.activations, *numpy_cases.DEFINITIONS, *linear_cases.DEFINITIONS)

@@ -174,14 +174,14 @@ def extract(condition, x):
 def tril(x, /, k=0):
     """x with zeros above diagonal k of its last two axes."""
     x = np.asarray(x)
-    return kernels.where(np.tri(*x.shape[-2:], k=k, dtype=bool), x, x.dtype.type(0))
+    return kernels.where(np.tri(x.shape[-2:][0], x.shape[-1], k, bool), x, x.dtype.type(0))
 
 
 @derivative(lambda g, k: triu(g, k), numpy=np.triu)
 def triu(x, /, k=0):
     """x with zeros below diagonal k of its last two axes."""
     x = np.asarray(x)
-    return kernels.where(np.tri(*x.shape[-2:], k=k - 1, dtype=bool), x.dtype.type(0), x)
+    return kernels.where(np.tri(x.shape[-2:][0], x.shape[-1], k - 1, bool), x.dtype.type(0), x)
 
 
 # --- picks by an index ---

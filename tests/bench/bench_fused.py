@@ -7,7 +7,7 @@ import numpy as np
 
 import tape
 from tape import Tensor
-from tape.ops import fused, llama
+from tape.ops import fused, llama, recurrent
 from tests.bench.sizes import KERNEL_INPUTS, TURNS
 
 
@@ -33,6 +33,7 @@ KERNELS = {
                       {"ignore_index": -1, "reduction": "mean"}),
     "causal_attention": (fused._causal_attention, fused._causal_attention.composed,
                          {"scale": 32 ** -0.5}),
+    "lstm": (recurrent._lstm, recurrent._lstm.composed, {"steps": 64}),
 }
 
 

@@ -210,6 +210,18 @@ def swiglu(gate, x): return torch.nn.functional.silu(tensor(gate)) * tensor(x)
 
 
 @operator
+def lstm(projected, weight, h, c, steps=None):
+    projected, weight, h, c = map(tensor, (projected, weight, h, c))
+    states = []
+    for a in projected:
+        i, f, g, o = (a + h @ weight).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        states.append(torch.stack([h, c]))
+    return torch.stack(states, 1)
+
+
+@operator
 def rotate_pairs(x, cos, sin):
     even, odd, cos, sin = x[..., 0::2], x[..., 1::2], tensor(cos), tensor(sin)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)

@@ -291,6 +291,16 @@ def rms_norm(x, weight=None, eps=1e-5):
 def swiglu(gate, x): return product(product(gate, sigmoid(gate)), x)
 
 
+def lstm(projected, weight, h, c, steps=None):
+    states = []
+    for t in range(value_of(projected).shape[0]):
+        i, f, g, o = split(added(getitem(projected, t), matmul(h, weight)), 4, axis=-1)
+        c = added(product(sigmoid(f), c), product(sigmoid(i), tanh(g)))
+        h = product(sigmoid(o), tanh(c))
+        states.append(stack([h, c]))
+    return stack(states, 1)
+
+
 def rotate_pairs(x, cos, sin):
     even, odd = (getitem(x, (..., slice(i, None, 2))) for i in range(2))
     turned = [sub(product(even, cos), product(odd, sin)), added(product(even, sin), product(odd, cos))]

@@ -2,7 +2,7 @@
 
     compiled.py      how a loop is compiled: for which types, with which flags, cached where
     bits.py          the bits of a float, and the largest of a row by them
-    exponential.py   e^x of float32 so that a loop over it becomes vector instructions
+    exponential.py   e^x and tanh of float32 so that a loop over them becomes vector instructions
     elementwise.py   gelu, relu and sigmoid, and sums of two arrays
     atomics.py       what threads need to share numbers and tasks
     threads.py       parts of a kernel in threads
@@ -12,6 +12,7 @@
     rows.py          layer_norm and cross_entropy, row by row
     softmax_rows.py  softmax and log_softmax, the same way
     llama.py         rms_norm, row by row, and swiglu
+    recurrent.py     a step of an LSTM
     lookup.py        the gradient of a look-up
     update.py        the update of Adam
 
@@ -27,6 +28,7 @@ from tape.kernels.numba.elementwise import (
 from tape.kernels.numba.llama import rms_norm, rms_norm_backward, swiglu, swiglu_backward
 from tape.kernels.numba.lookup import add_rows
 from tape.kernels.numba.products import product
+from tape.kernels.numba.recurrent import lstm_step, lstm_step_backward
 from tape.kernels.numba.rows import (
     cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward)
 from tape.kernels.numba.softmax_rows import (
@@ -36,7 +38,7 @@ from tape.kernels.numba.update import adam_update
 __all__ = [
     "adam_update", "add", "add_rows", "causal_attention", "causal_attention_backward",
     "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
-    "layer_norm_backward", "log_softmax", "log_softmax_backward", "product", "relu", "relu_backward",
-    "rms_norm", "rms_norm_backward", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
-    "swiglu", "swiglu_backward",
+    "layer_norm_backward", "log_softmax", "log_softmax_backward", "lstm_step", "lstm_step_backward",
+    "product", "relu", "relu_backward", "rms_norm", "rms_norm_backward", "sigmoid",
+    "sigmoid_backward", "softmax", "softmax_backward", "swiglu", "swiglu_backward",
 ]

@@ -144,6 +144,8 @@ CASES: list[Case] = [
     case("softmax_gradient/axis", lambda g, s: activations.softmax_gradient(g, s, 0), (2, 3), (2, 3)),
     case("log_softmax_gradient", activations.log_softmax_gradient, (2, 3), (2, 3)),
     case("broadcast_like", lambda g: reductions.broadcast_like(g, _LIKE, 1, False), (2,)),
+    case("spread_mean", lambda g: reductions.spread_mean(g, _LIKE, -1, False), (2,)),
+    case("spread_mean/keepdims", lambda g: reductions.spread_mean(g, _LIKE, 0, True), (1, 3)),
     case("expand_like", lambda x: reductions.expand_like(x, _LIKE), (2, 1)),
     case("sum_to_like", lambda x: reductions.sum_to_like(x, _LIKE[:, :1]), (4, 2, 3)),
     case("accumulate", reductions.accumulate, (2, 3), (2, 3)),

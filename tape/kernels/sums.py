@@ -9,7 +9,7 @@ import numpy as np
 
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 FOLD = 16
-SMALL = 2 ** 12         # elements
+SMALL, SHORT = 2 ** 12, 2 ** 7          # elements of an array, and of its rows
 
 
 def sum_dtype(dtype):
@@ -62,6 +62,8 @@ def reduce_sum(x, axis=None, keepdims=False):
     x = np.asarray(x)
     if x.dtype.kind != "f":
         return np.sum(x, axis=axis, keepdims=keepdims)
+    if axis == -1 and x.ndim == 2 and x.size <= SMALL and x.shape[1] <= SHORT and x.dtype != HALF:
+        return x.dot(ones(x.shape[1], x.dtype, 1 + keepdims))       # in a third of the time, to begin
     out = x
     if x.size > FOLD and max(x.shape if type(axis) is not int else (x.shape[axis],)) > FOLD:
         for i in _rows_to_add(x, axis):
@@ -86,9 +88,9 @@ def column_sums(x):
 
 
 @functools.lru_cache(maxsize=128)
-def ones(n, dtype):
-    """(n, 1) of ones, to add elements up by a product."""
-    array = np.ones((n, 1), dtype)
+def ones(n, dtype, ndim=2):
+    """(n, 1) of ones, or (n,), to add elements up by a product."""
+    array = np.ones((n, 1)[:ndim], dtype)
     array.flags.writeable = False         # the cache hands the same array to everybody
     return array
 

@@ -19,12 +19,19 @@ def sum(x, /, axis=None, keepdims=False):
 @derivative(lambda g, axis, keepdims: sum(g, axis, keepdims), None)
 def broadcast_like(g, like, /, axis=None, keepdims=False):
     """Undo the shape of a reduction: put back the reduced axes, at the lengths that `like` has."""
-    if not keepdims and axis is not None and like.ndim:     # NumPy sums a number over axis 0, too
-        shape = list(like.shape)
-        for i in axis if isinstance(axis, tuple) else (axis,):
-            shape[i] = 1
-        g = np.asarray(g).reshape(shape)
-    return kernels.broadcast(g, like.shape)
+    return kernels.broadcast(_with_axes(g, like, axis, keepdims), like.shape)
+
+
+def _with_axes(g, like, axis, keepdims):
+    """g with the axes of `like` that a reduction took away, of length 1."""
+    if keepdims or axis is None or not like.ndim:           # NumPy sums a number over axis 0, too
+        return g
+    if axis == -1:                                          # in a quarter of the time
+        return np.asarray(g)[..., None]
+    shape = list(like.shape)
+    for i in axis if isinstance(axis, tuple) else (axis,):
+        shape[i] = 1
+    return np.asarray(g).reshape(shape)
 
 
 @derivative(lambda g: g, None)      # as for any broadcasting, the engine sums over the copies
@@ -67,8 +74,19 @@ def count(like, /, axis=None, ddof=0):
     return np.asarray(n, kernels.SINGLE) if like.dtype == kernels.HALF else n
 
 
-@derivative(lambda g, like_x, axis, keepdims:
-            broadcast_like(g / count(like_x, axis, 0), like_x, axis, keepdims), numpy=np.mean)
+@derivative(lambda g, axis, keepdims: mean(g, axis, keepdims), None)
+def spread_mean(g, like, /, axis=None, keepdims=False):
+    """g / n in the place of each of the n elements of `like` that have a mean together.
+
+    The mean takes the sum with the factor 1/n, and this spreads with it: each is the transpose of the
+    other, and so the rule of the other. In float32 at least: an n above 65,504 is infinite in float16.
+    """
+    dtype = kernels.sum_dtype(g.dtype)
+    share = g / dtype.type(kernels.length(like, axis))
+    return kernels.broadcast(_with_axes(share, like, axis, keepdims), like.shape)
+
+
+@derivative(lambda g, like_x, axis, keepdims: spread_mean(g, like_x, axis, keepdims), numpy=np.mean)
 def mean(x, /, axis=None, keepdims=False):
     """Mean over `axis`: with n elements to a mean, each one's derivative is 1/n."""
     return kernels.reduce_mean(x, axis, keepdims)

@@ -65,7 +65,7 @@ class Loop(dict):
 
     It is compiled, or loaded from the cache on disk, when a dtype is first asked for. The types are
     given rather than found at each call, since Numba would compile again for each mixture of
-    read-only arrays and others. Several Python threads may run it at once: it lets go of the
+    read-only arrays and others; nor are they checked, so that kernels must. Several Python threads may run it at once: it lets go of the
     interpreter's lock.
     """
 
@@ -82,8 +82,10 @@ class Loop(dict):
                     self._drop_what_is_older_than_its_source(Path(dispatcher.stats.cache_path))
                 with event.install_listener("numba:compile", _SAYS_SO):
                     dispatcher.compile(tuple(parameter(real) for parameter in self.parameters))
-                dispatcher.disable_compile()
-                self[dtype] = dispatcher
+                # Not the dispatcher, which would ask each argument for its type, 0.15 us a call.
+                (compiled,) = dispatcher.overloads.values()
+                _OWNERS.append(dispatcher)
+                self[dtype] = compiled.entry_point
         return self[dtype]
 
     def _dispatcher(self) -> Any:

@@ -28,7 +28,8 @@ def _call(loops, *arrays):
     """The result of a loop over the rows of these arrays, all of one shape."""
     like = arrays[0]
     out = np.empty(like.shape, like.dtype)
-    loops[like.dtype](*map(as_rows, arrays), as_rows(out), *team_for(like.size))
+    rows = out if out.ndim == 2 else out.reshape(-1, out.shape[-1])
+    loops[like.dtype](*map(as_rows, arrays), rows, *team_for(like.size))
     return out
 
 

@@ -64,9 +64,9 @@ class Loop(dict):
     """A function on arrays: dtype -> the same compiled for it. Made by `loop`.
 
     It is compiled, or loaded from the cache on disk, when a dtype is first asked for. The types are
-    given rather than found at each call, since Numba would compile again for each mixture of
-    read-only arrays and others; nor are they checked, so that kernels must. Several Python threads may run it at once: it lets go of the
-    interpreter's lock.
+    given rather than found at each call, since Numba would compile again for each mixture of read-only
+    arrays and others. Nor are they checked at a call: a kernel gives a loop what it was compiled for.
+    Several Python threads may run it at once: it lets go of the interpreter's lock.
     """
 
     def __init__(self, function: Callable, parameters: tuple, options: dict[str, Any]):

@@ -18,7 +18,7 @@ from tape.ops.fused import (
     _attention, _causal_attention, _causal_self_attention, _cross_entropy, _layer_norm, gelu)
 from tape.ops.linalg import inner_with_matrix, matmul, matmul_gradient_x, matmul_gradient_y
 from tape.ops.llama import _rms_norm, rotate_pairs, swiglu
-from tape.ops.recurrent import _lstm
+from tape.ops.recurrent import _gru, _lstm, _rnn
 from tape.primitive import Primitive
 from tape.show import bytes_kept
 
@@ -138,7 +138,9 @@ PRODUCTS: dict[Primitive, Callable] = {
     _causal_attention: _two_products,
     _attention: _two_products,
     _causal_self_attention: _six_products,
+    _rnn: lambda projected, weight, h, steps: steps * _product(h, weight),
     _lstm: lambda projected, weight, h, c, steps: steps * _product(h, weight),
+    _gru: lambda projected, weight, bias, h, steps: steps * _product(h, weight),
 }
 
 
@@ -149,6 +151,11 @@ PRODUCTS: dict[Primitive, Callable] = {
 CORE: dict[Primitive, int] = {
     softmax: 0, log_softmax: 0, gelu: 0, swiglu: 0, _layer_norm: 1, _rms_norm: 1, rotate_pairs: 1,
     _causal_attention: 2, _attention: 2}
+
+
+# Of recurrent layers: the parts of a step, and what the kernel keeps.
+SEQUENCES: dict[Primitive, tuple[int, tuple[str, ...]]] = {
+    _rnn: (1, ("states",)), _lstm: (4, ("states", "gates")), _gru: (3, ("states", "gates", "products"))}
 
 
 def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
@@ -167,8 +174,8 @@ def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
         return _loss_of(*arrays, **attributes)
     if operator is _causal_self_attention:
         return _self_attention_of(*arrays, **attributes)
-    if operator is _lstm:
-        return _sequence_of(*arrays, **attributes)
+    if operator in SEQUENCES:
+        return _sequence_of(operator, arrays, **attributes)
     core = 0 if operator.elementwise else CORE.get(operator)
     if core is not None:
         return _on_one(operator, core, arrays, attributes)
@@ -216,12 +223,18 @@ def _self_attention_of(x: Any, _: Any, x_q: Any, w_q: Any, w_k: Any, w_v: Any, w
     return linear(heads, w_o, b_o), {"q": q, "k": k, "v": v, "heads": heads, **kept}
 
 
-def _sequence_of(projected: Any, weight: Any, h: Any, c: Any, steps: int) -> tuple[np.ndarray, dict]:
-    """Both parts of the state after each step, and the gates that its kernel keeps."""
-    kernels.check_lstm(projected, weight, h, c, steps)
-    dtype = np.result_type(projected, weight, h, c)
-    out = hollow((2, steps, *h.shape), dtype)
-    return out, {"states": out, "gates": hollow(projected.shape, dtype)}
+def _sequence_of(operator: Primitive, arrays: tuple, steps: int) -> tuple[np.ndarray, dict]:
+    """The state after each step of a recurrent layer, and what its kernel keeps."""
+    parts, kept = SEQUENCES[operator]
+    projected, weight, *others = arrays
+    given = dict(zip(operator.inputs[2:], others))
+    given = {"h": given.pop("h"), **given}
+    dtype = kernels.check_sequence(operator.name, parts, projected, weight, steps, **given)
+    states = (steps, *given["h"].shape)
+    shapes = {"states": (2, *states) if "c" in given else states, "gates": projected.shape,
+              "products": states}
+    residuals = {name: hollow(shapes[name], dtype) for name in kept}
+    return residuals["states"], residuals
 
 
 def _contraction_of(x: Any, y: Any, of_x: str, of_y: str, of_out: str) -> np.ndarray:

@@ -124,7 +124,8 @@ def test_an_operator_of_tape_takes_nodes(name):
                  "swapaxes": [X_NODE, 0, 1], "moveaxis": [X_NODE, 0, 1],
                  "split_heads": [X_NODE, 2], "merge_heads": [X_NODE, 2],
                  "where": [X_NODE, X_NODE, X_NODE], "causal_attention": [X_NODE] * 3,
-                 "swiglu": [X_NODE] * 2, "rotate_pairs": [X_NODE] * 3, "lstm": [*[X_NODE] * 4, 2],
+                 "swiglu": [X_NODE] * 2, "rotate_pairs": [X_NODE] * 3, "rnn": [*[X_NODE] * 3, 2],
+                 "lstm": [*[X_NODE] * 4, 2], "gru": [*[X_NODE] * 4, 2],
                  "attention": [X_NODE] * 4, "causal_self_attention": [X_NODE, 2, *[X_NODE] * 4]}
     binary = {"add", "sub", "mul", "div", "matmul", "maximum", "minimum", "embedding", "cross_entropy"}
     out = getattr(tape, name)(*arguments.get(name, [X_NODE] * (2 if name in binary else 1)))

@@ -21,7 +21,7 @@ NOT_DIFFERENTIABLE = {"sign", "zeros_like", "ones_like", "floor", "ceil", "trunc
 
 # Those that are defined twice.
 FUSED = {"gelu", "layer_norm", "cross_entropy", "causal_attention", "causal_self_attention",
-         "attention", "rms_norm", "swiglu", "lstm"}
+         "attention", "rms_norm", "swiglu", "rnn", "lstm", "gru"}
 
 NAMES = {case.operator for case in CASES}
 

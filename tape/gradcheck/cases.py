@@ -117,6 +117,8 @@ CASES: list[Case] = [
     case("getitem/mask", lambda x: x[_MASK], (2, 3)),
     case("embedding", lambda x: ops.embedding(x, _IDS), (4, 2)),
     # fused
+    case("rnn", lambda x, w, h: ops.rnn(x, w, h, 3), (3, 2, 2), (2, 2), (2, 2)),
+    case("gru", lambda x, w, b, h: ops.gru(x, w, b, h, 3), (3, 2, 6), (2, 6), (2,), (2, 2)),
     case("lstm", lambda x, w, h, c: ops.lstm(x, w, h, c, 3), (3, 2, 8), (2, 8), (2, 2), (2, 2)),
     case("layer_norm/plain", ops.layer_norm, (2, 4)),
     case("layer_norm/3d", ops.layer_norm, (2, 2, 3), (3,)),

@@ -8,7 +8,7 @@
     heads.py    the same with the linear layers around it
     attention.py  attention block by block
     llama.py    RMSNorm, SwiGLU and rotary positions
-    recurrent.py  an LSTM over a sequence
+    recurrent.py  recurrent layers over a sequence
     selection.py  np.where by the bits of the elements
     lookup.py   the gradient of a look-up in a table
     update.py   updates in place, for optimisers
@@ -33,7 +33,8 @@ from tape.kernels.numpy import (
     sigmoid_backward, softmax, softmax_backward, zero_where_undefined)
 from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product
 from tape.kernels.recurrent import (
-    check_lstm, lstm, lstm_backward, lstm_step, lstm_step_backward)
+    check_sequence, gru, gru_backward, gru_step, gru_step_backward, lstm, lstm_backward, lstm_step,
+    lstm_step_backward, rnn, rnn_backward)
 from tape.kernels.selection import where
 from tape.kernels.sums import (
     HALF, SINGLE, add, broadcast, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype,
@@ -52,6 +53,7 @@ __all__ = [
     "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power", "product", "relu",
     "relu_backward", "scatter_rows", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
     "zero_where_undefined",
-    "check_lstm", "lstm", "lstm_backward", "lstm_step", "lstm_step_backward",
+    "check_sequence", "gru", "gru_backward", "gru_step", "gru_step_backward", "lstm", "lstm_backward",
+    "lstm_step", "lstm_step_backward", "rnn", "rnn_backward",
     "check_self_attention", "merge_heads", "self_attention", "split_heads",
 ]

@@ -27,7 +27,7 @@ from tape.ops.linalg import matmul
 from tape.ops.llama import rms_norm, rotate_pairs, swiglu
 from tape.ops.products import (
     cross, dot, inner, kron, matvec, outer, tensordot, vdot, vecdot, vecmat)
-from tape.ops.recurrent import lstm
+from tape.ops.recurrent import gru, lstm, rnn
 from tape.ops.reductions import logsumexp, max, mean, min, norm, std, sum, var
 from tape.ops.shapes import (
     broadcast_to, expand_dims, merge_heads, moveaxis, reshape, split_heads, squeeze, swapaxes,
@@ -65,7 +65,7 @@ __all__ = [
     "neg", "norm", "ones_like", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt",
     "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
     "zeros_like", "split_heads", "merge_heads", "causal_self_attention", "rms_norm", "swiglu",
-    "rotate_pairs", "lstm",
+    "rotate_pairs", "rnn", "lstm", "gru",
 ]
 
 # Linear algebra, by NumPy's names: `LINEAR`; see `tape.linalg` too.

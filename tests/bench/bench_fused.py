@@ -33,6 +33,8 @@ KERNELS = {
                       {"ignore_index": -1, "reduction": "mean"}),
     "causal_attention": (fused._causal_attention, fused._causal_attention.composed,
                          {"scale": 32 ** -0.5}),
+    "rnn": (recurrent._rnn, recurrent._rnn.composed, {"steps": 64}),
+    "gru": (recurrent._gru, recurrent._gru.composed, {"steps": 64}),
     "lstm": (recurrent._lstm, recurrent._lstm.composed, {"steps": 64}),
 }
 

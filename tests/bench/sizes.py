@@ -83,5 +83,7 @@ KERNEL_INPUTS: dict[str, list[np.ndarray]] = {
     "softmax": [_draw(12, 4, 64, 64)],
     "cross_entropy": [_draw(12, 64, 65), np.random.default_rng(0).integers(0, 65, (12, 64))],
     "causal_attention": [_draw(12, 4, 64, 32) for _ in range(3)],
+    "rnn": [_draw(64, 12, 388), _draw(388, 388) / 20, _draw(12, 388)],
+    "gru": [_draw(64, 12, 756), _draw(252, 756) / 20, _draw(252), _draw(12, 252)],
     "lstm": [_draw(64, 12, 880), _draw(220, 880) / 20, _draw(12, 220), _draw(12, 220)],
 }

@@ -116,12 +116,16 @@ def rotation(b: Builder) -> None:
     b.emit("rotate_pairs", x, *(b.constant(f(angle).astype(dtype)) for f in (np.cos, np.sin)))
 
 
-def lstm(b: Builder) -> None:
-    """One step or two from any matrix as h, which may be c too."""
+def recurrent(b: Builder) -> None:
+    """One step or two from any matrix as h, which may be an LSTM's c too."""
     h = b.pick(lambda y: len(b.shape(y)) == 2 and 0 not in b.shape(y))
-    (rows, width), steps = b.shape(h), int(b.some([1, 2]))
-    c = h if b.chance(0.2) else b.wanted((rows, width))
-    b.emit("lstm", b.wanted((steps, rows, 4 * width)), b.wanted((width, 4 * width)), h, c, steps=steps)
+    (rows, width), steps, name = b.shape(h), int(b.some([1, 2])), b.some(["rnn", "lstm", "gru"])
+    parts = {"rnn": 1, "lstm": 4, "gru": 3}[name]
+    operands = [b.wanted((steps, rows, parts * width)), b.wanted((width, parts * width))]
+    operands += [b.wanted((width,)), h] if name == "gru" else [h]
+    if name == "lstm":
+        operands.append(h if b.chance(0.2) else b.wanted((rows, width)))
+    b.emit(name, *operands, steps=steps)
 
 
 def cross_entropy(b: Builder) -> None:
@@ -183,7 +187,7 @@ def look_up(b: Builder) -> None:
 
 TABLE: dict[Callable, float] = {
     reduction: 9, along_axis: 2.5, product: 5, by_itself: 1, dot: 0.7, layer_norm: 1.5,
-    rms_norm: 1, swiglu: 1, rotation: 0.7, lstm: 0.7,
+    rms_norm: 1, swiglu: 1, rotation: 0.7, recurrent: 1,
     cross_entropy: 1.2, attention: 1.5, look_up: 1.2}
 
 __all__ = ["TABLE", "Name"]

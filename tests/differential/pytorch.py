@@ -210,6 +210,25 @@ def swiglu(gate, x): return torch.nn.functional.silu(tensor(gate)) * tensor(x)
 
 
 @operator
+def rnn(projected, weight, h, steps=None):
+    states = [tensor(h)]
+    for a in tensor(projected):
+        states.append((a + states[-1] @ tensor(weight)).tanh())
+    return torch.stack(states[1:])
+
+
+@operator
+def gru(projected, weight, bias, h, steps=None):
+    states = [tensor(h)]
+    for a in tensor(projected):
+        (a_r, a_z, a_n), u = a.chunk(3, -1), states[-1] @ tensor(weight)
+        u_r, u_z, u_n = u.chunk(3, -1)
+        n = (a_n + (a_r + u_r).sigmoid() * (u_n + tensor(bias))).tanh()
+        states.append(torch.lerp(n, states[-1], (a_z + u_z).sigmoid()))
+    return torch.stack(states[1:])
+
+
+@operator
 def lstm(projected, weight, h, c, steps=None):
     projected, weight, h, c = map(tensor, (projected, weight, h, c))
     states = []

@@ -291,6 +291,26 @@ def rms_norm(x, weight=None, eps=1e-5):
 def swiglu(gate, x): return product(product(gate, sigmoid(gate)), x)
 
 
+def rnn(projected, weight, h, steps=None):
+    states = []
+    for t in range(value_of(projected).shape[0]):
+        h = tanh(added(getitem(projected, t), matmul(h, weight)))
+        states.append(h)
+    return stack(states)
+
+
+def gru(projected, weight, bias, h, steps=None):
+    states = []
+    for t in range(value_of(projected).shape[0]):
+        a_r, a_z, a_n = split(getitem(projected, t), 3, axis=-1)
+        u_r, u_z, u_n = split(matmul(h, weight), 3, axis=-1)
+        r, z = sigmoid(added(a_r, u_r)), sigmoid(added(a_z, u_z))
+        n = tanh(added(a_n, product(r, added(u_n, bias))))
+        h = added(n, product(z, sub(h, n)))
+        states.append(h)
+    return stack(states)
+
+
 def lstm(projected, weight, h, c, steps=None):
     states = []
     for t in range(value_of(projected).shape[0]):

@@ -12,7 +12,7 @@
     rows.py          layer_norm and cross_entropy, row by row
     softmax_rows.py  softmax and log_softmax, the same way
     llama.py         rms_norm, row by row, and swiglu
-    recurrent.py     a step of an LSTM
+    recurrent.py     a step of an LSTM and of a GRU
     lookup.py        the gradient of a look-up
     update.py        the update of Adam
 
@@ -28,7 +28,8 @@ from tape.kernels.numba.elementwise import (
 from tape.kernels.numba.llama import rms_norm, rms_norm_backward, swiglu, swiglu_backward
 from tape.kernels.numba.lookup import add_rows
 from tape.kernels.numba.products import product
-from tape.kernels.numba.recurrent import lstm_step, lstm_step_backward
+from tape.kernels.numba.recurrent import (
+    gru_step, gru_step_backward, lstm_step, lstm_step_backward)
 from tape.kernels.numba.rows import (
     cross_entropy, cross_entropy_backward, layer_norm, layer_norm_backward)
 from tape.kernels.numba.softmax_rows import (
@@ -37,8 +38,9 @@ from tape.kernels.numba.update import adam_update
 
 __all__ = [
     "adam_update", "add", "add_rows", "causal_attention", "causal_attention_backward",
-    "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm",
-    "layer_norm_backward", "log_softmax", "log_softmax_backward", "lstm_step", "lstm_step_backward",
-    "product", "relu", "relu_backward", "rms_norm", "rms_norm_backward", "sigmoid",
-    "sigmoid_backward", "softmax", "softmax_backward", "swiglu", "swiglu_backward",
+    "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "gru_step",
+    "gru_step_backward", "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward",
+    "lstm_step", "lstm_step_backward", "product", "relu", "relu_backward", "rms_norm",
+    "rms_norm_backward", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward", "swiglu",
+    "swiglu_backward",
 ]

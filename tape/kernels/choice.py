@@ -50,9 +50,9 @@ def use_kernels(name: str | None = None, threads: int | None = None) -> Before:
 
     The kernels are those of the fused operators (`layer_norm`, `gelu`, `cross_entropy`, attention,
     `rms_norm`, `swiglu`, `rnn`, `lstm`, `gru`), of `softmax`, `log_softmax`, `relu`, `sigmoid`,
-    products, sums, the gradient of a look-up and `adam_update`. Both sets compute the same, up to rounding. What fused
-    operators recorded before goes back by the kernels that it was made with. Not to be called while
-    another thread computes.
+    products, sums, the gradient of a look-up and `adam_update`. Both sets compute the same, up to
+    rounding. What fused operators recorded before goes back by the kernels that it was made with. Not
+    to be called while another thread computes.
 
     Parameters
     ----------

@@ -233,8 +233,9 @@ def _sequence_of(operator: Primitive, arrays: tuple, steps: int) -> tuple[np.nda
     states = (steps, *given["h"].shape)
     shapes = {"states": (2, *states) if "c" in given else states, "gates": projected.shape,
               "products": states}
-    residuals = {name: hollow(shapes[name], dtype) for name in kept}
-    return residuals["states"], residuals
+    residuals = {name: hollow(shapes[name], kernels.sum_dtype(dtype)) for name in kept}
+    out = residuals["states"]
+    return out if out.dtype == dtype else hollow(out.shape, dtype), residuals
 
 
 def _contraction_of(x: Any, y: Any, of_x: str, of_y: str, of_out: str) -> np.ndarray:

@@ -35,6 +35,16 @@ def adam_update(arrays: Sequence[np.ndarray | Tensor], gradients: Sequence[np.nd
     lr, eps, weight_decay : float
     betas : (float, float)
     decoupled : bool
+
+    Raises
+    ------
+    ValueError
+        The shapes do not fit.
     """
     arrays = [a.data if isinstance(a, Tensor) else a for a in arrays]
+    shapes, wanted = [np.shape(g) for g in gradients], [a.shape for a in arrays]
+    total = sum(a.size for a in arrays)
+    if shapes != wanted or not np.shape(m) == np.shape(v) == (total,):
+        raise ValueError(f"adam_update: there must be a gradient for each array, of shapes {wanted}, "
+                         f"and m and v of shape ({total},); got {shapes}, {np.shape(m)} and {np.shape(v)}")
     kernels.find("adam_update")(arrays, gradients, m, v, t, lr, betas, eps, weight_decay, decoupled)

@@ -99,3 +99,40 @@ def test_a_tape_that_needs_the_old_values_of_a_leaf_notices():
     kept += 1
     with pytest.raises(RuntimeError, match="was changed in place"):
         out.backward()
+
+
+@pytest.mark.parametrize("kernels", SETS)
+def test_means_of_any_kind_are_updated_where_they_lie_or_refused(kernels):
+    """Beside a parameter of float32: strided, reversed, of another byte order, read-only, integers."""
+    n = 5000
+    p, g, near = np.ones(n, np.float32), np.linspace(-1, 1, n).astype(np.float32), {"rtol": 1e-6}
+
+    def updated(make, p=p, g=g):
+        p, (m, v) = p.copy(), (make(np.zeros(3 * n, np.float32)) for _ in range(2))
+        with tape.use_kernels(kernels):
+            tape.adam_update([p], [g], m, v, 1, 0.1, (0.9, 0.99), 1e-8)
+        return p, m, v
+
+    expected = updated(lambda memory: memory[:n])
+    around = []
+    for make in (lambda x: around.append(x) or x[n:2 * n][::-1], lambda x: around.append(x) or x[:2 * n:2],
+                 lambda x: x[:n].astype(">f4"), lambda x: x[:n].astype(np.float64)):
+        for found, wanted in zip(updated(make), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, **near)
+    assert [np.count_nonzero(memory) for memory in around] == [n] * 4
+
+    def read_only(memory):
+        memory.flags.writeable = False
+        return memory[:n]
+    for make in (read_only, lambda x: x[:n].astype(int)):
+        with pytest.raises((ValueError, TypeError)):
+            updated(make)
+
+
+@pytest.mark.parametrize("kernels", SETS)
+@pytest.mark.parametrize("gradient, m, v", [((5,), 5, 6), ((6,), 5, 5), ((6,), 6, 7), ((2, 3), 6, 6),
+                                            ((6,), (6, 1), (6, 1)), ((6,), (1, 6), 6)])
+def test_shapes_that_do_not_fit_are_refused(kernels, gradient, m, v):
+    with tape.use_kernels(kernels), pytest.raises(ValueError, match=r"adam_update: .* m and v of shape"):
+        tape.adam_update([np.zeros(6)], [np.ones(gradient)], np.zeros(m), np.zeros(v), 1, 0.1,
+                         (0.9, 0.99), 1e-8)

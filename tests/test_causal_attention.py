@@ -158,3 +158,22 @@ def test_heads_that_were_broadcast(kernel_set, broadcast):
     gradients(*whole)
     for i, (a, b) in enumerate(zip(small, whole, strict=True)):
         np.testing.assert_allclose(a.grad, b.grad.sum(0) if i == broadcast else b.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("leading, length, width", [((1, 1), 70, 64), ((1, 3), 70, 8), ((2, 1), 80, 8),
+                                                    ((1, 1), 128, 32), ((2, 2), 200, 16)])
+@pytest.mark.parametrize("lay", [
+    lambda g: g.swapaxes(-1, -2).copy().swapaxes(-1, -2), lambda g: np.repeat(g, 2, -1)[..., ::2],
+    lambda g: np.ascontiguousarray(g[..., ::-1, :])[..., ::-1, :]])
+def test_weights_that_the_compiled_kernel_does_not_set_are_not_read(leading, length, width, lay):
+    """Wherever the elements of the gradient lie; behind a swapaxes they lie in columns."""
+    pytest.importorskip("numba")
+    q, k, v, g = drawn(leading, length, length, width, width, np.float32)
+    with tape.use_kernels("numba"):
+        _, kept = find("causal_attention")(q, k, v, None)
+        kept["weights"][..., :length - 64, length - 64:] = np.nan
+        backward = find("causal_attention_backward")
+        expected, found = (backward(a, q, k, v, None, **kept) for a in (g, lay(g)))
+    for a, b in zip(found, expected, strict=True):
+        assert np.isfinite(b).all()
+        np.testing.assert_array_equal(a, b)

@@ -175,6 +175,53 @@ def test_gates_that_are_shut_and_open(kernel_set, size):
 
 
 @NAMES
+def test_a_gradient_of_zero_stays_zero_beside_what_is_not_finite(kernel_set, name):
+    """As in the composed definition: of steps and rows that nothing depends on, say of padding."""
+    for bad in (np.nan, np.inf):
+        arrays, g = operands(name, 4, 2, 3, np.float32)
+        arrays[0][3:, 1] = bad
+        g[..., 3:, 1, :] = 0
+        found = by_tape(name, arrays, g)
+        for slope, like in zip(found[1:], arrays, strict=True):
+            assert slope.shape == like.shape and np.isfinite(slope).all()
+        assert not found[1][3:, 1].any() and found[1][:3].all() and found[1][3, 0].all()
+    arrays, g = operands(name, 1, 2, 3, np.float32)
+    arrays[-1][1] = np.inf                          # h or c of a row that is not used
+    g[..., 1, :] = 0
+    with np.errstate(invalid="ignore"):             # inf times weights of both signs
+        of_projected = by_tape(name, arrays, g)[1]
+    assert np.isfinite(of_projected).all() and not of_projected[0, 1].any()
+
+
+@NAMES
+def test_a_number_or_a_wrong_count_of_steps_is_refused_in_words(name):
+    arrays, _ = operands(name, 1, 2, 4)
+    call = getattr(tape, name)
+    for projected in (3, Tensor(1.0)):
+        with pytest.raises(ValueError, match=r"projected must have shape .*; got \(\) for 0 steps"):
+            call(projected, *arrays[1:])
+    for steps in (True, 1.0, "1"):
+        with pytest.raises(TypeError, match=f"{name}: steps must be an integer, got {steps!r}"):
+            call(*arrays, steps=steps)
+    np.testing.assert_array_equal(call(*arrays, steps=np.int64(1)), call(*arrays))
+
+
+@NAMES
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
+def test_what_it_costs_is_known_without_a_run(kernel_set, name, dtype):
+    arrays, _ = operands(name, 3, 2, 4)
+    figures = []
+    for make in (np.array, lambda a: tape.hollow(a.shape, a.dtype)):
+        with tape.measure() as cost:
+            given = [make((3 * a).astype(dtype)) for a in arrays]
+            if given[0].dtype.kind == "f":
+                given = [Tensor(a, requires_grad=True) for a in given]
+            out = getattr(tape, name)(*given)
+        figures.append((out.shape, out.dtype, cost.flops, cost.bytes_kept))
+    assert figures[0] == figures[1]
+
+
+@NAMES
 @pytest.mark.parametrize("change", [
     lambda p, w, *rest: (p[0], w, *rest), lambda p, w, *rest: (p[:0], w, *rest),
     lambda p, w, *rest: (p, w[:, 1:], *rest), lambda *arrays: (*arrays[:-1], arrays[-1][:1]),
@@ -286,3 +333,30 @@ def test_another_step_of_a_subclass_is_taken(name):
     module = LAYERS[name](3, 4, rng=0)
     module.step = Doubled(3, 4, rng=0).step
     np.testing.assert_array_equal(shown(module)[0], again)
+
+
+@NAMES
+def test_a_summary_counts_with_the_products_that_somebody_has_put_in_the_layers_place(name):
+    x, module = np.ones((2, 5, 3), np.float32), LAYERS[name](3, 4, rng=0)
+    plain = nn.summary(module, x)
+    calls, forward = [], module.layers[0].hidden.forward
+
+    def other(h):
+        calls.append(h)
+        return forward(h) * 2
+    module.layers[0].hidden.forward = other
+    nn.summary(module, x)
+    assert len(calls) == 5 and module.layers[0].hidden.forward is other
+    del vars(module.layers[0].hidden)["forward"]
+    assert nn.summary(module, x) == plain
+
+
+@NAMES
+def test_a_state_of_integers_does_not_widen_the_layer(name):
+    module, x = LAYERS[name](3, 4, rng=0), np.ones((2, 5, 3), np.float32)
+    whole = tuple(np.ones((1, 2, 4), int) for _ in module.parts)
+    found = module(x, whole)[0]
+    assert found.dtype == np.float32
+    expected = module(x, tuple(part.astype(np.float32) for part in whole))[0]
+    np.testing.assert_array_equal(found.data, expected.data)
+    np.testing.assert_array_equal(module(x, [p.tolist() for p in whole])[0].data, expected.data)

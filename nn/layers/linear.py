@@ -40,11 +40,11 @@ def is_plain(layer: Any, counted: bool = False) -> bool:
     """Whether a layer is a `Linear` that nobody replaced, in training, whose calls nobody watches.
 
     Then an operator may take its weight, and compute the gradient of it, in the place of a call.
-    `counted`: whether `nn.summary`, which counts what each module costs, may be watching.
+    `counted`: whether `nn.summary`, which alone counts what a call costs, may be watching.
     """
     watch = vars(layer).get("forward")
     return type(layer) is Linear and getattr(layer.weight, "requires_grad", False) and (
-        watch is None or counted and hasattr(watch, "counts_alone"))
+        watch is None or counted and getattr(watch, "counts_alone", False))
 
 
 class Embedding(Module):

@@ -147,8 +147,9 @@ def _counted(rows: list[tuple[Module, Row]], cost: Any) -> Iterator[None]:
     """In the block the forward of each module adds what it costs to the module's row."""
     attributes = [(vars(module), vars(module).get("forward")) for module, _ in rows]
     try:
-        for module, row in rows:
-            vars(module)["forward"] = _counting(module.forward, row, cost)
+        for (module, row), (_, forward) in zip(rows, attributes):
+            counting = vars(module)["forward"] = _counting(module.forward, row, cost)
+            counting.counts_alone = forward is None          # type: ignore[attr-defined]
         yield
     finally:
         for own, forward in attributes:
@@ -165,7 +166,6 @@ def _counting(forward: Callable, row: Row, cost: Any) -> Callable:
         row.activation_bytes += cost.bytes_kept - kept
         row.shape = _shape(out)
         return out
-    run.counts_alone = True              # type: ignore[attr-defined]       # see `is_plain`
     return run
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape.kernels.choice import find
-from tape.kernels.numpy import sigmoid
+from tape.kernels.numpy import has_nan, sigmoid
 from tape.kernels.products import as_rows, dot
 from tape.kernels.sums import gradient_in_float32, in_float32, reduce_sum
 
@@ -39,6 +39,14 @@ def _weight_gradient(h, states, g_products):
     return dot(as_rows(before).T, as_rows(g_products))
 
 
+def _past(g, slope):
+    """g times the slope; 0 where g is 0, whatever the slope: see `zero_where_undefined`."""
+    out = g * slope
+    if has_nan(out):
+        out[np.equal(g, 0)] = 0
+    return out
+
+
 # --- RNN ---
 
 
@@ -59,7 +67,7 @@ def rnn_backward(g, weight, h, states):
     """Gradients of the projected inputs, the weight and h."""
     g_a, g_h = np.empty_like(states), 0
     for t in reversed(range(len(states))):
-        np.multiply(g[t] + g_h, 1 - states[t] * states[t], out=g_a[t])
+        g_a[t] = _past(g[t] + g_h, 1 - states[t] * states[t])
         g_h = dot(g_a[t], weight.T)
     return g_a, _weight_gradient(h, states, g_a), g_h
 
@@ -107,16 +115,14 @@ def lstm_step(gates, c, h_after, c_after):
 def lstm_step_backward(g_h, g_c, gates, c, c_after, g_a):
     """From the gradients of h' and c' that of a, and in the place of `g_c` that of c."""
     i, f, g, o = np.split(gates, 4, axis=1)
-    of_i, of_f, of_g, of_o = np.split(g_a, 4, axis=1)
     y = np.tanh(c_after)
-    g_c += g_h * o * (1 - y * y)
-    np.multiply(gates, 1 - gates, out=g_a)
+    g_c += _past(g_h, o * (1 - y * y))
+    slopes = gates * (1 - gates)
+    of_i, of_f, of_g, of_o = np.split(slopes, 4, axis=1)
     np.subtract(1, g * g, out=of_g)
-    of_i *= g_c * g
-    of_f *= g_c * c
-    of_g *= g_c * i
-    of_o *= g_h * y
-    g_c *= f
+    parts = (g_c, of_i * g), (g_c, of_f * c), (g_c, of_g * i), (g_h, of_o * y)
+    np.concatenate([_past(*part) for part in parts], axis=1, out=g_a)
+    g_c[...] = _past(g_c, f)
 
 
 # --- GRU ---
@@ -161,10 +167,8 @@ def gru_step(u, bias, h, gates, m, h_after):
 def gru_step_backward(g_h, gates, m, h, g_a, g_u):
     """From the gradient of h' those of a and u, and in the place of `g_h` the part of h's by z."""
     r, z, n = np.split(gates, 3, axis=1)
-    of_r, of_z, of_n = np.split(g_a, 3, axis=1)
-    np.multiply(g_h * (1 - z), 1 - n * n, out=of_n)
-    np.multiply(of_n * m, r * (1 - r), out=of_r)
-    np.multiply(g_h * (h - n), z * (1 - z), out=of_z)
-    g_u[...] = g_a
-    np.multiply(of_n, r, out=np.split(g_u, 3, axis=1)[2])
-    g_h *= z
+    of_n = _past(g_h, (1 - z) * (1 - n * n))
+    of_r, of_z = _past(of_n, m * r * (1 - r)), _past(g_h, (h - n) * z * (1 - z))
+    np.concatenate([of_r, of_z, of_n], axis=1, out=g_a)
+    np.concatenate([of_r, of_z, _past(of_n, r)], axis=1, out=g_u)
+    g_h[...] = _past(g_h, z)

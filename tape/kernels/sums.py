@@ -62,7 +62,8 @@ def reduce_sum(x, axis=None, keepdims=False):
     x = np.asarray(x)
     if x.dtype.kind != "f":
         return np.sum(x, axis=axis, keepdims=keepdims)
-    if axis == -1 and x.ndim == 2 and x.size <= SMALL and x.shape[1] <= SHORT and x.dtype != HALF:
+    if type(axis) is int and axis == -1 and x.ndim == 2 and type(keepdims) is bool and (
+            x.size <= SMALL and x.shape[1] <= SHORT and x.dtype != HALF):
         return x.dot(ones(x.shape[1], x.dtype, 1 + keepdims))       # in a third of the time, to begin
     out = x
     if x.size > FOLD and max(x.shape if type(axis) is not int else (x.shape[axis],)) > FOLD:

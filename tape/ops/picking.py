@@ -22,7 +22,11 @@ from tape.promotion import plain
 # --- moves ---
 
 
-@derivative(lambda g, shift, axis: roll(g, -np.asarray(shift, int), axis), numpy=np.roll)
+def _opposite(shift):
+    return [-int(s) for s in np.ravel(np.asarray(shift, object))]    # of any size
+
+
+@derivative(lambda g, shift, axis: roll(g, _opposite(shift), axis), numpy=np.roll)
 def roll(x, /, shift, axis=None):
     """x with its elements moved on by `shift` along `axis`; what leaves at the end enters in front."""
     return np.roll(x, shift, axis)
@@ -84,7 +88,7 @@ def tile(x, /, reps):
 @derivative(lambda h, reps: tile(h, reps), None)
 def sum_of_tiles(g, like, /, reps):
     """The gradient of `tile`: the sum over the copies of `like` in g."""
-    times = np.ravel(reps).tolist()
+    times = [int(n) for n in np.ravel(reps)]
     count = max(len(times), like.ndim)
     times, sizes = [1] * (count - len(times)) + times, (1,) * (count - like.ndim) + like.shape
     copies = [n for pair in zip(times, sizes) for n in pair]          # one axis for them, one in each

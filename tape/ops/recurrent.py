@@ -21,12 +21,16 @@ from tape.ops.joining import split, stack
 
 def _steps_of(projected, steps, name):
     """(projected, T), of which the second is given for nodes."""
-    if isinstance(projected, (list, tuple)):
+    if not hasattr(projected, "__tape_apply__"):
         projected = np.asarray(projected)
-    if steps is None and not hasattr(projected, "shape"):
-        raise TypeError(f"{name}: how many steps a node has is not known before it is computed; give "
-                        f"steps=T")
-    return projected, len(projected) if steps is None else steps
+    if steps is None:
+        if not hasattr(projected, "shape"):
+            raise TypeError(f"{name}: how many steps a node has is not known before it is computed; "
+                            f"give steps=T")
+        steps = projected.shape[0] if projected.ndim else 0
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
+        raise TypeError(f"{name}: steps must be an integer, got {steps!r}")
+    return projected, int(steps)
 
 
 @fused("rnn", name="rnn")

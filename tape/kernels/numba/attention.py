@@ -35,6 +35,8 @@ def causal_attention(q, k, v, scale):
 
 def causal_attention_backward(g, q, k, v, scale, weights):
     """Gradients of q, k and v, each laid out as what it belongs to."""
+    # NumPy's kernel would read weights behind the blocks, which are not set if the loops made them.
+    g = g if _has_rows(g) else np.array(g, order="C")
     if not (_suit(q, k, v, g) and weights.flags.c_contiguous):
         return causal.causal_attention_backward(g, q, k, v, scale, weights)
     scale = causal.attention_scale(q) if scale is None else scale

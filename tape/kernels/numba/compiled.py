@@ -64,9 +64,9 @@ class Loop(dict):
     """A function on arrays: dtype -> the same compiled for it. Made by `loop`.
 
     It is compiled, or loaded from the cache on disk, when a dtype is first asked for. The types are
-    given rather than found at each call, since Numba would compile again for each mixture of read-only
-    arrays and others. Nor are they checked at a call: a kernel gives a loop what it was compiled for.
-    Several Python threads may run it at once: it lets go of the interpreter's lock.
+    given rather than found at each call, since Numba would compile again for each mixture of
+    read-only arrays and others; a call with other types is refused. Several Python threads may run it
+    at once: it lets go of the interpreter's lock.
     """
 
     def __init__(self, function: Callable, parameters: tuple, options: dict[str, Any]):
@@ -82,10 +82,8 @@ class Loop(dict):
                     self._drop_what_is_older_than_its_source(Path(dispatcher.stats.cache_path))
                 with event.install_listener("numba:compile", _SAYS_SO):
                     dispatcher.compile(tuple(parameter(real) for parameter in self.parameters))
-                # Not the dispatcher, which would ask each argument for its type, 0.15 us a call.
-                (compiled,) = dispatcher.overloads.values()
-                _OWNERS.append(dispatcher)
-                self[dtype] = compiled.entry_point
+                dispatcher.disable_compile()
+                self[dtype] = dispatcher
         return self[dtype]
 
     def _dispatcher(self) -> Any:

@@ -12,19 +12,26 @@ and of a GRU, with m = u_n + bias
     da_n = dh (1 - z) (1 - n^2),  da = (da_n m r (1 - r),  dh (h - n) z (1 - z),  da_n)
     du = (da_r,  da_z,  da_n r),  and dh z goes back
 
-What the caller has made, `gates` and the arrays that are written to, is packed and of one dtype.
+Where dh or dc is 0, so is what is made of it: see `tape.kernels.zero_where_undefined`. What the caller
+has made, `gates` and the arrays that are written to, is packed and of one dtype.
 """
 
 from __future__ import annotations
 
 from tape.kernels import recurrent as plain
-from tape.kernels.numba.compiled import READ, WRITE, is_packed, loop, suits
+from tape.kernels.numba.compiled import READ, WRITE, inner, is_packed, loop, suits
 from tape.kernels.numba.exponential import exp, tanh
 
 
 def _serve(gates, *others):
     """Whether the loops serve: for what comes from elsewhere, beside what the caller has made."""
     return suits(gates) and all(x.dtype == gates.dtype and is_packed(x) for x in others)
+
+
+@inner()
+def _past(g, slope):
+    """g times the slope, and 0 where g is 0, whatever the slope."""
+    return g if g == 0 else g * slope
 
 
 # --- LSTM ---
@@ -77,13 +84,13 @@ def _lstm_step_backward(g_h, g_c, gates, c, c_after, g_a):
         before, after, dh, dc = c[row], c_after[row], g_h[row], g_c[row]
         for j in range(width):
             y = tanh(after[j])
-            of_o[j] = dh[j] * y * (o[j] * (one - o[j]))
-            dc[j] += dh[j] * o[j] * (one - y * y)
+            of_o[j] = _past(dh[j], y * (o[j] * (one - o[j])))
+            dc[j] += _past(dh[j], o[j] * (one - y * y))
         for j in range(width):
-            of_i[j] = dc[j] * g[j] * (i[j] * (one - i[j]))
-            of_f[j] = dc[j] * before[j] * (f[j] * (one - f[j]))
-            of_g[j] = dc[j] * i[j] * (one - g[j] * g[j])
-            dc[j] *= f[j]
+            of_i[j] = _past(dc[j], g[j] * (i[j] * (one - i[j])))
+            of_f[j] = _past(dc[j], before[j] * (f[j] * (one - f[j])))
+            of_g[j] = _past(dc[j], i[j] * (one - g[j] * g[j]))
+            dc[j] = _past(dc[j], f[j])
 
 
 # --- GRU ---
@@ -113,14 +120,14 @@ def _gru_step(u, bias, h, gates, m, h_after):
         a, u_row = gates[row], u[row]
         r, z, n = a[:width], a[width:2 * width], a[2 * width:]
         u_r, u_z, u_n = u_row[:width], u_row[width:2 * width], u_row[2 * width:]
-        inner, before, after = m[row], h[row], h_after[row]
+        product, before, after = m[row], h[row], h_after[row]
         for j in range(width):
             r[j] = one / (one + exp(-(r[j] + u_r[j])))
         for j in range(width):
             z[j] = one / (one + exp(-(z[j] + u_z[j])))
         for j in range(width):
-            inner[j] = u_n[j] + bias[j]
-            n[j] = tanh(n[j] + r[j] * inner[j])
+            product[j] = u_n[j] + bias[j]
+            n[j] = tanh(n[j] + r[j] * product[j])
         for j in range(width):
             after[j] = (one - z[j]) * n[j] + z[j] * before[j]
 
@@ -132,11 +139,11 @@ def _gru_step_backward(g_h, gates, m, h, g_a, g_u):
     for row in range(len(h)):
         a, da, du = gates[row], g_a[row], g_u[row]
         r, z, n = a[:width], a[width:2 * width], a[2 * width:]
-        inner, before, dh = m[row], h[row], g_h[row]
+        product, before, dh = m[row], h[row], g_h[row]
         for j in range(width):
-            of_n = dh[j] * (one - z[j]) * (one - n[j] * n[j])
-            of_r = of_n * inner[j] * (r[j] * (one - r[j]))
-            of_z = dh[j] * (before[j] - n[j]) * (z[j] * (one - z[j]))
+            of_n = _past(dh[j], (one - z[j]) * (one - n[j] * n[j]))
+            of_r = _past(of_n, product[j] * (r[j] * (one - r[j])))
+            of_z = _past(dh[j], (before[j] - n[j]) * (z[j] * (one - z[j])))
             da[j], da[width + j], da[2 * width + j] = of_r, of_z, of_n
-            du[j], du[width + j], du[2 * width + j] = of_r, of_z, of_n * r[j]
-            dh[j] *= z[j]
+            du[j], du[width + j], du[2 * width + j] = of_r, of_z, _past(of_n, r[j])
+            dh[j] = _past(dh[j], z[j])

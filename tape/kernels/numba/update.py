@@ -21,7 +21,8 @@ def adam_update(arrays, gradients, m, v, t, lr, betas, eps, weight_decay=0.0, de
     end = 0
     for p, g in zip(arrays, gradients):
         start, end = end, end + p.size
-        if not (p.dtype == g.dtype == m.dtype in DTYPES and p.flags.carray and is_packed(g)):
+        if not (p.dtype == g.dtype == m.dtype == v.dtype in DTYPES and is_packed(g)
+                and p.flags.carray and m.flags.carray and v.flags.carray):
             plain.adam_update([p], [g], m[start:end], v[start:end], t, lr, betas, eps, weight_decay,
                               decoupled)
         elif p.size:

@@ -46,5 +46,6 @@ def adam_update(arrays: Sequence[np.ndarray | Tensor], gradients: Sequence[np.nd
     total = sum(a.size for a in arrays)
     if shapes != wanted or not np.shape(m) == np.shape(v) == (total,):
         raise ValueError(f"adam_update: there must be a gradient for each array, of shapes {wanted}, "
-                         f"and m and v of shape ({total},); got {shapes}, {np.shape(m)} and {np.shape(v)}")
+                         f"and m and v of shape ({total},); got {shapes}, {np.shape(m)} and "
+                         f"{np.shape(v)}")
     kernels.find("adam_update")(arrays, gradients, m, v, t, lr, betas, eps, weight_decay, decoupled)

@@ -115,7 +115,8 @@ def test_means_of_any_kind_are_updated_where_they_lie_or_refused(kernels):
 
     expected = updated(lambda memory: memory[:n])
     around = []
-    for make in (lambda x: around.append(x) or x[n:2 * n][::-1], lambda x: around.append(x) or x[:2 * n:2],
+    for make in (lambda x: around.append(x) or x[n:2 * n][::-1],
+                 lambda x: around.append(x) or x[:2 * n:2],
                  lambda x: x[:n].astype(">f4"), lambda x: x[:n].astype(np.float64)):
         for found, wanted in zip(updated(make), expected, strict=True):
             np.testing.assert_allclose(found, wanted, **near)
@@ -133,6 +134,6 @@ def test_means_of_any_kind_are_updated_where_they_lie_or_refused(kernels):
 @pytest.mark.parametrize("gradient, m, v", [((5,), 5, 6), ((6,), 5, 5), ((6,), 6, 7), ((2, 3), 6, 6),
                                             ((6,), (6, 1), (6, 1)), ((6,), (1, 6), 6)])
 def test_shapes_that_do_not_fit_are_refused(kernels, gradient, m, v):
-    with tape.use_kernels(kernels), pytest.raises(ValueError, match=r"adam_update: .* m and v of shape"):
+    with tape.use_kernels(kernels), pytest.raises(ValueError, match="adam_update: .* m and v of shape"):
         tape.adam_update([np.zeros(6)], [np.ones(gradient)], np.zeros(m), np.zeros(v), 1, 0.1,
                          (0.9, 0.99), 1e-8)

@@ -65,13 +65,20 @@ class Loop(dict):
 
     It is compiled, or loaded from the cache on disk, when a dtype is first asked for. The types are
     given rather than found at each call, since Numba would compile again for each mixture of
-    read-only arrays and others; a call with other types is refused. Several Python threads may run it
-    at once: it lets go of the interpreter's lock.
+    read-only arrays and others. Several Python threads may run it at once: it lets go of the
+    interpreter's lock.
+
+    Attributes
+    ----------
+    checked : whether a call with other types is refused. To ask each argument for its type takes 0.15
+        us a call. Not `checked` may be a loop whose kernel has made what is written to, and what is
+        read passed through `packed` or `as_rows`, of one dtype: other memory would be misread.
     """
 
-    def __init__(self, function: Callable, parameters: tuple, options: dict[str, Any]):
+    def __init__(self, function: Callable, parameters: tuple, options: dict[str, Any], checked: bool):
         super().__init__()
         self.function, self.parameters, self.options = function, parameters, options
+        self.checked = checked
 
     def __missing__(self, dtype: np.dtype) -> Callable:
         with _LOCK:
@@ -83,7 +90,9 @@ class Loop(dict):
                 with event.install_listener("numba:compile", _SAYS_SO):
                     dispatcher.compile(tuple(parameter(real) for parameter in self.parameters))
                 dispatcher.disable_compile()
-                self[dtype] = dispatcher
+                (compiled,) = dispatcher.overloads.values()
+                _OWNERS.append(dispatcher)
+                self[dtype] = dispatcher if self.checked else compiled.entry_point
         return self[dtype]
 
     def _dispatcher(self) -> Any:
@@ -118,10 +127,11 @@ def _options(fastmath: frozenset) -> dict[str, Any]:
     return {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
 
 
-def loop(*parameters: Callable, fastmath: frozenset = CONTRACT) -> Callable[[Callable], Loop]:
+def loop(*parameters: Callable, fastmath: frozenset = CONTRACT,
+         checked: bool = True) -> Callable[[Callable], Loop]:
     """Decorator: compile a function whose parameters have these types; see `Loop`."""
     def define(function: Callable) -> Loop:
-        LOOPS[function.__name__] = Loop(function, parameters, _options(fastmath))
+        LOOPS[function.__name__] = Loop(function, parameters, _options(fastmath), checked)
         return LOOPS[function.__name__]
     return define
 

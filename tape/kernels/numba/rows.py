@@ -49,7 +49,7 @@ def layer_norm(x, weight, bias, eps):
 
 def layer_norm_backward(g, x, weight, bias, statistics):
     """Gradients of x, weight and bias."""
-    if not (alike(g, x) and of_rows(weight, x) and of_rows(bias, x)):
+    if not (alike(g, x) and of_rows(weight, x) and of_rows(bias, x) and statistics.dtype == x.dtype):
         return plain.layer_norm_backward(g, x, weight, bias, statistics[..., :1], statistics[..., 1:])
     dtype, width = x.dtype, x.shape[-1]
     none, g_x = NONE[dtype], np.empty(x.shape, dtype)
@@ -68,7 +68,7 @@ def of_rows(weight, x):
         type(weight) is np.ndarray and weight.dtype == x.dtype and weight.shape == x.shape[-1:])
 
 
-@loop(READ(2), READ(1), READ(1), REAL, WRITE(2), WRITE(2), TEAM, INTEGER)
+@loop(READ(2), READ(1), READ(1), REAL, WRITE(2), WRITE(2), TEAM, INTEGER, checked=False)
 def _layer_norm(x, weight, bias, eps, out, statistics, team, parts):
     _layer_norm_part(team, parts, (x, weight, bias, eps, out, statistics))
 
@@ -103,7 +103,7 @@ def _layer_norm_part(x, weight, bias, eps, out, statistics, number, parts):
         statistics[i, 0], statistics[i, 1] = m, r
 
 
-@loop(READ(2), READ(2), READ(1), READ(2), WRITE(2), WRITE(1), WRITE(1), TEAM, INTEGER)
+@loop(READ(2), READ(2), READ(1), READ(2), WRITE(2), WRITE(1), WRITE(1), TEAM, INTEGER, checked=False)
 def _layer_norm_backward(g, x, weight, statistics, g_x, g_weight, g_bias, team, parts):
     sums = np.zeros((parts, 2, x.shape[1]))
     _layer_norm_backward_part(team, parts, (g, x, weight, statistics, g_x, sums))

@@ -61,7 +61,7 @@ def log_softmax_backward(g, y, axis=-1):
     return plain.log_softmax_backward(g, y, axis)
 
 
-@loop(READ(2), WRITE(2), TEAM, INTEGER)
+@loop(READ(2), WRITE(2), TEAM, INTEGER, checked=False)
 def _softmax(x, out, team, parts):
     _softmax_part(team, parts, (x, out))
 
@@ -90,7 +90,7 @@ def _softmax_part(x, out, number, parts):
             out[i, j] /= scale
 
 
-@loop(READ(2), READ(2), WRITE(2), TEAM, INTEGER)
+@loop(READ(2), READ(2), WRITE(2), TEAM, INTEGER, checked=False)
 def _softmax_backward(g, s, out, team, parts):
     _softmax_backward_part(team, parts, (g, s, out))
 
@@ -112,7 +112,7 @@ def _softmax_backward_part(g, s, out, number, parts):
             out[i, j] = s[i, j] * (g[i, j] - mean)
 
 
-@loop(READ(2), WRITE(2), TEAM, INTEGER)
+@loop(READ(2), WRITE(2), TEAM, INTEGER, checked=False)
 def _log_softmax(x, out, team, parts):
     _log_softmax_part(team, parts, (x, out))
 
@@ -137,7 +137,7 @@ def _log_softmax_part(x, out, number, parts):
             out[i, j] = x[i, j] - lse
 
 
-@loop(READ(2), READ(2), WRITE(2), TEAM, INTEGER)
+@loop(READ(2), READ(2), WRITE(2), TEAM, INTEGER, checked=False)
 def _log_softmax_backward(g, y, out, team, parts):
     _log_softmax_backward_part(team, parts, (g, y, out))
 

@@ -109,6 +109,10 @@ def test_of_two_numbers(name, i, j):
 
 # --- the others: the operator, its operands, its value ---
 
+def logistic(x):
+    return 1 / (1 + math.exp(-x))
+
+
 def softmax_of(*row):
     total = math.fsum(math.exp(a) for a in row)
     return [math.exp(a) / total for a in row]
@@ -156,6 +160,13 @@ OTHERS = {
                lambda: each(lambda a, b: a * b / (1 + math.exp(-a)), X, [Y, Y])),
     "rotate_pairs": (lambda x: ops.rotate_pairs(x, [[0.0], [-1.0], [0.6]], [[1.0], [0.0], [0.8]]),
                      [COLUMNS], lambda: [[1.25, 0.5], [-1.5, -0.25], [-2.05, 0.6]]),
+    "rnn": (ops.rnn, [[[[0.5]], [[-1.0]]], [[2.0]], [[0.25]]],
+            lambda: [[[math.tanh(1)]], [[math.tanh(2 * math.tanh(1) - 1)]]]),
+    "lstm": (ops.lstm, [[[[0.0, 1.0, -0.5, 0.5]]], [[2.0, -4.0, 3.0, 1.0]], [[0.5]], [[2.0]]],
+             lambda: [[[[logistic(1) * math.tanh(c)]]] if i == 0 else [[[c]]] for i in (0, 1)
+                      for c in [2 * logistic(-1) + logistic(1) * math.tanh(1)]]),
+    "gru": (ops.gru, [[[[0.0, 1.0, -0.5]]], [[2.0, -4.0, 3.0]], [0.25], [[0.5]]],
+            lambda: [[[(1 - logistic(-1)) * math.tanh(1.75 * logistic(1) - 0.5) + logistic(-1) / 2]]]),
     "cross_entropy": (lambda x: ops.cross_entropy(x, [2, 0]), [X],
                       lambda: (logsumexp_of(*X[0]) + 0.75 + logsumexp_of(*X[1]) + 1.25) / 2),
     "causal_attention": (ops.causal_attention, [[[0.0], [2.0]], [[1.0], [0.5]], [[3.0], [-1.0]]],

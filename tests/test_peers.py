@@ -47,6 +47,33 @@ def self_attention(x, w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o):
     return attention(q, k, v).transpose(1, 2).flatten(2) @ w_o + b_o
 
 
+# PyTorch's recurrent layers multiply the inputs with W, which the identity is here.
+ONE_LAYER = 1, 0.0, False, False, False         # one layer, without dropout, forwards, time first
+
+
+def rnn(projected, weight, h):
+    weights = torch.eye(4, dtype=torch.float64), weight.T
+    return torch.rnn_tanh(projected, h[None], weights, False, *ONE_LAYER)[0]
+
+
+def gru(projected, weight, bias, h):
+    nothing = torch.zeros(6, dtype=torch.float64)
+    weights = (torch.eye(6, dtype=torch.float64), weight.T, nothing, torch.cat([nothing[:4], bias]))
+    return torch.gru(projected, h[None], weights, True, *ONE_LAYER)[0]
+
+
+def lstm(projected, weight, h, c):
+    weights = torch.eye(8, dtype=torch.float64), weight.T
+    out, _, last = torch.lstm(projected, (h[None], c[None]), weights, False, *ONE_LAYER)
+    return torch.cat([out, last])
+
+
+def states_of_lstm(*arrays):
+    """h of each step, and the last c, which are what PyTorch gives."""
+    h, c = ops.lstm(*arrays)
+    return ops.concatenate([h, c[-1:]])
+
+
 # name: (tape's, PyTorch's, the shapes of the operands), at numbers from 0.5 to 2
 POSITIVE = {
     "sqrt": (ops.sqrt, torch.sqrt, (2, 3)), "log": (ops.log, torch.log, (2, 3)),
@@ -130,6 +157,9 @@ SIGNED = {
     "rms_norm/plain": (ops.rms_norm, lambda x: F.rms_norm(x, (4,), eps=1e-5), (2, 3, 4)),
     "swiglu": (ops.swiglu, lambda gate, x: F.silu(gate) * x, (2, 3), (2, 3)),
     "rotate_pairs": (lambda x: ops.rotate_pairs(x, np.cos(ANGLES), np.sin(ANGLES)), rotated, (2, 3, 4)),
+    "rnn": (ops.rnn, rnn, (3, 2, 4), (4, 4), (2, 4)),
+    "lstm": (states_of_lstm, lstm, (3, 2, 8), (2, 8), (2, 2), (2, 2)),
+    "gru": (ops.gru, gru, (3, 2, 6), (2, 6), (2,), (2, 2)),
     "cross_entropy": (lambda x: ops.cross_entropy(x, IDS),
                       lambda x: F.cross_entropy(x.reshape(-1, 4), tensors(IDS).reshape(-1)), (2, 3, 4)),
     "cross_entropy/ignored": (

@@ -26,6 +26,35 @@ def rotated(x):
     return torch.view_as_real(pairs * torch.complex(*map(torch.from_numpy, at.TURNS))).flatten(-2)
 
 
+# What takes W x + b, as tape's operators do, step by step: PyTorch's own multiply with W too.
+
+
+def rnn(projected, weight, h):
+    states = [h]
+    for a in projected:
+        states.append((a + states[-1] @ weight).tanh())
+    return torch.stack(states[1:])
+
+
+def gru(projected, weight, bias, h):
+    states = [h]
+    for a in projected:
+        (a_r, a_z, a_n), (u_r, u_z, u_n) = a.chunk(3, -1), (states[-1] @ weight).chunk(3, -1)
+        n = (a_n + (a_r + u_r).sigmoid() * (u_n + bias)).tanh()
+        states.append(torch.lerp(n, states[-1], (a_z + u_z).sigmoid()))
+    return torch.stack(states[1:])
+
+
+def lstm(projected, weight, h, c):
+    states = []
+    for a in projected:
+        i, f, g, o = (a + h @ weight).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        states.append(torch.stack([h, c]))
+    return torch.stack(states, 1)
+
+
 def look_up(table, ids):
     return F.embedding(torch.from_numpy(ids), table)
 
@@ -135,6 +164,9 @@ FUNCTIONS = {
     "softmax": softmax,
     "cross_entropy": lambda x, ids: F.cross_entropy(x.view(-1, x.shape[-1]), ids.view(-1)),
     "causal_attention": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+    "rnn": rnn,
+    "gru": gru,
+    "lstm": lstm,
 }
 
 

@@ -129,6 +129,11 @@ def _six_products(x: Any, _: Any, x_q: Any, w_q: Any, w_k: Any, w_v: Any, w_o: A
             + _product(rows[-1], w_o))
 
 
+def _product_each_step(projected: Any, weight: Any, *others: Any, steps: int) -> int:
+    """Of the state (B, H) of a recurrent layer, at each step, with a matrix."""
+    return steps * _product(hollow((projected.shape[1], len(weight))), weight)
+
+
 PRODUCTS: dict[Primitive, Callable] = {
     matmul: _product,
     inner_with_matrix: lambda x, y: _product(x, y.T),
@@ -138,9 +143,7 @@ PRODUCTS: dict[Primitive, Callable] = {
     _causal_attention: _two_products,
     _attention: _two_products,
     _causal_self_attention: _six_products,
-    _rnn: lambda projected, weight, h, steps: steps * _product(h, weight),
-    _lstm: lambda projected, weight, h, c, steps: steps * _product(h, weight),
-    _gru: lambda projected, weight, bias, h, steps: steps * _product(h, weight),
+    **dict.fromkeys((_rnn, _lstm, _gru), _product_each_step),
 }
 
 
@@ -153,9 +156,8 @@ CORE: dict[Primitive, int] = {
     _causal_attention: 2, _attention: 2}
 
 
-# Of recurrent layers: the parts of a step, and what the kernel keeps.
-SEQUENCES: dict[Primitive, tuple[int, tuple[str, ...]]] = {
-    _rnn: (1, ("states",)), _lstm: (4, ("states", "gates")), _gru: (3, ("states", "gates", "products"))}
+# Of recurrent layers: how many vectors of the length of h a step computes.
+SEQUENCES: dict[Primitive, int] = {_rnn: 1, _lstm: 4, _gru: 3}
 
 
 def described(operator: Primitive, arrays: tuple, attributes: dict) -> Any:
@@ -225,15 +227,12 @@ def _self_attention_of(x: Any, _: Any, x_q: Any, w_q: Any, w_k: Any, w_v: Any, w
 
 def _sequence_of(operator: Primitive, arrays: tuple, steps: int) -> tuple[np.ndarray, dict]:
     """The state after each step of a recurrent layer, and what its kernel keeps."""
-    parts, kept = SEQUENCES[operator]
-    projected, weight, *others = arrays
-    given = dict(zip(operator.inputs[2:], others))
-    given = {"h": given.pop("h"), **given}
-    dtype = kernels.check_sequence(operator.name, parts, projected, weight, steps, **given)
+    given = dict(zip(operator.inputs, arrays))
+    dtype = kernels.check_sequence(operator.name, SEQUENCES[operator], steps=steps, **given)
     states = (steps, *given["h"].shape)
-    shapes = {"states": (2, *states) if "c" in given else states, "gates": projected.shape,
+    shapes = {"states": (2, *states) if "c" in given else states, "gates": given["projected"].shape,
               "products": states}
-    residuals = {name: hollow(shapes[name], kernels.sum_dtype(dtype)) for name in kept}
+    residuals = {name: hollow(shapes[name], kernels.sum_dtype(dtype)) for name in operator.residuals}
     out = residuals["states"]
     return out if out.dtype == dtype else hollow(out.shape, dtype), residuals
 

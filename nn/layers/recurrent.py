@@ -6,7 +6,6 @@ the stack of layers and the loop over time, is in `Recurrent`.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -136,8 +135,8 @@ class Recurrent(Module):
     def _unrolled(self, layer: RecurrentLayer, x: Any, state: State) -> tuple[Tensor, State]:
         """The outputs (B, T, H) of a layer, and its state after the last step."""
         projected = layer.input(x).swapaxes(0, 1)                # (T, B, gates H)
-        steps = self.steps if self._at_once(layer) else partial(Recurrent.steps, self)
-        out, state = steps(layer, projected, state)
+        out, state = (self.steps(layer, projected, state) if self._at_once(layer) else
+                      Recurrent.steps(self, layer, projected, state))
         return out.swapaxes(0, 1), state
 
     def _states(self, x: Any, state: State | None) -> list[State]:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from tape.kernels.choice import find
-from tape.kernels.numpy import has_nan, sigmoid
+from tape.kernels.numpy import sigmoid, zero_where_undefined
 from tape.kernels.products import as_rows, dot
 from tape.kernels.sums import gradient_in_float32, in_float32, reduce_sum
 
 
-def check_sequence(operator, parts, projected, weight, steps, **given):
+def check_sequence(operator, parts, projected, weight, steps, h, **others):
     """The dtype of the result; a ValueError unless the shapes fit.
 
-    The step computes so many `parts` of the length H; `given` are h, which comes first, c and a bias.
+    The step computes so many `parts` of the length H; the others are c or a bias.
     """
-    h = next(iter(given.values()))
+    given = {"h": h, **others}
     wanted = {name: h.shape[1:] if name == "bias" else h.shape for name in given}
     if projected.ndim == 3 and h.ndim == 2 and len(projected) == steps > 0:
         (rows, width), found = h.shape, {name: x.shape for name, x in given.items()}
@@ -40,11 +40,8 @@ def _weight_gradient(h, states, g_products):
 
 
 def _past(g, slope):
-    """g times the slope; 0 where g is 0, whatever the slope: see `zero_where_undefined`."""
-    out = g * slope
-    if has_nan(out):
-        out[np.equal(g, 0)] = 0
-    return out
+    """g times the slope; 0 where g is 0, whatever the slope."""
+    return zero_where_undefined(g * slope, g)
 
 
 # --- RNN ---
@@ -54,7 +51,7 @@ def _past(g, slope):
 def rnn(projected, weight, h, steps):
     """h after each step (T, B, H), which is kept."""
     projected, weight, h = map(np.asarray, (projected, weight, h))
-    dtype = check_sequence("rnn", 1, projected, weight, steps, h=h)
+    dtype = check_sequence("rnn", 1, projected, weight, steps, h)
     out = np.empty(projected.shape, dtype)
     for t in range(steps):
         np.add(dot(h, weight), projected[t], out=out[t])
@@ -79,7 +76,7 @@ def rnn_backward(g, weight, h, states):
 def lstm(projected, weight, h, c, steps):
     """h and c after each step (2, T, B, H); these, and i, f, g, o of each (T, B, 4 H), are kept."""
     projected, weight, h, c = map(np.asarray, (projected, weight, h, c))
-    dtype = check_sequence("lstm", 4, projected, weight, steps, h=h, c=c)
+    dtype = check_sequence("lstm", 4, projected, weight, steps, h, c=c)
     out, gates = np.empty((2, steps, *h.shape), dtype), np.empty(projected.shape, dtype)
     step = find("lstm_step")
     for t in range(steps):
@@ -132,7 +129,7 @@ def lstm_step_backward(g_h, g_c, gates, c, c_after, g_a):
 def gru(projected, weight, bias, h, steps):
     """h after each step (T, B, H); this, r, z, n (T, B, 3 H) and m (T, B, H) of each are kept."""
     projected, weight, bias, h = map(np.asarray, (projected, weight, bias, h))
-    dtype = check_sequence("gru", 3, projected, weight, steps, h=h, bias=bias)
+    dtype = check_sequence("gru", 3, projected, weight, steps, h, bias=bias)
     out, products = (np.empty((steps, *h.shape), dtype) for _ in range(2))
     gates, step = np.array(projected, dtype, order="C"), find("gru_step")
     for t in range(steps):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.bench import library_torch
 from tests.differential.answers import Answer, agree, directions
 from tests.differential.program import Program
 
@@ -210,34 +211,15 @@ def swiglu(gate, x): return torch.nn.functional.silu(tensor(gate)) * tensor(x)
 
 
 @operator
-def rnn(projected, weight, h, steps=None):
-    states = [tensor(h)]
-    for a in tensor(projected):
-        states.append((a + states[-1] @ tensor(weight)).tanh())
-    return torch.stack(states[1:])
+def rnn(*arrays, steps=None): return library_torch.rnn(*map(tensor, arrays))
 
 
 @operator
-def gru(projected, weight, bias, h, steps=None):
-    states = [tensor(h)]
-    for a in tensor(projected):
-        (a_r, a_z, a_n), u = a.chunk(3, -1), states[-1] @ tensor(weight)
-        u_r, u_z, u_n = u.chunk(3, -1)
-        n = (a_n + (a_r + u_r).sigmoid() * (u_n + tensor(bias))).tanh()
-        states.append(torch.lerp(n, states[-1], (a_z + u_z).sigmoid()))
-    return torch.stack(states[1:])
+def gru(*arrays, steps=None): return library_torch.gru(*map(tensor, arrays))
 
 
 @operator
-def lstm(projected, weight, h, c, steps=None):
-    projected, weight, h, c = map(tensor, (projected, weight, h, c))
-    states = []
-    for a in projected:
-        i, f, g, o = (a + h @ weight).chunk(4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        states.append(torch.stack([h, c]))
-    return torch.stack(states, 1)
+def lstm(*arrays, steps=None): return library_torch.lstm(*map(tensor, arrays))
 
 
 @operator

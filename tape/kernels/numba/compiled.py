@@ -90,9 +90,7 @@ class Loop(dict):
                 with event.install_listener("numba:compile", _SAYS_SO):
                     dispatcher.compile(tuple(parameter(real) for parameter in self.parameters))
                 dispatcher.disable_compile()
-                (compiled,) = dispatcher.overloads.values()
-                _OWNERS.append(dispatcher)
-                self[dtype] = dispatcher if self.checked else compiled.entry_point
+                self[dtype] = dispatcher if self.checked else _without_checks(dispatcher)
         return self[dtype]
 
     def _dispatcher(self) -> Any:
@@ -111,6 +109,12 @@ class Loop(dict):
         path = self._dispatcher().stats.cache_path
         folder = Path(path) if path else None
         return folder, folder is not None and any(folder.glob(f"*.{self.function.__name__}-*.nbc"))
+
+
+def _without_checks(dispatcher: Any) -> Callable:
+    (compiled,) = dispatcher.overloads.values()
+    _OWNERS.append(dispatcher)
+    return compiled.entry_point
 
 
 def _cached(compiled: Callable[[bool], Any]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -65,6 +66,23 @@ class limit_blas_threads:
 def blas_threads() -> int | None:
     """How many threads the matrix products may use; None where no library is found that says so."""
     return max((blas.ask() for blas in _all()), default=None)
+
+
+def blas_library() -> str:
+    """What computes the matrix products, in words, and the kind of processor that it is in use for.
+
+    OPENBLAS_CORETYPE in the environment makes OpenBLAS take the processor for another. That may leave
+    half of its registers unused, so that products take twice as long.
+    """
+    functions = shipped_functions()
+    if functions is None:
+        return "the BLAS of this NumPy, which does not say more"
+    configuration, kind = functions("openblas_get_config"), functions("openblas_get_corename")
+    configuration.restype = kind.restype = ctypes.c_char_p
+    name, version, *_ = configuration().decode().split()
+    kind = kind().decode()
+    asked = os.environ.get("OPENBLAS_CORETYPE", "").lower() == kind.lower()
+    return f"{name} {version} for {kind}" + ", by OPENBLAS_CORETYPE in the environment" * asked
 
 
 def held_by(ask: Callable[[], int], set: Callable[[int], Any]) -> None:

@@ -7,6 +7,8 @@ definitions and the derivatives against differences.
 import importlib.util
 import inspect
 import os
+import platform
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ import nn
 import tape
 import tape.lazy as ad
 from tape import Tensor, kernels
+from tape.blas import shipped_functions
 from tape.kernels import choice
 from tests.checks import leaf, run_python
 
@@ -140,8 +143,21 @@ print(report())
 
 def test_the_report_of_numpys_kernels():
     report = run_python("-m", "tape.kernels", env={**os.environ, "TAPE_KERNELS": "numpy"}).stdout
-    assert report.startswith("in use: numpy (TAPE_KERNELS in the environment)\n\n")
+    assert report.startswith(
+        "in use: numpy (TAPE_KERNELS in the environment)\nNumPy's matrix products: ")
     assert report.count(" numpy\n") == len(choice.KERNELS)
+
+
+@pytest.mark.skipif(shipped_functions() is None or platform.machine() != "x86_64",
+                    reason="needs NumPy's own OpenBLAS, and Intel's instructions")
+def test_the_report_says_that_the_environment_chose_the_products():
+    def reported(**settings):
+        env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+        return run_python("-m", "tape.kernels", env={**env, **settings}).stdout
+    assert re.search(r"products: OpenBLAS \S+ for Nehalem, by OPENBLAS_CORETYPE in the environment\n",
+                     reported(OPENBLAS_CORETYPE="Nehalem"))
+    for settings in {}, {"OPENBLAS_CORETYPE": ""}:
+        assert re.search(r"products: OpenBLAS \S+ for \w+\n", reported(**settings))
 
 
 # --- switching ---

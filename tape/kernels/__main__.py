@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tape.blas import blas_library
 from tape.kernels import choice
 
 
 def report() -> str:
-    """The set in use and why; of each kernel where it comes from, and whether it is compiled."""
+    """The set in use and why, and the BLAS; of each kernel its set, and whether it is compiled."""
     kernels = {name: choice.find(name) for name in choice.KERNELS}
     lines, folders = [], set()
     for name, kernel in kernels.items():
@@ -23,7 +24,8 @@ def report() -> str:
     name, reason = choice.in_use()
     threads = choice.kernel_threads()
     with_threads = f", with {threads} threads where they are large" if threads > 1 else ""
-    return "\n".join([f"in use: {name} ({reason}){with_threads}", "", *lines])
+    return "\n".join([f"in use: {name} ({reason}){with_threads}",
+                      f"NumPy's matrix products: {blas_library()}", "", *lines])
 
 
 if __name__ == "__main__":

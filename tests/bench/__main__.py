@@ -17,12 +17,14 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from tape.blas import blas_library
 from tests.bench import rounds as runner
 from tests.bench.table import NOTE, comparison, table
 from tests.bench.worker import CASES
 
-THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_THREAD_TIMEOUT",
-           "OMP_WAIT_POLICY", "TAPE_KEEP_FREED_MEMORY", "TAPE_KERNELS")
+# Variables that begin so change the threads, the memory or the machine code of some library.
+SETTINGS = ("OPENBLAS_", "OMP_", "MKL_", "KMP_", "BLIS_", "VECLIB_", "NPY_", "NUMBA_", "MALLOC_",
+            "ATEN_", "DNNL_", "ONEDNN_", "TORCH", "TAPE_")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -60,8 +62,10 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "libraries": ", ".join(f"{name} {metadata.version(name)}"
                                for name in sorted(set(packages.values()))),
-        "set in the environment": ", ".join(f"{name}={os.environ[name]}" for name in THREADS
-                                            if name in os.environ) or "no thread or memory variable",
+        "NumPy's products": blas_library(),
+        "set in the environment": ", ".join(
+            f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(SETTINGS)
+        ) or "nothing that a library reads",
     }
 
 

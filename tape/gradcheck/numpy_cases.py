@@ -75,6 +75,8 @@ CASES: list[Case] = [
     case("copy", ops.copy, (3,)),
     case("full_like", lambda x: ops.full_like(_LIKE, x), (3,)),
     case("logaddexp", ops.logaddexp, (2, 3), (3,)),
+    case("logaddexp/many", lambda x, y: ops.logaddexp(x, ops.repeat(y, 350, 0)), (3,), (3, 1)),
+    case("lead", elementwise.lead, (2, 3), (3,)),
     case("logaddexp2", ops.logaddexp2, (2, 3), (3,)),
     case("remainder", ops.remainder, (2, 3), (3,), draw=positive),
     case("remainder/number", lambda x: x % 0.7, (2, 3)),

@@ -9,6 +9,7 @@
     attention.py  attention block by block
     llama.py    RMSNorm, SwiGLU and rotary positions
     recurrent.py  recurrent layers over a sequence
+    ordering.py  stable sorting
     selection.py  np.where by the bits of the elements
     lookup.py   the gradient of a look-up in a table
     update.py   updates in place, for optimisers
@@ -29,8 +30,9 @@ from tape.kernels.lookup import add_elements, add_rows, scatter_rows
 from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
     deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax,
-    log_softmax_backward, logsumexp, norm, one_hot, power, relu, relu_backward, sigmoid,
+    log_softmax_backward, logaddexp, logsumexp, norm, one_hot, power, relu, relu_backward, sigmoid,
     sigmoid_backward, softmax, softmax_backward, zero_where_undefined)
+from tape.kernels.ordering import stable_order
 from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product
 from tape.kernels.recurrent import (
     check_sequence, gru, gru_backward, gru_step, gru_step_backward, lstm, lstm_backward, lstm_step,
@@ -49,10 +51,10 @@ __all__ = [
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_elements", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
     "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",
-    "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward", "logsumexp", "matmul",
-    "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power", "product", "relu",
-    "relu_backward", "scatter_rows", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
-    "zero_where_undefined",
+    "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward", "logaddexp",
+    "logsumexp", "matmul", "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power",
+    "product", "relu", "relu_backward", "scatter_rows", "sigmoid", "sigmoid_backward", "softmax",
+    "softmax_backward", "stable_order", "zero_where_undefined",
     "check_sequence", "gru", "gru_backward", "gru_step", "gru_step_backward", "lstm", "lstm_backward",
     "lstm_step", "lstm_step_backward", "rnn", "rnn_backward",
     "check_self_attention", "merge_heads", "self_attention", "split_heads",

@@ -53,14 +53,14 @@ def power_number(x, /, exponent):
 
 def _power_slope_y(g, out, x):
     zero = np.equal(x, 0)
-    return g * np.where(zero, 0, out * np.log(np.where(zero, 1, x)))
+    return g * where(zero, 0, out * np.log(where(zero, 1, x)))
 
 
 def _power_slope_x(g, x, y):
     # At x = y = 0 the product y x^(y-1) is taken as 0, though the second factor is infinite. Elsewhere
     # the exponent stays y - 1 at y = 0 too, for the derivative of y x^(y-1) by y, which is 1/x there.
     both = np.logical_and(np.equal(x, 0), np.equal(y, 0))
-    return g * y * power_elementwise(x, np.where(both, 1, y - 1))
+    return g * y * power_elementwise(x, where(both, 1, y - 1))
 
 
 # d/dx x^y = y x^(y-1), and 0 at y = 0; d/dy x^y = x^y log x, and 0 at x = 0 (its limit for y > 0).

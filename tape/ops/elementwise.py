@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+from tape import kernels
+from tape.ops.activations import sigmoid
 from tape.ops.arithmetic import share_of_larger, where
 from tape.primitive import NUMPY_FUNCTIONS, Comparison, derivative, implements, primitive
 
@@ -30,13 +32,28 @@ conjugate = primitive(np.conjugate, lambda g: g, doc="x, which is real.")
 
 def _finite(out):
     """`out`, and 0 where it is -inf, so that exp(-inf - out) is 0 rather than NaN."""
-    return np.where(np.equal(out, -np.inf), 0, out)
+    return where(np.equal(out, -np.inf), 0, out)
 
 
-logaddexp = primitive(np.logaddexp,
-                      lambda g, out, x: g * np.exp(x - _finite(out)),
-                      lambda g, out, y: g * np.exp(y - _finite(out)),
-                      doc="log(exp(x) + exp(y)) without overflow; d/dx = exp(x - out).")
+@derivative(lambda g: g, lambda g: -g, elementwise=True)
+def lead(x, y, /):
+    """x - y; of two equal infinities 0, or -inf if they are negative, so that exp(x) has no share."""
+    out = np.subtract(x, y)
+    if not kernels.has_nan(out):
+        return out
+    return np.where(np.logical_and(np.equal(x, y), np.isinf(x)), np.minimum(x, 0), out)
+
+
+@derivative(lambda g, x, y: g * sigmoid(lead(x, y)),
+            lambda g, x, y: g * sigmoid(lead(y, x)),
+            numpy=np.logaddexp, elementwise=True, fresh=True)
+def logaddexp(x, y, /):
+    """log(exp(x) + exp(y)) without overflow.
+
+    d/dx is the share of exp(x) in the sum: exp(x) / (exp(x) + exp(y)) = 1 / (1 + exp(y - x)).
+    """
+    return kernels.logaddexp(x, y)
+
 
 logaddexp2 = primitive(np.logaddexp2,
                        lambda g, out, x: g * np.exp2(x - _finite(out)),
@@ -67,7 +84,7 @@ def imag(x, /):
     return np.zeros_like(x)
 
 
-heaviside = primitive(np.heaviside, None, lambda g, x: np.where(np.equal(x, 0), g, 0),
+heaviside = primitive(np.heaviside, None, lambda g, x: where(np.equal(x, 0), g, 0),
                       doc="0 where x < 0, 1 where x > 0, and y where x = 0; in x a constant.")
 
 
@@ -84,7 +101,7 @@ fmod = primitive(np.fmod,
                  doc="x - trunc(x / y) y, which has the sign of x; derivatives between the jumps.")
 
 copysign = primitive(np.copysign,
-                     lambda g, x, y: g * np.sign(x) * np.where(np.signbit(y), -1, 1),
+                     lambda g, x, y: g * np.sign(x) * where(np.signbit(y), -1, 1),
                      None, doc="|x| with the sign of y; derivative 0 at x = 0, and in y.")
 
 ldexp = primitive(np.ldexp, lambda g, y: np.ldexp(g, y), None, doc="x 2^y for integers y.")
@@ -94,14 +111,14 @@ ldexp = primitive(np.ldexp, lambda g, y: np.ldexp(g, y), None, doc="x 2^y for in
 
 fmax = primitive(
     np.fmax,
-    lambda g, x, y: np.where(np.isnan(y), g, np.where(np.isnan(x), 0, share_of_larger(g, x, y))),
-    lambda g, x, y: np.where(np.isnan(y), 0, np.where(np.isnan(x), g, share_of_larger(g, y, x))),
+    lambda g, x, y: where(np.isnan(y), g, where(np.isnan(x), 0, share_of_larger(g, x, y))),
+    lambda g, x, y: where(np.isnan(y), 0, where(np.isnan(x), g, share_of_larger(g, y, x))),
     doc="The larger of x and y, or the one that is not NaN; ties share.")
 
 fmin = primitive(
     np.fmin,
-    lambda g, x, y: np.where(np.isnan(y), g, np.where(np.isnan(x), 0, share_of_larger(g, y, x))),
-    lambda g, x, y: np.where(np.isnan(y), 0, np.where(np.isnan(x), g, share_of_larger(g, x, y))),
+    lambda g, x, y: where(np.isnan(y), g, where(np.isnan(x), 0, share_of_larger(g, y, x))),
+    lambda g, x, y: where(np.isnan(y), 0, where(np.isnan(x), g, share_of_larger(g, x, y))),
     doc="The smaller of x and y, or the one that is not NaN; ties share.")
 
 

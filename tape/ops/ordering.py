@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tape import kernels
 from tape.ops.arithmetic import where
 from tape.ops.indexing import getitem
 from tape.ops.picking import take_along_axis
@@ -16,7 +17,7 @@ from tape.promotion import plain
 @derivative(None)
 def order_of(x, /, axis):
     """The places of x's elements along `axis` from the smallest to the largest; equal ones in order."""
-    return np.argsort(x, axis, kind="stable")
+    return kernels.stable_order(x, axis)
 
 
 @derivative(None)

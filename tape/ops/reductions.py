@@ -131,7 +131,7 @@ def min(x, /, axis=None, keepdims=False):
 
 def _softmax_of(out, x, axis, keepdims):
     """exp(x - logsumexp(x)); where every x was -inf, zeros."""
-    finite = np.where(np.equal(out, -np.inf), 0, out)
+    finite = where(np.equal(out, -np.inf), 0, out)
     return np.exp(x - broadcast_like(finite, x, axis, keepdims))
 
 
@@ -148,7 +148,7 @@ def logsumexp(x, /, axis=None, keepdims=False):
 def _over(g, out):
     """g / out, and 0 where out is 0: also for the derivatives, so not 0 / 1."""
     zero = np.equal(out, 0)
-    return np.where(zero, 0, g / np.where(zero, 1, out))
+    return where(zero, 0, g / where(zero, 1, out))
 
 
 @derivative(lambda g, out, x, axis, keepdims:

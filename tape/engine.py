@@ -323,7 +323,7 @@ def _contribute(record: Record, g: Any, as_tensor: Callable | None, useful: set 
 def _contribute_jointly(record: Record, g: Any, as_tensor: Callable | None,
                         cotangents: Cotangents) -> None:
     """The same for an operator with one rule for all its inputs."""
-    vjp, parents = record.vjp, record.parents
+    vjp, parents, sums = record.vjp, record.parents, cotangents.sums
     if as_tensor is not None and vjp.recomputes:
         contributions = _recomputed(record, g, as_tensor)
     else:
@@ -337,7 +337,10 @@ def _contribute_jointly(record: Record, g: Any, as_tensor: Callable | None,
         if as_tensor is not None or vjp.elementwise or type(contribution) is not _ndarray or not (
                 contribution.dtype is like.dtype is not HALF and contribution.shape == like.shape):
             contribution = _fitted(contribution, g, record, i, as_tensor)
-        cotangents.add(parent, contribution)
+        if parent in sums:
+            cotangents.add(parent, contribution)
+        else:
+            sums[parent] = contribution
 
 
 def _recomputed(record: Record, g: Any, as_tensor: Callable) -> list:

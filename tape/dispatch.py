@@ -17,6 +17,7 @@ from tape.promotion import PYTHON_NUMBERS, as_constant, as_result, counted, prom
 from tape.tensor import Tensor, from_array
 
 _SCALARS = frozenset(np.sctypeDict.values())
+_WITHOUT_DTYPE = PYTHON_NUMBERS | {type(None)}
 _NO_ATTRIBUTES: dict = {}
 _ndarray = np.ndarray          # looked up once, not at every operation
 
@@ -55,7 +56,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
             else:
                 arrays.append(as_constant(operator, value, ruled & bit))
                 # A condition or an index stays what it is; a NumPy scalar has become a weak number.
-                mixed = mixed or ruled & bit and type(arrays[-1]) not in PYTHON_NUMBERS
+                mixed = mixed or ruled & bit and type(arrays[-1]) not in _WITHOUT_DTYPE
         parents.append(None)
     if mixed and operator.promotes:
         _promote(operator, inputs, arrays)

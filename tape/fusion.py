@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from tape.kernels import choice
 from tape.primitive import Primitive
@@ -22,7 +22,8 @@ class Fused(Primitive):
     when it is needed. A `Vjp` made before keeps the rules that it was made with.
 
     An operator around another one has no kernels of its own in the sets: `around` makes its pair from
-    that of the other, whichever is in use.
+    that of the other, whichever is in use. `constants` are the inputs that are no floats and have no
+    gradient, such as targets; of the others integers and lists take the dtype of the floats.
     """
 
     optional_inputs = True
@@ -30,8 +31,9 @@ class Fused(Primitive):
                    "on_arrays", "on_numpy")
 
     def __init__(self, composed: Callable, kernel: str, name: str = "",
-                 around: Callable | None = None):
+                 around: Callable | None = None, constants: Sequence[str] = ()):
         self.composed, self.kernel, self.around = composed, kernel, around
+        self.constants = constants
         self._set_up(name or composed.__name__)
         choice.followers.add(self)
 
@@ -44,6 +46,8 @@ class Fused(Primitive):
         fresh.__dict__.update(self.__dict__)
         Primitive.__init__(fresh, forward, (backward,), name=name, doc=self.composed.__doc__ or "",
                            joint=True, signature=self.composed, fresh=True)
+        fresh.gradient_bits = tuple(name not in self.constants for name in fresh.inputs)
+        fresh.promotes = sum(fresh.gradient_bits) > 1
         self.__dict__ = fresh.__dict__
         self.__class__ = Fused
 
@@ -72,7 +76,7 @@ class _WithoutKernels(Fused):
         return self.__dict__[attribute]
 
 
-def fused(kernel: str, name: str = "",
-          around: Callable | None = None) -> Callable[[Callable], Fused]:
+def fused(kernel: str, name: str = "", around: Callable | None = None,
+          constants: Sequence[str] = ()) -> Callable[[Callable], Fused]:
     """Decorator of a composed definition: run this pair of kernels in its place; see `Fused`."""
-    return lambda composed: Fused(composed, kernel, name, around)
+    return lambda composed: Fused(composed, kernel, name, around, constants)

@@ -82,7 +82,7 @@ class Primitive:
         ``gather(g, *args)`` picks the same elements of g.
     residuals : what a fused operator's forward returns besides, for its rule.
     gradient_bits, ruled : for each input 1 << i if it has a rule, else 0; and all of them together. The
-        sum of those that want a gradient is the key of a `Vjp`.
+        sum of those that want a gradient is the key of a `Vjp`. Of a joint operator 1 or 0.
     """
 
     composed: Callable | None = None           # these two for `Fused` alone; see tape/fusion.py

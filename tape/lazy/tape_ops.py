@@ -222,7 +222,7 @@ class TapeOp(BuiltIn):
         operator = self.operator
         if operator.counts_booleans:
             return functools.partial(_counting, operator.on_numpy)
-        if operator.promotes and operator.differentiable and len(inputs) > 1:
+        if operator.promotes and operator.differentiable and len(inputs) > 1 and not operator.composed:
             return functools.partial(_promoted, operator, tuple(map(is_weak, inputs)))
         return operator.on_arrays if operator.residuals else operator.protected
 
@@ -248,16 +248,16 @@ class TapeOp(BuiltIn):
         bits = operator.gradient_bits
         vjp = operator.vjp(sum(bits[i] for i in wanted))
         kept = vjp.kept or ()
-        asked = [self._as_operand(x, operands) if i in kept and bits[i] else x
+        asked = [self.as_operand(x, operands) if i in kept and bits[i] and _is_array(x) else x
                  for i, x in enumerate(operands)]
         saved = vjp.bind(asked, out, node.attrs, like=_itself)
         return {i: rule(g, *saved[where]) for i, rule, where, _ in vjp.rules}
 
-    def _as_operand(self, operand: Any, operands: list) -> Any:
-        """An operand as the forward takes it: integers are floats beside floats."""
+    def as_operand(self, operand: Any, operands: list) -> Any:
+        """An operand as the forward takes it: integers and lists are floats beside floats."""
         x = operand
         for other, bit in zip(operands, self.operator.gradient_bits):
-            if bit and other is not operand and _is_array(operand) and _is_array(other):
+            if bit and other is not operand and _is_array(other) and not is_weak(other):
                 x = arithmetic.as_operand(x, other, weak=is_weak(operand))
         return x
 
@@ -278,11 +278,15 @@ def _itself(x: Any) -> Any:
 
 
 def _is_array(operand: Any) -> bool:
-    return isinstance(operand, Node) and not is_number(operand.attrs.get("value"))
+    return isinstance(operand, Node) and not (is_none(operand) or is_number(operand.attrs.get("value")))
 
 
-def _promoted(operator: Primitive, weak: tuple[bool, ...], /, *values: Any,
-              **attributes: Any) -> Any:
+def _is_whole(node: Node) -> bool:
+    """Whether a node is a constant array of integers or booleans."""
+    return node.op is constant and getattr(node.attrs["value"], "dtype", np.dtype(float)).kind != "f"
+
+
+def _promoted(operator: Primitive, weak: tuple[bool, ...], /, *values: Any, **attributes: Any) -> Any:
     if len({getattr(value, "dtype", None) for value in values}) > 1:
         values = tuple(promote(values, weak, operator.gradient_bits))
     return operator.protected(*values, **attributes)
@@ -300,6 +304,9 @@ def _node(op: TapeOp, inputs: Sequence, attributes: dict) -> Node:
                             f"nodes == says whether they are the same; np.equal(x, y) compares values.")
         x = plain(x) if isinstance(operator, Comparison) else x        # no gradient can be lost
         nodes.append(constant(None) if x is None and operator.optional_inputs else as_node(x))
+    if operator.promotes and operator.composed:              # the kernel of a gradient gets the same
+        nodes = [op.as_operand(x, nodes) if bit and (is_weak(x) or _is_whole(x)) else x
+                 for x, bit in zip(nodes, operator.gradient_bits)]
     return Node(nodes, op, attributes)
 
 
@@ -335,8 +342,7 @@ class WithNumber(TapeOp):
     def __call__(self, node_A: Any, const_val: Any) -> Node:
         const_val = as_number(const_val)
         if not is_number(const_val):
-            raise TypeError(f"{self.name}: const_val must be a number, got "
-                            f"{type(const_val).__name__}")
+            raise TypeError(f"{self.name}: const_val must be a number, got {type(const_val).__name__}")
         return Node([as_node(node_A)], self, {"constant": as_python(const_val)})
 
     def operands(self, node: Node) -> list:

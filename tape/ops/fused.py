@@ -105,7 +105,7 @@ def count_targets(targets, /, ignore_index):
     return max(int(np.count_nonzero(np.not_equal(targets, ignore_index))), 1)
 
 
-@fused("cross_entropy", name="cross_entropy")
+@fused("cross_entropy", name="cross_entropy", constants=("targets",))
 def _cross_entropy(logits, targets, /, ignore_index, reduction):
     picked = one_hot_like(targets, logits, ignore_index)        # (..., V), 1 at the target
     total = -np.sum(np.where(np.equal(picked, 1), log_softmax(logits), 0))
@@ -244,7 +244,7 @@ def added_mask(mask, like, /):
     return (np.where(mask, 0, -np.inf) if mask.dtype.kind == "b" else mask).astype(like.dtype)
 
 
-@fused("attention", name="attention")
+@fused("attention", name="attention", constants=("mask",))
 def _attention(q, k, v, mask, /, causal, scale, block_size):
     scores = q * (attention_scale(q) if scale is None else scale)
     scores = scores @ np.swapaxes(k, -1, -2)            # (..., T, S)

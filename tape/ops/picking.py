@@ -82,7 +82,7 @@ def sum_of_repeats(g, like, /, repeats, axis):
 @derivative(lambda g, like_x, reps: sum_of_tiles(g, like_x, reps), numpy=np.tile)
 def tile(x, /, reps):
     """Copies of x side by side, ``reps[i]`` along axis i."""
-    return np.tile(x, reps)
+    return np.tile(x, plain(reps))
 
 
 @derivative(lambda h, reps: tile(h, reps), None)
@@ -177,15 +177,21 @@ def extract(condition, x):
 @derivative(lambda g, k: tril(g, k), numpy=np.tril)
 def tril(x, /, k=0):
     """x with zeros above diagonal k of its last two axes."""
-    x = np.asarray(x)
-    return kernels.where(np.tri(x.shape[-2:][0], x.shape[-1], k, bool), x, x.dtype.type(0))
+    return kernels.where(_below("tril", x, k), x, np.asarray(x).dtype.type(0))
 
 
 @derivative(lambda g, k: triu(g, k), numpy=np.triu)
 def triu(x, /, k=0):
     """x with zeros below diagonal k of its last two axes."""
-    x = np.asarray(x)
-    return kernels.where(np.tri(x.shape[-2:][0], x.shape[-1], k - 1, bool), x.dtype.type(0), x)
+    return kernels.where(_below("triu", x, k - 1), np.asarray(x).dtype.type(0), x)
+
+
+def _below(name, x, k):
+    """True up to diagonal k of the last two axes; x with one axis is taken as all rows of a matrix."""
+    shape = np.shape(x)
+    if not shape:
+        raise ValueError(f"{name}: x must have one axis or more, got shape ()")
+    return np.tri(shape[-2:][0], shape[-1], k, bool)
 
 
 # --- picks by an index ---

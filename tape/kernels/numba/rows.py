@@ -178,8 +178,10 @@ def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
 
 
 def _loop_serves(logits, targets, ignore_index):
+    if type(ignore_index) is not int or abs(ignore_index) >= 2 ** 63:
+        return False
     return suits(logits) and logits.ndim and targets.dtype.kind == "i" and (
-        targets.shape == logits.shape[:-1] and type(ignore_index) is int)
+        targets.shape == logits.shape[:-1])
 
 
 def _picks(targets):

@@ -80,9 +80,9 @@ def blas_library() -> str:
     configuration, kind = functions("openblas_get_config"), functions("openblas_get_corename")
     configuration.restype = kind.restype = ctypes.c_char_p
     name, version, *_ = configuration().decode().split()
-    kind = kind().decode()
-    asked = os.environ.get("OPENBLAS_CORETYPE", "").lower() == kind.lower()
-    return f"{name} {version} for {kind}" + ", by OPENBLAS_CORETYPE in the environment" * asked
+    asked = os.environ.get("OPENBLAS_CORETYPE")
+    return f"{name} {version} for {kind().decode()}" + (
+        f", with OPENBLAS_CORETYPE={asked} in the environment" if asked else "")
 
 
 def held_by(ask: Callable[[], int], set: Callable[[int], Any]) -> None:

@@ -21,7 +21,10 @@ def hard(shape):
 # --- sorting ---
 
 
-@pytest.mark.parametrize("shape", [(3000,), (64, 40), (40, 64), (3, 40, 50), (2100, 1), (1, 2100)])
+SHAPES = [(3000,), (64, 40), (40, 64), (3, 40, 50), (2100, 1), (1, 2100), (70, 31)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("values", ["normal", "ties", "hard"])
 def test_a_stable_order_is_numpys(shape, values):
     x = hard(shape) if values == "hard" else RNG.standard_normal(shape, np.float32)
@@ -34,6 +37,13 @@ def test_a_stable_order_is_numpys(shape, values):
             assert found.dtype == np.intp
             np.testing.assert_array_equal(found, np.argsort(layout, axis, kind="stable"))
         np.testing.assert_array_equal(layout, before)
+
+
+def test_a_nan_that_signals_is_sorted_without_a_warning():
+    x = np.arange(3000, dtype=np.float32)
+    x.view(np.int32)[5] = 0x7F800001
+    with np.errstate(all="raise"):
+        assert kernels.stable_order(x, 0)[-1] == 5
 
 
 @pytest.mark.parametrize("shape, axis", [((4000,), 1), ((4000,), -2), ((60, 60), 2), ((60, 60), "x")])
@@ -87,6 +97,12 @@ def test_a_small_second_term_keeps_its_digits(dtype):
     x = np.linspace(lowest, 0, 5000, dtype=dtype)
     found, eps = kernels.logaddexp(x, dtype(0)), np.finfo(dtype).eps
     np.testing.assert_allclose(found, exact(x, 0), rtol=4 * eps)
+
+
+@pytest.mark.parametrize("many", [1, 3000])
+def test_logarithms_of_sums_of_booleans(many):
+    found = tape.logaddexp(np.ones(many, bool), np.ones(many, bool))
+    np.testing.assert_array_equal(found, np.logaddexp(np.ones(many, bool), np.ones(many, bool)))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, int])

@@ -154,7 +154,7 @@ def test_the_report_says_that_the_environment_chose_the_products():
     def reported(**settings):
         env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
         return run_python("-m", "tape.kernels", env={**env, **settings}).stdout
-    assert re.search(r"products: OpenBLAS \S+ for Nehalem, by OPENBLAS_CORETYPE in the environment\n",
+    assert re.search(r"products: OpenBLAS \S+ for Nehalem, with OPENBLAS_CORETYPE=Nehalem in",
                      reported(OPENBLAS_CORETYPE="Nehalem"))
     for settings in {}, {"OPENBLAS_CORETYPE": ""}:
         assert re.search(r"products: OpenBLAS \S+ for \w+\n", reported(**settings))

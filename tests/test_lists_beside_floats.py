@@ -39,17 +39,39 @@ def test_the_result_has_the_dtype_of_the_floats(kernel_set, name, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CALLS)
-def test_a_graph_computes_the_same_bits(name, dtype):
+def test_a_graph_and_a_frozen_run_compute_the_same_bits(name, dtype):
     x = leaf(X, dtype)
-    out = CALLS[name](x)
-    out.backward(np.ones(out.shape))
-    fed = ad.Variable("x")
-    node = CALLS[name](fed)
-    (gradient,) = ad.gradients(tape.sum(node), [fed])
-    found = ad.Evaluator([node, gradient]).run({fed: X.astype(dtype)})
-    assert [a.dtype for a in found] == [dtype, dtype]
-    np.testing.assert_array_equal(found[0], out.data)
-    np.testing.assert_array_equal(found[1], x.grad)
+    with ad.tracing():
+        out = CALLS[name](x)
+    out.backward(np.ones(out.shape), retain_graph=True)
+    built = ad.Variable("x")
+    frozen, (given,) = ad.from_tape(out, [x])
+    for node, fed in [(CALLS[name](built), built), (frozen, given)]:
+        (gradient,) = ad.gradients(tape.sum(node), [fed])
+        found = ad.Evaluator([node, gradient]).run({fed: X.astype(dtype)})
+        assert [a.dtype for a in found] == [dtype, dtype]
+        np.testing.assert_array_equal(found[0], out.data)
+        np.testing.assert_array_equal(found[1], x.grad)
+
+
+@pytest.mark.parametrize("values", [np.array(v) for v in ([1, 2], [True, False], [2 ** 24 + 1, 1])])
+@pytest.mark.parametrize("others", [("f4", "f4"), ("f4", "f8"), ("f2", "f4")])
+def test_integers_that_are_fed_are_converted_once(values, others):
+    """As on the tape: to the dtype that all floats have together, not to one after the other."""
+    x, weight = (np.array(a, dtype) for a, dtype in zip(([[1, 3]], [1.5, 2]), others))
+    tensors = [leaf(x, x.dtype), leaf(weight, weight.dtype)]
+    for bias, fed_too in [(values, True), (values, False), (values.tolist(), False)]:
+        nodes = [ad.Variable("x"), ad.Variable("weight"), ad.Variable("bias")]
+        eager = tape.layer_norm(*tensors, bias)
+        eager.backward(np.ones(x.shape))
+        node = tape.layer_norm(*nodes[:2], nodes[2] if fed_too else bias)
+        outputs = [node, *ad.gradients(tape.sum(node), nodes[:2])]
+        found = ad.Evaluator(outputs).run(dict(zip(nodes, [x, weight, values][:2 + fed_too])))
+        for array, expected in zip(found, [eager.data, *(t.grad for t in tensors)]):
+            assert array.dtype == expected.dtype
+            np.testing.assert_array_equal(array, expected)
+        for t in tensors:
+            t.grad = None
 
 
 def test_targets_and_masks_stay_what_they_are(kernel_set):

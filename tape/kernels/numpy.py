@@ -136,16 +136,18 @@ def logaddexp(x, y):
     The sum u = 1 + e is rounded, by d = e - (u - 1), which is exact. It is small, so that
     log(1 + e) = log(u + d) is log u + d / u to the last digits: for the smallest e, where u is 1, e.
     """
-    with np.errstate(all="ignore"):                  # as inf - inf, which NumPy's own is left to
-        out, e = np.maximum(x, y), np.subtract(x, y)
-        if out.size >= 2 ** 10 and out.dtype == e.dtype in _FLOATS and not has_nan(e):
-            for part, e in pieces(out, e):
-                np.exp(np.negative(np.abs(e, e), e), e)
-                u = 1 + e
-                part += np.log(u)
-                e -= u - 1
-                part += np.divide(e, u, e)
-            return out
+    many = max(getattr(x, "size", 1), getattr(y, "size", 1)) >= 2 ** 11
+    if many and np.result_type(x, y) in _FLOATS:
+        with np.errstate(all="ignore"):
+            out, e = np.maximum(x, y), np.subtract(x, y)
+            if not has_nan(e):                               # as of inf - inf
+                for part, e in pieces(out, e):
+                    np.exp(np.negative(np.abs(e, e), e), e)
+                    u = 1 + e
+                    part += np.log(u)
+                    e -= u - 1
+                    part += np.divide(e, u, e)
+                return out
     return np.logaddexp(x, y)
 
 

@@ -13,7 +13,7 @@ from tape.interop import as_torch, from_torch, is_torch
 from tape.lazy.gradients import Updates
 from tape.lazy.node import Node, Op, Variable, as_nodes, topological_sort
 from tape.lazy.tape_ops import (
-    Composite, Constant, KernelGradient, TapeOp, WithNumber, is_weak, of_input, op_of)
+    Composite, Constant, KernelGradient, TapeOp, WithNumber, is_weak, of_input, op_of, promoting)
 from tape.hollow import memory_of
 from tape.mutation import copied_if_shared
 from tape.ops.arithmetic import identity
@@ -311,8 +311,10 @@ class _Scheduler:
 
     def _kernel(self, node: Node, operator: Primitive, inputs: Sequence[int], attributes: dict) -> int:
         """The forward kernel: one call for the result and for what the backward kernel needs of it."""
-        return self.call(node, _bound(operator.forward, attributes), inputs,
-                         (operator, self._key(attributes)))
+        operands = node.inputs[-len(inputs):]           # those of a gradient stand behind the cotangent
+        forward = promoting(operator, operator.forward, operands)
+        return self.call(node, _bound(forward, attributes), inputs,
+                         (operator, tuple(map(is_weak, operands)), self._key(attributes)))
 
     def _kernel_gradient(self, node: Node, op: KernelGradient, inputs: list[int]) -> int:
         """The backward kernel: one call for the gradients of all inputs."""
@@ -321,8 +323,9 @@ class _Scheduler:
         made = self._kernel(node, operator, rest, attributes)
         if operator.residuals:
             made = self._pick(node, made, 1)
-        backward = _bound(op.backward, {"vjp": operator.vjp(1), "attributes": attributes})
-        every = self.call(node, backward, [g, made, *rest], (op, self._key(attributes)))
+        weak = tuple(map(is_weak, node.inputs[1:]))
+        backward = _bound(op.backward, {"vjp": operator.vjp(1), "weak": weak, "attributes": attributes})
+        every = self.call(node, backward, [g, made, *rest], (op, weak, self._key(attributes)))
         i = node.attrs["input"]
         return self.call(node, lambda every, x: of_input(every[i], x), [every, rest[i]],
                          ("gradient of input", i), self._made[every] + 0.5)

@@ -129,19 +129,17 @@ class KernelGradient(Composite):
         g, *inputs = input_values
         attributes = self.attributes(node.attrs)
         vjp = self.operator.vjp(1)
-        made = self.operator.forward(*inputs, **attributes)
+        i, weak = node.attrs["input"], tuple(map(is_weak, node.inputs[1:]))
+        made = _promoted(self.operator, weak, self.operator.forward, *inputs, **attributes)
         made = made[1] if vjp.residuals else made
-        i = node.attrs["input"]
-        gradients = self.backward(g, made, *inputs, vjp=vjp, attributes=attributes)
+        gradients = self.backward(g, made, *inputs, vjp=vjp, weak=weak, attributes=attributes)
         return of_input(gradients[i], inputs[i])
 
     @staticmethod
-    def backward(g: Any, made: Any, *inputs: Any, vjp: Any, attributes: dict) -> Sequence:
-        """The gradients of all inputs, by the kernel of `vjp`.
-
-        `made` is what the forward kernel left for it: the residuals, or else its result.
-        """
-        saved = vjp.bind(inputs, made, attributes, made if vjp.residuals else None)
+    def backward(g: Any, made: Any, *inputs: Any, vjp: Any, weak: tuple, attributes: dict) -> Sequence:
+        """The gradients of all inputs by a kernel, from what the forward left: residuals or result."""
+        operands = _alike(vjp.operator, weak, inputs)
+        saved = vjp.bind(operands, made, attributes, made if vjp.residuals else None)
         return vjp.joint_gradients(g, saved, len(inputs))
 
     def expand(self, inputs: list[Node], attrs: dict) -> Node:
@@ -222,9 +220,8 @@ class TapeOp(BuiltIn):
         operator = self.operator
         if operator.counts_booleans:
             return functools.partial(_counting, operator.on_numpy)
-        if operator.promotes and operator.differentiable and len(inputs) > 1 and not operator.composed:
-            return functools.partial(_promoted, operator, tuple(map(is_weak, inputs)))
-        return operator.on_arrays if operator.residuals else operator.protected
+        forward = operator.on_arrays if operator.residuals else operator.protected
+        return promoting(operator, forward, inputs) if len(inputs) > 1 else forward
 
     def _vjp(self, node: Node, output_grad: Node, wanted: Sequence[int],
              out: Node | None = None) -> dict[int, Node]:
@@ -248,16 +245,16 @@ class TapeOp(BuiltIn):
         bits = operator.gradient_bits
         vjp = operator.vjp(sum(bits[i] for i in wanted))
         kept = vjp.kept or ()
-        asked = [self.as_operand(x, operands) if i in kept and bits[i] and _is_array(x) else x
+        asked = [self._as_operand(x, operands) if i in kept and bits[i] else x
                  for i, x in enumerate(operands)]
         saved = vjp.bind(asked, out, node.attrs, like=_itself)
         return {i: rule(g, *saved[where]) for i, rule, where, _ in vjp.rules}
 
-    def as_operand(self, operand: Any, operands: list) -> Any:
-        """An operand as the forward takes it: integers and lists are floats beside floats."""
+    def _as_operand(self, operand: Any, operands: list) -> Any:
+        """An operand as the forward takes it: integers are floats beside floats."""
         x = operand
         for other, bit in zip(operands, self.operator.gradient_bits):
-            if bit and other is not operand and _is_array(other) and not is_weak(other):
+            if bit and other is not operand and _is_array(operand) and _is_array(other):
                 x = arithmetic.as_operand(x, other, weak=is_weak(operand))
         return x
 
@@ -278,18 +275,23 @@ def _itself(x: Any) -> Any:
 
 
 def _is_array(operand: Any) -> bool:
-    return isinstance(operand, Node) and not (is_none(operand) or is_number(operand.attrs.get("value")))
+    return isinstance(operand, Node) and not is_number(operand.attrs.get("value"))
 
 
-def _is_whole(node: Node) -> bool:
-    """Whether a node is a constant array of integers or booleans."""
-    return node.op is constant and getattr(node.attrs["value"], "dtype", np.dtype(float)).kind != "f"
+def promoting(operator: Primitive, forward: Callable, inputs: list[Node]) -> Callable:
+    """A forward on these inputs, of which integers and lists are given the dtype of the floats."""
+    part = functools.partial(_promoted, operator, tuple(map(is_weak, inputs)), forward)
+    return part if operator.promotes and operator.differentiable else forward
 
 
-def _promoted(operator: Primitive, weak: tuple[bool, ...], /, *values: Any, **attributes: Any) -> Any:
-    if len({getattr(value, "dtype", None) for value in values}) > 1:
-        values = tuple(promote(values, weak, operator.gradient_bits))
-    return operator.protected(*values, **attributes)
+def _promoted(operator: Primitive, weak: tuple, forward: Callable, /, *values: Any, **attrs) -> Any:
+    return forward(*_alike(operator, weak, values), **attrs)
+
+
+def _alike(operator: Primitive, weak: tuple, values: Sequence) -> Sequence:
+    """Operands of which integers and those that are `weak` have the dtype of the floats."""
+    several = len({value.dtype for value in values if hasattr(value, "dtype")}) > 1
+    return promote(values, weak, operator.gradient_bits) if several and operator.promotes else values
 
 
 def _counting(forward: Callable, x: Any) -> Any:
@@ -304,9 +306,6 @@ def _node(op: TapeOp, inputs: Sequence, attributes: dict) -> Node:
                             f"nodes == says whether they are the same; np.equal(x, y) compares values.")
         x = plain(x) if isinstance(operator, Comparison) else x        # no gradient can be lost
         nodes.append(constant(None) if x is None and operator.optional_inputs else as_node(x))
-    if operator.promotes and operator.composed:              # the kernel of a gradient gets the same
-        nodes = [op.as_operand(x, nodes) if bit and (is_weak(x) or _is_whole(x)) else x
-                 for x, bit in zip(nodes, operator.gradient_bits)]
     return Node(nodes, op, attributes)
 
 

@@ -28,7 +28,8 @@ def stable_order(x, axis):
             and x.shape[axis] >= _SHORT):
         return np.argsort(x, axis, kind="stable")
     with np.errstate(invalid="ignore"):                            # of a NaN that signals
-        rows = np.moveaxis(x, axis, -1) + np.float32(0)            # (..., n), with 0 for -0, its equal
+        # (..., n), one row after the other, and with 0 for -0, its equal
+        rows = np.add(np.moveaxis(x, axis, -1), np.float32(0), order="C")
     if has_nan(rows):
         rows[np.isnan(rows)] = np.nan                              # without a sign
     bits = rows.view(np.int32)

@@ -229,6 +229,9 @@ class Primitive:
                 raise TypeError(f"{self.name}: takes {self.describe()}; {name!r} is missing")
             if isinstance(value, (list, tuple, dict, np.ndarray)):
                 attributes[name] = fixed(value)           # the caller may change theirs later
+            elif hasattr(type(value), "__tape_apply__") and not hasattr(type(value), "_data"):
+                raise TypeError(f"{self.name}: {name} must be known when the graph is built, got the "
+                                f"node {value.name}")
             elif not self.trusted and hasattr(type(value), "_data"):
                 raise TypeError(f"{self.name}: {name} is an attribute, which gets no gradient, and "
                                 f"cannot be a Tensor. Inputs stand before a / in the signature.")

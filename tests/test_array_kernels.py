@@ -132,9 +132,10 @@ def test_the_gradients_are_shares_that_sum_to_1(dtype):
     (np.inf, 0, (1, 0)), (-np.inf, 0, (0, 1)), (np.inf, -np.inf, (1, 0)), (-np.inf, -np.inf, (0, 0)),
     (np.inf, np.inf, (0.5, 0.5)), (1e30, -1e30, (1, 0)), (2.0, 2.0, (0.5, 0.5)),
     (np.nan, 1.0, (np.nan, np.nan))])
-def test_shares_at_infinities_and_ties(x, y, shares, many):
+@pytest.mark.parametrize("f", [np.logaddexp, np.logaddexp2])
+def test_shares_at_infinities_and_ties(f, x, y, shares, many):
     tensors = [leaf(np.full(many, value), np.float32) for value in (x, y)]
     with np.errstate(invalid="ignore"):
-        np.logaddexp(*tensors).backward(np.full(many, 3))
+        f(*tensors).backward(np.full(many, 3))
     for t, share in zip(tensors, shares):
         np.testing.assert_array_equal(t.grad, np.full(many, 3 * share))

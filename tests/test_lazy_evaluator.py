@@ -178,6 +178,13 @@ def test_numbers_of_numpy_are_weak_as_attributes_too():
         ad.power(x, y)
 
 
+@pytest.mark.parametrize("call", [np.tile, np.roll, lambda x, n: tape.sum(x, axis=n)])
+@pytest.mark.parametrize("x", [ad.Variable("x"), Tensor(X, requires_grad=True)])
+def test_a_node_is_refused_as_an_attribute_of_whatever_operator(call, x):
+    with pytest.raises(TypeError, match="must be known when the graph is built, got the node n"):
+        call(x, ad.Variable("n"))
+
+
 # --- the plan ---
 
 

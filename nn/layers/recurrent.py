@@ -154,8 +154,6 @@ class Recurrent(Module):
                              f"(L, B, H) = {wanted}, got {found}. It is the second value that the "
                              f"call before this one returned.")
         parts = [part if isinstance(part, Tensor) else np.asarray(part) for part in state]
-        dtype = self.layers[0].hidden.weight.dtype              # which integers do not widen
-        parts = [part if part.dtype.kind == "f" else part.astype(dtype) for part in parts]
         return [tuple(part[i] for part in parts) for i in range(len(self.layers))]
 
 

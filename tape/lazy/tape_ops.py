@@ -201,12 +201,7 @@ class TapeOp(BuiltIn):
             if theirs in kwargs and ours in self.takes:
                 kwargs[ours] = kwargs.pop(theirs)
         inputs, attributes = self.operator.bind((*args, *named), kwargs)
-        for key, value in attributes.items():
-            if isinstance(value, Node):
-                raise TypeError(f"{self.name}: {key} must be known when the graph is built, got the "
-                                f"node {value.name}")
-            attributes[key] = as_python(value)
-        return _node(self, inputs, attributes)
+        return _node(self, inputs, {key: as_python(value) for key, value in attributes.items()})
 
     def operands(self, node: Node) -> list:
         """What the operator is applied to."""

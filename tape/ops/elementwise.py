@@ -30,11 +30,6 @@ fabs = primitive(np.fabs, lambda g, x: g * np.sign(x), doc="|x| of floats; deriv
 conjugate = primitive(np.conjugate, lambda g: g, doc="x, which is real.")
 
 
-def _finite(out):
-    """`out`, and 0 where it is -inf, so that exp(-inf - out) is 0 rather than NaN."""
-    return where(np.equal(out, -np.inf), 0, out)
-
-
 @derivative(lambda g: g, lambda g: -g, elementwise=True)
 def lead(x, y, /):
     """x - y; of two equal infinities 0, or -inf if they are negative, so that exp(x) has no share."""
@@ -56,9 +51,9 @@ def logaddexp(x, y, /):
 
 
 logaddexp2 = primitive(np.logaddexp2,
-                       lambda g, out, x: g * np.exp2(x - _finite(out)),
-                       lambda g, out, y: g * np.exp2(y - _finite(out)),
-                       doc="log2(2^x + 2^y) without overflow; d/dx = 2^(x - out).")
+                       lambda g, x, y: g * sigmoid(LOG_2 * lead(x, y)),      # 2^x = e^(x log 2)
+                       lambda g, x, y: g * sigmoid(LOG_2 * lead(y, x)),
+                       doc="log2(2^x + 2^y) without overflow; d/dx = 2^x / (2^x + 2^y).")
 
 
 # --- steps: constants to the tape ---

@@ -48,7 +48,7 @@ def swiglu(gate, x):
             np.negative(gate, out=s)
             np.exp(s, out=s)
             s += 1
-            np.reciprocal(s, out=s)
+            np.divide(1, s, out=s)
             np.multiply(gate, s, out=y)
             y *= x
     return _scalar_if_without_axes(out), {"s": _scalar_if_without_axes(logistic)}

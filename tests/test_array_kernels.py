@@ -1,4 +1,4 @@
-"""Kernels that do what a function of NumPy's does, in less time: stable sorting, and log(e^x + e^y)."""
+"""What does in less time what NumPy does: stable sorting, log(e^x + e^y), running sums and products."""
 
 import numpy as np
 import pytest
@@ -139,3 +139,40 @@ def test_shares_at_infinities_and_ties(f, x, y, shares, many):
         f(*tensors).backward(np.full(many, 3))
     for t, share in zip(tensors, shares):
         np.testing.assert_array_equal(t.grad, np.full(many, 3 * share))
+
+
+# --- running sums and products ---
+
+
+@pytest.mark.parametrize("shape", [
+    (5, 70), (70, 5), (3, 40, 50), (4, 65, 2), (0, 90), (90, 0), (7,), (1, 80)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", np.int32, bool])
+def test_running_sums_and_products_are_numpys(shape, dtype):
+    x = RNG.standard_normal(shape).astype(dtype)
+    for layout in (x, x[::-1], x.T, np.asfortranarray(x)):
+        before = layout.copy()
+        for axis in (None, *range(-layout.ndim, layout.ndim)):
+            for ours, numpys in ((tape.cumsum, np.cumsum), (tape.cumprod, np.cumprod)):
+                found = ours(layout, axis)
+                assert found.dtype.newbyteorder("=") == numpys(layout, axis).dtype
+                np.testing.assert_array_equal(found, numpys(layout, axis))
+        np.testing.assert_array_equal(layout, before)
+
+
+def test_running_sums_of_half_precision_are_rounded_once():
+    x = np.ones((3000, 64), np.float16)
+    np.testing.assert_array_equal(tape.cumsum(x, 0)[:, 0], np.arange(1, 3001).astype(np.float16))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_the_gradient_of_a_running_sum_is_one_from_the_end(axis):
+    x = leaf(RNG.standard_normal((5, 70, 3)))
+    g = RNG.standard_normal(x.shape)
+    tape.cumsum(x, axis).backward(g)
+    np.testing.assert_allclose(x.grad, np.flip(np.cumsum(np.flip(g, axis), axis), axis), rtol=1e-12)
+
+
+@pytest.mark.parametrize("function", [tape.cumsum, tape.cumprod])
+def test_an_axis_that_there_is_not(function):
+    with pytest.raises(np.exceptions.AxisError, match="axis 2 is out of bounds"):
+        function(leaf(np.ones((2, 3))), 2)

@@ -86,6 +86,19 @@ def test_power_at_zero(exponent, expected):
     np.testing.assert_array_equal(gradient(lambda x: x ** exponent, [0.0]), [expected])
 
 
+@pytest.mark.parametrize("exponent", [-2, -1, -0.5, 0.5, 1, 2, 3, 1.5, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_powers_are_numpys(exponent, dtype):
+    """Those with a function of their own too, over the whole range of the dtype and at both zeros."""
+    largest = np.log10(np.finfo(dtype).max)
+    x = np.logspace(-largest * 0.45, largest * 0.45, 1001, dtype=dtype)
+    x = np.concatenate([x, np.array([0.0, -0.0, np.inf, np.nan], dtype)])
+    with np.errstate(all="ignore"):
+        expected = np.power(x.astype(np.float64 if dtype == np.float32 else np.longdouble), exponent)
+        np.testing.assert_allclose(ops.power(x, exponent), expected.astype(dtype),
+                                   rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+
+
 @pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4])
 def test_higher_derivatives_of_whole_powers_at_zero_are_exact(exponent):
     x = leaf(0.0)

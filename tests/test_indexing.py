@@ -45,3 +45,20 @@ def test_which_axis_rows_are_picked_along():
         assert found == axis and rows is ids
     for index in ((0, ids), (ids, ids), (slice(1), ids), (None, ids), (ids, np.array([True, False]))):
         assert indexing._rows_along(index, 3) == (None, None)
+
+
+@pytest.mark.parametrize("shape, of_indices, axis", [
+    ((3, 4, 5), (3, 2, 5), 1), ((3, 4, 5), (3, 4, 7), -1), ((1, 4, 5), (3, 2, 1), 1), ((6,), (4,), 0),
+    ((3, 1), (1, 9), 1), ((3, 4), (5, 1), 0), ((0, 4), (0, 2), 1), ((3, 0), (3, 0), 1),
+    ((2, 300), (2, 900), 1), ((300, 7), (300, 2), -1)])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64])
+def test_picks_along_an_axis(kernel_set, shape, of_indices, axis, dtype):
+    length, lowest = shape[axis], -1 if np.dtype(dtype).kind == "i" else 0
+    picked = RNG.integers(lowest * min(length, 100), max(min(length, 100), 1), of_indices).astype(dtype)
+    x = tape.Tensor(RNG.standard_normal(shape), requires_grad=True)
+    out = tape.take_along_axis(x, picked, axis)
+    g = RNG.standard_normal(out.shape)
+    out.backward(g)
+    places, expected = np.arange(x.size).reshape(shape), np.zeros(x.size)
+    np.add.at(expected, np.take_along_axis(places, picked.astype(int), axis), g)
+    np.testing.assert_allclose(x.grad.reshape(-1), expected, rtol=1e-12, atol=1e-12)

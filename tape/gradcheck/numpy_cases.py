@@ -100,7 +100,9 @@ CASES: list[Case] = [
     case("cumulative_sum", lambda x: ops.cumulative_sum(x, axis=1, include_initial=True), (2, 3)),
     case("cumulative_prod", lambda x: ops.cumulative_prod(x, axis=1, include_initial=True), (2, 3)),
     case("shift", lambda x: cumulative.shift(x, 1, 2), (2, 3)),
+    case("shift/back", lambda x: cumulative.shift(x, 0, 2, True), (3, 2)),
     case("recurrence", lambda x, b: cumulative.recurrence(x, b, -1), (2, 4), (2, 4)),
+    case("recurrence/back", lambda x, b: cumulative.recurrence(x, b, 0, True), (4, 2), (4, 2)),
     # elements moved, repeated and left out
     case("roll", lambda x: ops.roll(x, 1, axis=1), (2, 3)),
     case("roll/several", lambda x: ops.roll(x, (1, -1), axis=(0, 1)), (2, 3)),

@@ -54,11 +54,12 @@ def broadcasts_to(shape, larger):
 
 
 _POWERS: dict[float, Callable] = {
-    1: np.positive, 2: np.square, 3: lambda x: x * x * x, 0.5: np.sqrt, -1: lambda x: 1 / x}
+    1: np.positive, 2: np.square, 3: lambda x: x * x * x, 0.5: np.sqrt, -1: lambda x: 1 / x,
+    -2: lambda x: np.square(1 / x), -0.5: lambda x: 1 / np.sqrt(x + 0)}       # with -0 taken as 0
 
 
 def power(x, exponent):
-    """x ** exponent for a number; NumPy's general power takes forty times as long as these.
+    """x ** exponent for a number; NumPy's general power takes several times as long as these.
 
     Not ``**``, which on a NumPy scalar is another function than on an array, with other last digits.
     """

@@ -22,7 +22,7 @@ def _add_at(total, g, like, index):
     axis, ids = _rows_along(index, total.ndim)
     lead = total.shape[:axis]
     if axis is None or axis and g.size < _FEW * math.prod(lead):
-        kernels.add_elements(total, g, _places(total.shape, index))
+        kernels.add_elements(total, g, places(total.shape, lambda x: x[index]))
         return
     ids = ids.astype(np.intp) % max(total.shape[axis], 1)
     g = np.reshape(g, (*lead, ids.size, math.prod(total.shape[axis + 1:])))
@@ -40,14 +40,14 @@ def _rows_along(index, ndim):
     return place + (ndim - len(parts) if Ellipsis in parts[:place] else 0), ids
 
 
-def _places(shape, index):
-    """Where x[index] stands in x.reshape(-1): the sum over axes of coordinate times step."""
-    places, step = np.zeros((), np.intp), 1
+def places(shape, pick):
+    """Where `pick` finds its elements in x.reshape(-1): the sum over axes of coordinate times step."""
+    found, step = np.zeros((), np.intp), 1
     for axis in reversed(range(len(shape))):
         coordinate = np.arange(shape[axis]).reshape(-1, *(1,) * (len(shape) - 1 - axis))
-        places = places + step * np.broadcast_to(coordinate, shape)[index]
+        found = found + step * pick(np.broadcast_to(coordinate, shape))
         step *= shape[axis]
-    return places
+    return found
 
 
 def _has_integer_array(index) -> bool:

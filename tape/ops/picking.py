@@ -14,7 +14,7 @@ import numpy as np
 
 from tape import kernels
 from tape.ops.arithmetic import where
-from tape.ops.indexing import getitem
+from tape.ops.indexing import getitem, places
 from tape.primitive import Primitive, derivative, implements
 from tape.promotion import plain
 
@@ -222,7 +222,7 @@ def _take_along_axis(x, indices, /, axis):
 @derivative(lambda g, indices, axis: _take_along_axis(g, indices, axis), None, None)
 def put_along_axis_like(g, like, indices, /, axis):
     """Zeros of the shape of `like`, with g added where `take_along_axis` picks it."""
-    return _added(g, like, np.take_along_axis(_numbered(like), indices, axis))
+    return _added(g, like, places(like.shape, lambda x: np.take_along_axis(x, indices, axis)))
 
 
 @implements(np.take_along_axis)

@@ -30,7 +30,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
     wanted = 0            # the bits of the inputs whose gradient is wanted
     mixed: Any = False    # whether there is an operand whose dtype may yield to that of the others
     shared = False        # whether there is an array that others may write to
-    bit, ruled, joint = 0, operator.ruled, operator.joint
+    bit, ruled, numeric, joint = 0, operator.ruled, operator.numeric, operator.joint
     for value in inputs:
         bit = 1 if joint else bit + bit or 1                # 1 << i
         if isinstance(value, Tensor):
@@ -46,7 +46,7 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
                 wanted |= bit
                 parents.append(parent)
                 continue
-            mixed = mixed or ruled & bit and array.dtype.kind != "f"
+            mixed = mixed or numeric & bit and array.dtype.kind != "f"
         elif type(value) in PYTHON_NUMBERS:
             arrays.append(+value if type(value) is Count else value)   # weak; x.size as a plain int
         else:
@@ -54,9 +54,9 @@ def apply(operator: Primitive, inputs: Sequence, attributes: dict = _NO_ATTRIBUT
             if type(value) is _ndarray and value.dtype.kind == "f":
                 arrays.append(value)
             else:
-                arrays.append(as_constant(operator, value, ruled & bit))
+                arrays.append(as_constant(operator, value, numeric & bit))
                 # A condition or an index stays what it is; a NumPy scalar has become a weak number.
-                mixed = mixed or ruled & bit and type(arrays[-1]) not in _WITHOUT_DTYPE
+                mixed = mixed or numeric & bit and type(arrays[-1]) not in _WITHOUT_DTYPE
         parents.append(None)
     if mixed and operator.promotes:
         _promote(operator, inputs, arrays)
@@ -119,7 +119,7 @@ Tensor.__apply_to_two__ = staticmethod(apply_to_two)
 def _promote(operator: Primitive, inputs: Sequence, arrays: list) -> None:
     """Give mixed operands, in `arrays`, the dtype that they have together."""
     weak = [isinstance(x, (list, tuple)) for x in inputs]
-    arrays[:] = promote(arrays, weak, operator.gradient_bits)
+    arrays[:] = promote(arrays, weak, operator.numeric_bits)
     if operator.counts_booleans:
         arrays[:] = map(counted, arrays)
 

@@ -275,7 +275,8 @@ def _released(record: Record) -> str:
         f"backward: the tape behind this result was already walked and released; the record in "
         f"question is {record.name}, shape {record.shape},{place}. If that value was carried over "
         f"from an earlier step, cut the tape there: value.detach(). If you mean to walk the same "
-        f"tape twice, call the first backward(retain_graph=True).")
+        f"tape twice, call the first backward(retain_graph=True), grad(..., retain_graph=True), or use "
+        f"GradientTape(persistent=True).")
 
 
 def _contribute(record: Record, g: Any, as_tensor: Callable | None, useful: set | None,

@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterable, Mapping
 import numpy as np
 
 from tape.errors import did_you_mean
-from tape.numpy_hints import METHODS
+from tape.numpy_hints import HINTS, METHODS
 
 _NOTHING = "nothing: arrays are in main memory and on no device"
 _GENERATOR = " with rng = np.random.default_rng(0)"
@@ -258,8 +258,10 @@ def missing(owner: str, name: str, table: Mapping[str, str],
         library = next((other for other, names in OTHERS.items() if names.get(name) == table[name]),
                        "PyTorch")
         text = f"{owner} has no {name!r}, which is {library}'s name. Write {table[name]}"
+    elif name in HINTS:
+        text = f"{owner} has no {name!r}. {HINTS[name]}"
     elif is_numpys(name):
-        text = f"{owner} has no {name!r}. Write np.{name}(t)"
+        text = f"{owner} has no {name!r}. Write np.{name}({'t, ...' if _takes_more(name) else 't'})"
     else:
         text = f"{owner} has no attribute {name!r}{did_you_mean(name, known)}"
     # Python would add the attribute that is spelled most alike, had it the object.
@@ -270,6 +272,19 @@ def is_numpys(name: str) -> bool:
     """Whether NumPy has a function of this name."""
     function = None if name.startswith("_") else getattr(np, name, None)
     return callable(function) and not isinstance(function, type)
+
+
+def _takes_more(name: str) -> bool:
+    """Whether NumPy's function of this name must be given more than one argument."""
+    function = getattr(np, name)
+    if isinstance(function, np.ufunc):
+        return function.nin > 1
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:                                  # some that are written in C have none
+        return True
+    return any(p.kind is p.VAR_POSITIONAL for p in parameters) or sum(
+        p.default is p.empty for p in parameters if p.kind is not p.VAR_KEYWORD) > 1
 
 
 class _Absent:

@@ -47,6 +47,7 @@ class Fused(Primitive):
         Primitive.__init__(fresh, forward, (backward,), name=name, doc=self.composed.__doc__ or "",
                            joint=True, signature=self.composed, fresh=True)
         fresh.gradient_bits = tuple(name not in self.constants for name in fresh.inputs)
+        fresh.numeric_bits = fresh.gradient_bits
         fresh.promotes = sum(fresh.gradient_bits) > 1
         self.__dict__ = fresh.__dict__
         self.__class__ = Fused

@@ -13,8 +13,9 @@ from typing import Any, Callable
 import numpy as np
 
 from tape import ops
+from tape.comparison import Comparison
 from tape.numpy_hints import HINTS
-from tape.primitive import NUMPY_FUNCTIONS, Comparison
+from tape.primitive import NUMPY_FUNCTIONS
 from tape.promotion import plain
 
 _OF_THE_VALUES_ALONE: tuple[Any, ...] = (

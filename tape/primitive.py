@@ -38,7 +38,6 @@ import numpy as np
 from tape.errors import did_you_mean
 from tape.foreign_names import CALLS, keyword_hint
 from tape.mutation import protected_rule, read_only
-from tape.promotion import plain
 from tape.saved import Vjp, fixed, is_fixed
 
 # NumPy function -> what to call when it meets a Tensor. Filled as operators are defined.
@@ -83,6 +82,8 @@ class Primitive:
     residuals : what a fused operator's forward returns besides, for its rule.
     gradient_bits, ruled : for each input 1 << i if it has a rule, else 0; and all of them together. The
         sum of those that want a gradient is the key of a `Vjp`. Of a joint operator 1 or 0.
+    numeric_bits, numeric : the same for the inputs that are computed with, and share a dtype: those
+        that have a rule, unless `computes_with_all`. An index or a condition stays what it is.
     """
 
     composed: Callable | None = None           # these two for `Fused` alone; see tape/fusion.py
@@ -114,6 +115,7 @@ class Primitive:
         bits = [1 << i if rule else 0 for i, rule in enumerate(self.rules)]
         self.ruled = sum(bits)
         self.gradient_bits: Any = itertools.repeat(bits[0]) if self.joint else tuple(bits)
+        self.numeric, self.numeric_bits = self.ruled, self.gradient_bits
         self.vjps: Any = {}
         self.trusted = all(
             isinstance(f, np.ufunc) or (getattr(f, "__module__", "") or "").startswith("tape.")
@@ -160,6 +162,12 @@ class Primitive:
         self.inputs = tuple(inputs)
         by_place = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
         self.arity = len(parameters) if by_place.issuperset(p.kind for p in parameters.values()) else -1
+
+    def computes_with_all(self) -> Primitive:
+        """Say that inputs without a rule are numbers too, of the same dtype as the others."""
+        self.numeric_bits = tuple(1 << i for i in range(len(self.inputs)))
+        self.numeric = sum(self.numeric_bits)
+        return self
 
     def _residual_names(self) -> tuple[str, ...]:
         return ()
@@ -300,16 +308,6 @@ class Primitive:
 
 def _operator_at(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
-
-
-class Comparison(Primitive):
-    """True or false by element, without a derivative: of Tensors an array, of Nodes a Node."""
-
-    def __init__(self, ufunc: np.ufunc, symbol: str = ""):
-        super().__init__(ufunc, (None,) * ufunc.nin, symbol=symbol)
-
-    def __call__(self, *operands):
-        return super().__call__(*map(plain, operands))
 
 
 def primitive(forward: Callable, *rules: Callable | None, name: str = "", doc: str = "",

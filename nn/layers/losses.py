@@ -101,8 +101,9 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any) -> Tensor:
     Notes
     -----
     -log sigmoid(x) = log(1 + e^-x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(x). With
-    softplus(x) = logsumexp(0, x) nothing overflows, and no digits are lost where x is large and right:
-    p itself would be rounded to 1. Its derivative is the sigmoid, so dL/dx = sigmoid(x) - y.
+    softplus(x) = log(e^0 + e^x), by logaddexp, nothing overflows, and no digits are lost where x is
+    large and right: p itself would be rounded to 1. Its derivative is the sigmoid, so
+    dL/dx = sigmoid(x) - y.
     """
     caller = "binary_cross_entropy_with_logits"
     logits = _tensor(logits)
@@ -110,7 +111,7 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any) -> Tensor:
     values = y.numpy() if isinstance(y, Tensor) else y
     if not np.all((0 <= values) & (values <= 1)):
         raise ValueError(f"{caller}: targets must be in [0, 1], got {values.min()} to {values.max()}")
-    return (y * _softplus(-logits) + (1 - y) * _softplus(logits)).mean()
+    return (y * tape.logaddexp(-logits, 0) + (1 - y) * tape.logaddexp(logits, 0)).mean()
 
 
 def _tensor(x: Any) -> Any:
@@ -138,11 +139,6 @@ def _warn_if_none_counts(targets: Any, ignore_index: int) -> None:
     warnings.warn(f"cross_entropy: all {np.size(values):,} targets are {ignore_index}, which is "
                   f"ignored, so the loss is 0 and nothing is learned from them. Is the batch padding "
                   f"alone?", stacklevel=level)
-
-
-def _softplus(x: Any) -> Tensor:
-    """log(1 + e^x), elementwise."""
-    return tape.logsumexp(tape.stack([tape.zeros_like(x), x]), axis=0)
 
 
 def _matching(caller: str, name: str, predictions: Any, targets: Any) -> Any:

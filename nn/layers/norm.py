@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 import tape
 from nn.layers.init import ones, zeros
 from nn.layers.module import Module
 from tape import Tensor
+
+
+def _length(layer: str, d: Any) -> int:
+    """The length of the last axis; ``[d]`` means the same, as in PyTorch."""
+    if isinstance(d, (list, tuple)) and len(d) == 1:
+        d = d[0]
+    if not isinstance(d, (int, np.integer)):
+        raise TypeError(f"{layer}: d must be the length of the last axis, which alone is normalised; "
+                        f"got {d!r}")
+    return int(d)
 
 
 class LayerNorm(Module):
@@ -21,6 +35,7 @@ class LayerNorm(Module):
     """
 
     def __init__(self, d: int, bias: bool = True, eps: float = 1e-5):
+        d = _length("LayerNorm", d)
         self.weight = ones(d)
         self.bias = zeros(d) if bias else None
         self.eps = eps
@@ -43,7 +58,7 @@ class RMSNorm(Module):
     """
 
     def __init__(self, d: int, eps: float = 1e-5):
-        self.weight = ones(d)
+        self.weight = ones(_length("RMSNorm", d))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -124,6 +124,9 @@ class GPT(Module):
     """
 
     def __init__(self, config: GPTConfig, rng: Rng = None):
+        if not isinstance(config, GPTConfig):
+            raise TypeError(f"GPT: config must be a GPTConfig, got {config!r:.40}. Write "
+                            f"nn.GPT(nn.GPTConfig(vocab_size, block_size, n_layer, n_head, n_embd))")
         rng = np.random.default_rng(rng)
         c = self.config = config
         self.tokens = Embedding(c.vocab_size, c.n_embd, rng)

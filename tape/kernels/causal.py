@@ -35,6 +35,14 @@ def future_mask(queries: int, keys: int, dtype: np.dtype) -> np.ndarray:
     return mask
 
 
+@functools.lru_cache(maxsize=16)
+def _bounds(queries: int, keys: int, dtype: np.dtype) -> np.ndarray:
+    """What np.fmin makes scores -inf with in the future, even NaN and inf; NaN bounds nothing."""
+    bounds = np.where(future_mask(queries, keys, dtype) < 0, -np.inf, np.nan).astype(dtype)
+    bounds.flags.writeable = False
+    return bounds
+
+
 def attention_scale(q):
     """1/sqrt(D) for queries (..., T, D)."""
     return q.shape[-1] ** -0.5
@@ -45,7 +53,7 @@ def softmax_rows(weights, rows, keys):
     block = weights[..., rows, :keys]
     if rows.stop - rows.start > 1:                             # the last query sees all keys
         masked = block[..., keys - (rows.stop - rows.start):]  # before, every query of the block sees
-        masked += future_mask(*masked.shape[-2:], masked.dtype)
+        np.fmin(masked, _bounds(*masked.shape[-2:], masked.dtype), out=masked)
     block -= np.maximum.reduce(block, axis=-1, keepdims=True, initial=-np.inf)
     np.exp(block, out=block)
     block /= _row_sums(block)

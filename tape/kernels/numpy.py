@@ -17,11 +17,12 @@ from tape.kernels.sums import (
     SHORT, column_sums, gradient_in_float32, in_float32, ones, reduce_sum, variance)
 
 SQRT_2_OVER_PI = 0.7978845608028654     # sqrt(2 / pi)
+FAR = 1e3                               # see `_far_from_zero`
 GELU_CUBIC = 0.044715                   # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
 
 
 def has_nan(x):
-    """Found in one pass, at the speed of memory: a sum of squares is NaN only if one of them is.
+    """Found in one pass: a sum of squares is NaN only if one of them is.
 
     Among few elements argmax, to which NaN is the largest, finds it 0.1 us sooner.
     """
@@ -36,8 +37,7 @@ def has_nan(x):
 def zero_where_undefined(gradient, cotangent):
     """0 in the place of each NaN where the cotangent is exactly 0.
 
-    A cotangent that is exactly zero gives an exactly zero gradient, whatever the derivative. Taken
-    literally, 0 * inf and 0 * NaN are NaN, and where(x > 0, sqrt(x), x) would have a NaN gradient
+    Taken literally, 0 * inf and 0 * NaN are NaN, and where(x > 0, sqrt(x), x) would have a NaN gradient
     through the branch that it did not take. Written with NumPy's functions, so that it serves Tensors
     too; a place without a NaN keeps its derivatives of higher order.
     """
@@ -197,16 +197,34 @@ def layer_norm(x, weight, bias, eps):
     """Normalise the last axis; returns the result, and the mean and 1/std of each row."""
     check_of_rows("layer_norm", x, weight=weight, bias=bias)
     x = _floating(x)
-    mean = _mean_rows(x)
     dtype = np.result_type(x, x if weight is None else weight, x if bias is None else bias)
+    mean = _mean_rows(x)
     out = np.subtract(x, mean, dtype=dtype)
     rstd = reciprocal_rms(out, eps)
+    ratio = mean * rstd
+    if np.vdot(ratio, ratio) > FAR ** 2:
+        out, mean, rstd = _far_from_zero(x, out, mean, rstd, eps)
     out *= rstd
     if weight is not None:
         out *= weight
     if bias is not None:
         out += bias
     return out, {"mean": mean, "rstd": rstd}
+
+
+def _far_from_zero(x, out, mean, rstd, eps):
+    """x less its means, the means and 1/std again, now right for rows whose mean is FAR times the std.
+
+    Rounded, it is wrong in the digits in which the elements differ; less the first they are small.
+    """
+    mean, rstd = (np.array(each).reshape(*x.shape[:-1], 1) for each in (mean, rstd))
+    rows = np.abs(mean * rstd)[..., 0] > FAR             # each row for itself, whatever the others are
+    first = x[rows][:, :1]
+    rest = x[rows] - first
+    offset = _mean_rows(rest)
+    rest -= offset
+    out[rows], mean[rows], rstd[rows] = rest, first + offset, reciprocal_rms(rest, eps)
+    return out, mean, rstd
 
 
 def check_of_rows(operator, x, **given):

@@ -18,7 +18,7 @@ from tape.hollow import memory_of
 from tape.mutation import copied_if_shared
 from tape.ops.arithmetic import identity
 from tape.primitive import Primitive
-from tape.promotion import float_dtype
+from tape.promotion import float_dtype, in_standard_dtype
 from tape.saved import stand_in
 from tape.tensor import Tensor
 
@@ -134,7 +134,7 @@ def _as_fed(node: Node, value: Any) -> Any:
     if is_torch(value):
         value = from_torch(value, f"run: {node.name}")
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return np.asarray(value)         # of a subclass too: a matrix has another idea of x * y
+        return in_standard_dtype(np.asarray(value))     # not np.matrix, whose x * y is another
     if type(value) is float:
         return value                                 # see `_settled`
     if isinstance(value, (int, np.bool_, np.integer, np.floating)):

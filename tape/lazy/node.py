@@ -15,9 +15,10 @@ from operator import attrgetter
 from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from tape import numpy_protocol, ops
+from tape.comparison import Comparison
 from tape.interop import on_arrays
 from tape.ops import arithmetic
-from tape.primitive import NUMPY_FUNCTIONS, Comparison
+from tape.primitive import NUMPY_FUNCTIONS
 from tape.topological import topological_order
 
 _next_position = itertools.count().__next__

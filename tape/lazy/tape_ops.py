@@ -13,6 +13,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tape import ops
+from tape.comparison import Comparison
 from tape.cotangents import fit
 from tape.interop import as_number, from_torch, is_torch
 from tape.kernels import unbroadcast
@@ -20,7 +21,7 @@ from tape.lazy.gradients import graph_vjp
 from tape.lazy.node import REQUIRED, BuiltIn, Node, singleton
 from tape.ops import arithmetic
 from tape.ops.fused import recompute
-from tape.primitive import Comparison, Primitive
+from tape.primitive import Primitive
 from tape.promotion import as_python, counted, is_number, plain, promote
 from tape.tensor import Tensor
 
@@ -276,7 +277,7 @@ def _is_array(operand: Any) -> bool:
 def promoting(operator: Primitive, forward: Callable, inputs: list[Node]) -> Callable:
     """A forward on these inputs, of which integers and lists are given the dtype of the floats."""
     part = functools.partial(_promoted, operator, tuple(map(is_weak, inputs)), forward)
-    return part if operator.promotes and operator.differentiable else forward
+    return part if operator.promotes and operator.numeric else forward
 
 
 def _promoted(operator: Primitive, weak: tuple, forward: Callable, /, *values: Any, **attrs) -> Any:
@@ -286,7 +287,7 @@ def _promoted(operator: Primitive, weak: tuple, forward: Callable, /, *values: A
 def _alike(operator: Primitive, weak: tuple, values: Sequence) -> Sequence:
     """Operands of which integers and those that are `weak` have the dtype of the floats."""
     several = len({value.dtype for value in values if hasattr(value, "dtype")}) > 1
-    return promote(values, weak, operator.gradient_bits) if several and operator.promotes else values
+    return promote(values, weak, operator.numeric_bits) if several and operator.promotes else values
 
 
 def _counting(forward: Callable, x: Any) -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
-from tape.primitive import NUMPY_FUNCTIONS, Comparison, derivative, implements, primitive
+from tape.comparison import Comparison
+from tape.primitive import NUMPY_FUNCTIONS, derivative, implements, primitive
 from tape.promotion import as_python, is_number, promote
 
 # --- the four operations ---
@@ -123,8 +124,11 @@ minimum = primitive(
 
 @derivative(lambda h, x, y: share_of_larger(h, x, y), None, None, elementwise=True)
 def share_of_larger(g, x, y, /):
-    """g where x > y, half of it where they tie, else 0: linear in g, and constant between ties."""
-    share, ties = kernels.where(np.greater_equal(x, y), g, 0), np.equal(x, y)
+    """g where x > y, half of it where they tie, else 0: linear in g, and constant between ties.
+
+    Beside NaN, where the result is NaN, both get g, so that it is not hidden.
+    """
+    share, ties = kernels.where(np.less(x, y), 0, g), np.equal(x, y)
     return kernels.where(ties, g / 2, share) if np.any(ties) else share
 
 

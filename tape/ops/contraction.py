@@ -37,7 +37,8 @@ def laid_out_like(g, like, /, labels, kept):
     total = np.zeros([lengths[letter] for letter in labels], g.dtype)
     distinct = "".join(dict.fromkeys(labels))
     others = "".join(letter for letter in distinct if letter not in kept)
-    diagonals = np.einsum(f"{labels}->{others}{kept}", total)       # a view that can be written to
+    # A view that can be written to; of no axes np.einsum makes a number.
+    diagonals = np.einsum(f"{labels}->{others}{kept}", total) if labels else total
     diagonals[...] = g
     return total
 

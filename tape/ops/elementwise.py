@@ -10,9 +10,10 @@ import math
 import numpy as np
 
 from tape import kernels
+from tape.comparison import Comparison
 from tape.ops.activations import sigmoid
 from tape.ops.arithmetic import share_of_larger, where
-from tape.primitive import NUMPY_FUNCTIONS, Comparison, derivative, implements, primitive
+from tape.primitive import NUMPY_FUNCTIONS, derivative, implements, primitive
 
 LOG_2, LOG_10 = math.log(2), math.log(10)
 
@@ -63,7 +64,7 @@ ceil = primitive(np.ceil, None, doc="The integer above; its derivative is taken 
 trunc = primitive(np.trunc, None, doc="The integer towards 0; its derivative is taken as 0.")
 rint = primitive(np.rint, None, doc="The nearest integer; its derivative is taken as 0.")
 floor_divide = primitive(np.floor_divide, None, None, symbol="//",
-                         doc="floor(x / y); its derivative is taken as 0.")
+                         doc="floor(x / y); its derivative is taken as 0.").computes_with_all()
 signbit, logical_xor = Comparison(np.signbit), Comparison(np.logical_xor)
 
 
@@ -80,7 +81,8 @@ def imag(x, /):
 
 
 heaviside = primitive(np.heaviside, None, lambda g, x: where(np.equal(x, 0), g, 0),
-                      doc="0 where x < 0, 1 where x > 0, and y where x = 0; in x a constant.")
+                      doc="0 where x < 0, 1 where x > 0, and y where x = 0; in x a constant."
+                      ).computes_with_all()
 
 
 # --- remainders: x less a multiple of y, the multiple a step ---
@@ -97,7 +99,8 @@ fmod = primitive(np.fmod,
 
 copysign = primitive(np.copysign,
                      lambda g, x, y: g * np.sign(x) * where(np.signbit(y), -1, 1),
-                     None, doc="|x| with the sign of y; derivative 0 at x = 0, and in y.")
+                     None, doc="|x| with the sign of y; derivative 0 at x = 0, and in y."
+                     ).computes_with_all()
 
 ldexp = primitive(np.ldexp, lambda g, y: np.ldexp(g, y), None, doc="x 2^y for integers y.")
 

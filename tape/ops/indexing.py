@@ -84,6 +84,9 @@ def _as_index(index):
     if index is None or index is Ellipsis or isinstance(index, (slice, int, np.integer)):
         return index
     array = np.asarray(plain(index))
+    if array.size and array.dtype.kind == "f":
+        raise IndexError(f"getitem: an index must be of integers or booleans, got {array.dtype}. Keep "
+                         f"ids in an array: np.array([0, 1])")
     return array if array.size or array.dtype.kind in "biu" else array.astype(int)
 
 

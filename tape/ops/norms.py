@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape.ops import reductions
-from tape.ops.arithmetic import abs, where
+from tape.ops.arithmetic import abs, equal, where
 from tape.ops.decompositions import svdvals
 from tape.ops.contraction import rank
 from tape.ops.reductions import max, min, sum
@@ -60,7 +60,7 @@ def vector_norm(x, /, *, axis=None, keepdims=False, ord=2):
     if ord == 1:
         return sum(abs(x), axis, keepdims)
     total = sum(abs(x) ** ord, axis, keepdims)
-    zero = np.equal(total, 0)                          # where the root has no derivative
+    zero = equal.as_operator(total, 0)                          # where the root has no derivative
     return where(zero, 0, where(zero, 1, total) ** (1 / ord))
 
 

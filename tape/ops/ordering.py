@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
-from tape.ops.arithmetic import where
+from tape.ops.arithmetic import isnan, where
 from tape.ops.indexing import getitem
 from tape.ops.picking import take_along_axis
 from tape.ops.reductions import max, min
@@ -97,7 +97,7 @@ def quantile(x, q, axis=None, keepdims=False):
         found = low / 2 + high / 2
     else:
         found = low + (high - low) * rank_fraction(rows, share)
-    found = where(np.isnan(last), last, found)                     # (..., K)
+    found = where(isnan.as_operator(last), last, found)                     # (..., K)
     found = moveaxis(found, -1, 0) if q.ndim else getitem(found, (Ellipsis, 0))
     if not keepdims:
         return found

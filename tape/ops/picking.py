@@ -118,7 +118,8 @@ def _numbered(like):
 
 def _added(g, like, places):
     total = np.zeros(like.shape, kernels.sum_dtype(g.dtype))
-    kernels.add_elements(total, g, np.asarray(places))
+    if total.size:                  # np.resize fills up with zeros where there is nothing to pick
+        kernels.add_elements(total, g, np.asarray(places))
     return total
 
 

@@ -14,7 +14,7 @@ from tape.ops.linalg import inner_with_matrix, matmul
 from tape.ops.reductions import sum
 from tape.ops.shapes import expand_dims, moveaxis, reshape
 from tape.primitive import implements
-from tape.promotion import plain
+from tape.promotion import is_number, plain
 
 
 @implements(np.dot)
@@ -67,7 +67,7 @@ def inner(x, y):
 @implements(np.outer)
 def outer(x, y):
     """out_ij = x_i y_j, of the elements of x and y in their order: n and m of them -> (n, m)."""
-    return mul(reshape(x, (-1, 1)), reshape(y, (1, -1)))
+    return mul(x if is_number(x) else reshape(x, (-1, 1)), y if is_number(y) else reshape(y, (1, -1)))
 
 
 @implements(np.kron)

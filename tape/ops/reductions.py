@@ -111,8 +111,11 @@ def _counted(x, /, axis, keepdims):
 
 
 def _share_among_winners(g, out, x, axis, keepdims):
-    """Elements that tie for the extreme share its gradient equally, so that it sums to g."""
-    winners = np.equal(x, broadcast_like(out, x, axis, keepdims))
+    """Elements that tie for the extreme share its gradient equally, so that it sums to g.
+
+    Where some are NaN the extreme is, and they are equal to it too, if not to each other.
+    """
+    winners = np.logical_or(np.equal(x, broadcast_like(out, x, axis, keepdims)), np.isnan(x))
     share = astype_like(g / _counted(winners, axis, keepdims), widened(g))
     return where(winners, broadcast_like(share, x, axis, keepdims), 0)
 

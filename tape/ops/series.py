@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from tape.ops.arithmetic import where, zeros_like
+from tape.ops.arithmetic import greater, less, where, zeros_like
+from tape.ops.elementwise import positive
 from tape.ops.indexing import getitem
 from tape.ops.joining import concatenate, cut, stack
 from tape.ops.picking import take_along_axis
 from tape.ops.reductions import sum
 from tape.ops.shapes import moveaxis, reshape, reshape_like
 from tape.primitive import derivative, implements
+from tape.promotion import is_number
 
 
 def _part(x, axis, *bounds):
@@ -32,7 +34,7 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
     ends = [(e if np.ndim(e) else zeros_like(_part(x, axis, 0, 1)) + e) if e is not None else None
             for e in (prepend, append)]
     parts = [part for part in (ends[0], x, ends[1]) if part is not None]
-    x = concatenate(parts, axis) if len(parts) > 1 else x
+    x = concatenate(parts, axis) if len(parts) > 1 else x if n else positive(x)      # not x itself
     for _ in range(n):
         x = _part(x, axis, 1, None) - _part(x, axis, 0, -1)
     return x
@@ -134,8 +136,8 @@ def interp(x, xp, fp, left=None, right=None, period=None):
     x0, x1, y0, y1 = (take_along_axis(values, k, 0) for values in (xp, fp) for k in (i, j))
     found = y0 + (flat - x0) * ((y1 - y0) / (x1 - x0))
     low, high = getitem(fp, 0), getitem(fp, -1)
-    found = where(np.less(flat, getitem(xp, 0)), low if left is None else left, found)
-    found = where(np.greater(flat, getitem(xp, -1)), high if right is None else right, found)
+    found = where(less.as_operator(flat, getitem(xp, 0)), low if left is None else left, found)
+    found = where(greater.as_operator(flat, getitem(xp, -1)), high if right is None else right, found)
     return reshape_like(found, np.asarray(x) if isinstance(x, (int, float, list, tuple)) else x)
 
 
@@ -171,6 +173,7 @@ def convolve(x, y, mode="full"):
     """out_n = sum_k x_k y_(n-k) of two series; `mode`: 'full', 'same' (as the longer), 'valid'."""
     if mode not in ("full", "same", "valid"):
         raise ValueError(f"convolve: mode must be 'full', 'same' or 'valid', got {mode!r}")
+    x, y = _series(x), _series(y)
     out = spread_sum(x, y)
     return out if mode == "full" else cut(out, convolution_bounds(x, y, mode=mode), axis=0, i=0)
 
@@ -178,10 +181,16 @@ def convolve(x, y, mode="full"):
 @implements(np.correlate)
 def correlate(x, y, mode="valid"):
     """out_n = sum_k x_(n+k) y_k of two series: `convolve` with y reversed."""
+    x, y = _series(x), _series(y)
     if mode == "same" and np.shape(y)[0] > np.shape(x)[0]:
         raise ValueError("correlate: with mode='same' the second series must not be the longer one; "
                          "np.flip(np.correlate(y, x, 'same')) is the same but for one place")
     return convolve(x, np.flip(y), mode)
+
+
+def _series(x):
+    """A number as a series of one; a node as it is."""
+    return reshape(x, (1,)) if is_number(x) or getattr(x, "ndim", 1) == 0 else x
 
 
 # --- polynomials ---

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tape.ops.diagonals import identity_like
+from tape.ops.elementwise import positive
 from tape.ops.shapes import matrix_transpose as mT
 from tape.ops.linalg import matmul
 from tape.ops.shapes import moveaxis, reshape, reshape_like
@@ -142,7 +143,7 @@ def matrix_power(a, n):
             result = a if result is None else matmul(result, a)
         n //= 2
         if not n:
-            return result
+            return positive(result) if result is a else result     # not the operand itself
         a = matmul(a, a)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tape.ops.arithmetic import ones_like, sqrt, square, where
+from tape.ops.arithmetic import equal, greater, isnan, ones_like, sqrt, square, where
 from tape.ops.cumulative import cumprod, cumsum, prod
 from tape.ops.reductions import broadcast_like, expand_like, max, mean, min, norm, sum
 from tape.ops.stacking import atleast_2d
@@ -71,12 +71,12 @@ def corrcoef(x, y=None, rowvar=True, *, dtype=None):
 
 
 def _without_nan(x, value):
-    return where(np.isnan(x), value, x)
+    return where(isnan.as_operator(x), value, x)
 
 
 def _counted(x, axis, keepdims):
     """How many elements over `axis` are not NaN, in the dtype of x."""
-    return sum(where(np.isnan(x), 0, ones_like(x)), axis, keepdims)
+    return sum(where(isnan.as_operator(x), 0, ones_like(x)), axis, keepdims)
 
 
 def nansum(x, axis=None, keepdims=False):
@@ -102,7 +102,7 @@ def _deviations(x, axis):
 def _freedom(x, axis, ddof, keepdims):
     """How many elements are not NaN, less `ddof`; NaN where that leaves none."""
     n = _counted(x, axis, keepdims) - ddof
-    return where(np.greater(n, 0), n, np.nan)
+    return where(greater.as_operator(n, 0), n, np.nan)
 
 
 def nanvar(x, axis=None, ddof=0, keepdims=False):
@@ -118,7 +118,7 @@ def nanstd(x, axis=None, ddof=0, keepdims=False):
 
 def _extreme(reduce, worst, x, axis, keepdims):
     found = reduce(_without_nan(x, worst), axis, keepdims)
-    return where(np.equal(_counted(x, axis, keepdims), 0), np.nan, found)
+    return where(equal.as_operator(_counted(x, axis, keepdims), 0), np.nan, found)
 
 
 def nanmax(x, axis=None, keepdims=False):

@@ -198,7 +198,8 @@ def vjp(function: Callable, *primals: Any) -> tuple[Any, Callable]:
     def pull(cotangent: Any) -> Any:
         along = _along(run, [cotangent])
         return along.like_arguments(along.pull(cotangent))
-    return run.result(run.value), pull
+    value = run.result(run.value)          # an array of the tape, which `pull` needs as it is
+    return value if run.recorded else np.array(value)[()], pull
 
 
 def jvp(function: Callable, primals: Any, tangents: Any) -> tuple[Any, Any]:

@@ -48,6 +48,9 @@ def run_on_variables(function: Callable, argnum: Argnum, args: tuple, kwargs: di
                      caller: str) -> Run:
     """Call a function with variables in the place of what the arguments number `argnum` hold."""
     chosen = (argnum,) if isinstance(argnum, int) else tuple(argnum)
+    if not all(isinstance(i, int) for i in chosen):
+        raise TypeError(f"{caller}: argnum must be the number of a positional argument, or a tuple of "
+                        f"such, got {argnum!r}")
     for i in chosen:
         if not -len(args) <= i < len(args):
             raise TypeError(f"{caller}: argnum {i} counts the positional arguments, of which the call "

@@ -2,7 +2,8 @@
 
 The sum of a row is taken in steps of `STEP` elements, whose sums are added in float64, and a sum over
 rows in float64, so that neither long rows nor many rows cost digits. Within a step all is of one dtype:
-beside a float64 only half as many of float32 go into a vector instruction.
+beside a float64 only half as many of float32 go into a vector instruction. But the mean of a row is
+taken in float64 alone: less a mean that is rounded once, a row of equal elements is exactly 0.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 from tape.kernels import numpy as plain
 from tape.kernels.numba.bits import largest
 from tape.kernels.numba.compiled import (
-    INTEGER, READ, REAL, SUMS, TARGETS, TEAM, WIDE, WRITE, alike, as_rows, loop, packed, suits)
+    INTEGER, READ, REAL, SUMS, TARGETS, TEAM, WIDE, WRITE, alike, as_rows, inner, loop, packed,
+    suits)
 from tape.kernels.numba.exponential import exp
 from tape.kernels.numba.threads import in_parts, own, team_for
 
@@ -80,11 +82,8 @@ def _layer_norm_part(x, weight, bias, eps, out, statistics, number, parts):
     rows, width = x.shape
     for i in range(rows):
         total = squares = 0.0
-        for start in range(0, width, STEP):
-            part, row = real(0), x[i, start:start + STEP]
-            for j in range(row.size):
-                part += row[j]
-            total += part
+        for j in range(width):
+            total += x[i, j]
         m = real(total / width)
         for start in range(0, width, STEP):
             part, row = real(0), x[i, start:start + STEP]
@@ -198,7 +197,19 @@ def _cross_entropy(rows, targets, ignored, lse, found, team, parts):
     _cross_entropy_part(team, parts, (rows, targets, ignored, lse, found))
 
 
-@in_parts(fastmath=SUMS)
+@inner(fastmath=SUMS)
+def _sum_of_exp(row, peak):
+    """sum exp(row - peak). Apart: a sum of losses whose terms are taken in any order loses digits."""
+    real, total = row.dtype.type, 0.0
+    for start in range(0, row.size, STEP):
+        part, few = real(0), row[start:start + STEP]
+        for j in range(few.size):
+            part += exp(few[j] - peak)
+        total += part
+    return total
+
+
+@in_parts()
 def _cross_entropy_part(rows, targets, ignored, lse, found, number, parts):
     """found (parts, 2): the sum of the losses and how many count; NaN: a target is out of range."""
     rows, targets, lse = own(rows, number, parts), own(targets, number, parts), own(lse, number, parts)
@@ -212,13 +223,8 @@ def _cross_entropy_part(rows, targets, ignored, lse, found, number, parts):
         if not 0 <= targets[i] < width:
             found[number, 1] = np.nan
             return
-        peak, total = largest(rows[i]), 0.0
-        for start in range(0, width, STEP):
-            part, row = real(0), rows[i, start:start + STEP]
-            for j in range(row.size):
-                part += exp(row[j] - peak)
-            total += part
-        lse[i] = math.log(total) + peak
+        peak = largest(rows[i])
+        lse[i] = math.log(_sum_of_exp(rows[i], peak)) + peak
         sum_of_losses += lse[i] - rows[i, targets[i]]
         count += 1
     found[number, 0], found[number, 1] = sum_of_losses, count

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import generate
 import nn
 from nn.cli import cache_costs
 from nn.cli.cache_costs import Costs
-from nn.cli.insight import cells
+from nn.cli.insight import cells, print_score
 from tests.checks import ROOT, peer, refused
 
 LETTERS = "abcdefgh .\n"
@@ -314,3 +315,11 @@ def test_help_has_every_flag_in_groups_with_its_default_in_80_columns(capsys, mo
 
 def test_the_script_is_short():
     assert len((ROOT / "nn/scripts/generate.py").read_text().splitlines()) < 150
+
+
+def test_score_of_a_text_without_a_whole_character_besides_the_first_token(model, capsys, monkeypatch):
+    tokenizer = nn.CharTokenizer(LETTERS)
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: "")         # as of the bytes of one character
+    print_score(SimpleNamespace(model=model, tokenizer=tokenizer, start=""), tokenizer.encode("ab"))
+    out = capsys.readouterr().out
+    assert "1 token, 0 characters" in out and "bits         of no whole character" in out

@@ -59,6 +59,26 @@ def test_the_memory_is_a_lower_bound_of_what_a_model_takes(kind, config):
     assert exact / 4 < least < exact
 
 
+@pytest.mark.parametrize("kind, config", [CONFIGS[0], CONFIGS[2]], ids=["gpt", "llama"])
+def test_with_checkpointing_a_lower_bound_is_still_one(kind, config):
+    model, idx = kind(config, 0), np.zeros((5, 16), np.int64)
+    nn.checkpoint_blocks(model)
+    found = nn.summary(model, idx, idx)
+    least = memory.training_memory(config, 5, 16, copies=4, checkpointing=True)
+    assert least <= memory.training_memory(config, 5, 16, copies=4)
+    inside = memory.training_memory(config, 5, 16, 0) / config.n_layer         # of one block, at most
+    assert least < 4 * found.parameter_bytes + found.activation_bytes + inside
+
+
+def test_rows_that_are_computed_in_parts_need_the_memory_of_one_part(monkeypatch, data, capsys):
+    large = ["text", "--data", data, "--n-embd", "64", "--block-size", "32", "--batch-size", "4096"]
+    monkeypatch.setattr(memory, "machine_memory", lambda: 2 ** 27)
+    assert "--batch-size" in refused(capsys, train.main, *large, "--steps", "1")
+    assert "--micro-batch-size" in refused(capsys, train.main, *large, "--micro-batch-size", "4000")
+    config = nn.GPTConfig(vocab_size=99, block_size=32, n_layer=4, n_head=4, n_embd=64)
+    memory.check_memory(config, 16, 32, copies=4)
+
+
 @pytest.mark.parametrize("arguments, remedy", [
     (["--n-layer", "1000000000"], r"at most --n-layer \d+ "),
     (["--n-embd", "100000000000000000", "--n-head", "4"], r"at most --n-embd \d+ "),

@@ -231,3 +231,18 @@ def test_help_has_groups_and_a_default_for_every_flag(job, capsys, monkeypatch):
     places = [out.index("\nthe model:\n")]
     for entry in re.split(r"\n(?=  --)", out[places[0]:])[1:]:
         assert re.search(r"\(default: .+\)|\(without PATH: ", " ".join(entry.split())), entry
+
+
+@pytest.mark.parametrize("name", ["resume", "preset", "config", "replay", "overwrite"])
+def test_what_concerns_one_call_is_refused_in_a_file(name, folder, capsys):
+    (folder / "c.ini").write_text(f"[sentences]\n{name} = a\n")
+    error = refused(capsys, train.main, "--config", "c.ini")
+    assert f"{name} is no setting of a run, but of a call; give --{name}" in error
+
+
+@pytest.mark.parametrize("suffix, text", [("ini", INI), ("toml", TOML)])
+def test_a_file_may_begin_with_the_mark_of_utf_8(suffix, text, folder):
+    from nn.cli.config_file import read_config
+    for encoding in ("utf-8", "utf-8-sig"):
+        (folder / f"{encoding}.{suffix}").write_text(text, encoding=encoding)
+    assert read_config(Path(f"utf-8-sig.{suffix}")) == read_config(Path(f"utf-8.{suffix}"))

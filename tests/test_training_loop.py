@@ -12,6 +12,7 @@ import tape
 import tape.lazy as ad
 from nn.models.static.sgd import TrainingGraph, sgd_step
 from nn.training.engines import Diverged, StaticEngine, TapeEngine
+from nn.training import progress
 from nn.training.loop import Evaluation, Plan, Position, Stopped, train
 from nn.training.progress import Progress
 from nn.training.signals import noted
@@ -299,3 +300,11 @@ def test_sgd_step_refuses_gradients_that_do_not_fit():
     for slopes in ([], [np.ones(3)], [np.ones((3, 1))] * 2):
         with pytest.raises(ValueError, match="sgd_step: f_run_model must return a gradient of the sh"):
             sgd_step(lambda *_: [None, 0.0, *slopes], X, Y, [WEIGHT], 0.1)
+
+
+def test_the_line_on_a_terminal_is_cut_to_its_width(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_columns", lambda: 20)
+    line = progress.TerminalLine()
+    line.show(1, "step 1/1500   loss 2.9664   0:04 left")
+    line.clear()
+    assert capsys.readouterr().err == "step 1/1500   loss \r" + 19 * " " + "\r"

@@ -212,7 +212,8 @@ def test_a_target_loss_ends_a_run_that_goes_on_with_a_lower_one(data, capsys):
     assert train.main([*RUN, "--out", "a", "--target-loss", target, "--log", "a.csv"]) == 0
     printed = capsys.readouterr().out
     reason = (r"^ended after step 15 of 30: the validation loss \S+ is at most \S+\n"
-              r"to go on beyond that:\n  python train.py text --resume a$")
+              r"to go on beyond that:\n  python train.py text --resume a$\n"
+              r"with another --target-loss: a run that goes on keeps the one that it has$")
     assert re.search(reason, printed, re.MULTILINE)
     assert "after 15 steps, over all" in printed and load_training("a/last.npz").info["step"] == 15
     assert train.main(["--resume", "a"]) == 0                              # nothing is left to do

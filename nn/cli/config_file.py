@@ -25,7 +25,7 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     if path.suffix not in (".ini", ".toml"):
         raise UsageError(f"--config: must be a .ini or .toml file, got {str(path)!r}")
     with user_input():
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")       # as in names of files
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")   # as in names of files
     if path.suffix == ".toml":
         return _from_toml(path, text)
     parser = configparser.ConfigParser(interpolation=None, default_section="")

@@ -65,10 +65,11 @@ def print_score(model: LanguageModel, ids: np.ndarray) -> None:
     total, count = float(np.sum(np.concatenate(losses)[unseen - 1:])), len(ids) - unseen
     characters = len(tokenizer.decode(ids)) - len(tokenizer.decode(ids[:unseen]))
     given = "" if model.start else "; the first is given"
-    print(f"{count:,} tokens, {characters:,} characters{given}\n"
+    print(f"{count:,} token{'s' * (count > 1)}, {characters:,} characters{given}\n"
           f"loss         {total / count:.4f} nats per token\n"
           f"perplexity   {np.exp(total / count):.3f}\n"
-          f"bits         {total / np.log(2) / characters:.4f} per character")
+          + (f"bits         {total / np.log(2) / characters:.4f} per character" if characters > 0 else
+             "bits         of no whole character"))
 
 
 def show_attention(path: str, model: LanguageModel, ids: np.ndarray) -> None:

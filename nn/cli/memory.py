@@ -23,13 +23,15 @@ def machine_memory() -> int | None:
     return min(known, default=None)
 
 
-def training_memory(config: Any, rows: int, length: int, copies: int, itemsize: int = 4) -> int:
+def training_memory(config: Any, rows: int, length: int, copies: int, itemsize: int = 4,
+                    checkpointing: bool = False) -> int:
     """The bytes that a training takes, at the least.
 
     ``copies`` of the parameters, which are the weights, the gradients and what the optimiser keeps of
     each, and what the tape keeps of each position of a batch: the logits, of a recurrent layer its
     input and its result, and of a block the queries, the inputs of its two norms and of its
-    feed-forward layers, and the width of those. `nn.summary` measures it for a model that exists.
+    feed-forward layers, and the width of those; with `checkpointing` the inputs of all blocks, and
+    this of one. `nn.summary` measures it for a model that exists.
 
     Parameters
     ----------
@@ -37,38 +39,43 @@ def training_memory(config: Any, rows: int, length: int, copies: int, itemsize: 
     rows, length : of a batch
     copies : 4 with Adam, 2 with plain SGD
     itemsize : bytes of a number
+    checkpointing : see `nn.checkpoint_blocks`
     """
     names = {field.name for field in fields(config)}
     wide = getattr(config, "d_ff", 4 * config.n_embd)
     kept = 2 * config.n_embd if "cell" in names else 4 * config.n_embd + wide
     logits = getattr(config, "vocab_size", 0) or getattr(config, "target_vocab_size", 0)
-    tape = rows * length * (config.n_layer * kept + logits)
+    blocks = config.n_embd * config.n_layer + kept if checkpointing else config.n_layer * kept
+    tape = rows * length * (blocks + logits)
     return itemsize * (copies * parameter_count(config) + tape)
 
 
-def check_memory(config: Any, rows: int, length: int, copies: int, itemsize: int = 4) -> None:
+def check_memory(config: Any, rows: int, length: int, copies: int, itemsize: int = 4,
+                 checkpointing: bool = False, rows_flag: str = "--batch-size") -> None:
     """Refuse what cannot fit in the memory of the machine, with the nearest setting that would.
 
     Parameters
     ----------
-    config, rows, length, copies, itemsize : of `training_memory`
+    config, rows, length, copies, itemsize, checkpointing : of `training_memory`
+    rows_flag : which sets `rows`
 
     Raises
     ------
     UsageError
     """
     limit = machine_memory()
-    needed = training_memory(config, rows, length, copies, itemsize)
+    needed = training_memory(config, rows, length, copies, itemsize, checkpointing)
     if limit is None or needed <= limit:
         return
 
     def fits(rows: int = rows, **changes: int) -> bool:
-        return training_memory(replace(config, **changes), rows, length, copies, itemsize) <= limit
+        return training_memory(replace(config, **changes), rows, length, copies, itemsize,
+                               checkpointing) <= limit
 
     n_head = getattr(config, "n_head", 1)
     found = {"--n-layer": largest(lambda n: fits(n_layer=n), config.n_layer),
              "--n-embd": n_head * largest(lambda n: fits(n_embd=n * n_head), config.n_embd // n_head),
-             "--batch-size": largest(fits, rows)}
+             rows_flag: largest(fits, rows)}
     works = " or ".join(f"{name} {value}" for name, value in found.items() if value)
     check_bytes(needed, f"At most {works} can fit, the other settings as they are" if works else
                 "Make several sizes smaller")

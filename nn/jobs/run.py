@@ -274,8 +274,11 @@ class Run:
     def _ended(self, outcome: Outcome, plan: Plan) -> Outcome:
         """Say why a training ended before its last step, if it did."""
         if outcome.limit:
+            kept = " or ".join(f"--{name.replace('_', '-')}" for name, value in
+                               vars(plan.limits).items() if value is not None)
             print(f"ended after step {outcome.step} of {plan.steps}: {outcome.limit}\n"
-                  f"to go on beyond that:\n  {self.command('--resume', self.last.parent)}", flush=True)
+                  f"to go on beyond that:\n  {self.command('--resume', self.last.parent)}\n"
+                  f"with another {kept}: a run that goes on keeps the one that it has", flush=True)
         return outcome
 
     def command(self, flag: str, path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 from nn.cli.config_file import read_config
 from nn.cli.flags import Parser
 from nn.cli.script import UsageError, start_of
-from nn.jobs.run import RUNS, RunFlags, asked_for
+from nn.jobs.run import OWN, RUNS, RunFlags, asked_for
 
 # The headings of --help, and the flags under each.
 GROUPS = {
@@ -122,7 +122,12 @@ def section(found: Mapping[str, dict[str, Any]], path: Path, job: str | None,
     job = job or next(iter(found))
     if job not in found:
         raise UsageError(f"--config: {path} has no section [{job}], but {', '.join(names)}")
-    return job, {_as_field(key): value for key, value in found[job].items()}
+    settings = {_as_field(key): value for key, value in found[job].items()}
+    for name in OWN:
+        if name in settings and name != "out":
+            raise UsageError(f"--config: {path}: {name} is no setting of a run, but of a call; give "
+                             f"--{name.replace('_', '-')} on the command line")
+    return job, settings
 
 
 def _as_field(key: str) -> str:

@@ -85,7 +85,8 @@ class Flags(RunFlags):
     dropout: float = flag("probability", 0.0, low=0, below=1)
     dtype: str = dtype_flag()
     lr: float = flag("highest learning rate", 3e-3, above=0)
-    warmup: int = flag("steps up to it; from there a cosine down to a tenth", 100, low=0)
+    warmup: int = flag("steps up to it, at most a tenth of all; from there a cosine down to a "
+                       "tenth of it", 100, low=0)
     weight_decay: float = flag("of matrices", 0.1, low=0)
     grad_clip: float = flag("longest gradient: a longer one is scaled; 0: never", 1.0, low=0)
     log_interval: int = flag("steps between lines", 100, low=1)
@@ -121,9 +122,10 @@ def train_text(o: Flags) -> None:
         if len(consecutive_blocks(corpus.validation, EVAL_ROWS, o.block_size)) > o.eval_batches:
             loss = validation_loss(on_processors(model, workers), model, corpus.validation)
             sample = f" on {o.eval_batches} batches"
+        best = f"{outcome.best:.4f}{sample}" if math.isfinite(outcome.best) else "not kept"
         print(f"\nvalidation loss {loss:.4f} after {outcome.step} steps, over all "
               f"{len(corpus.validation):,} {corpus.tokenizer.unit}s;\n"
-              f"the best was {outcome.best:.4f}{sample}")
+              f"the best was {best}")
         print_generate(run.best if run.best.exists() else run.last, "--temperature 0.8")
 
 
@@ -156,8 +158,9 @@ def with_sizes(o: Flags) -> Flags:
 def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
     config, rng = configuration(o, vocab_size), np.random.default_rng((o.seed, INIT))
-    check_memory(config, o.batch_size, o.block_size, copies=4,
-                 itemsize=np.dtype(o.dtype).itemsize)
+    check_memory(config, min(o.batch_size, o.micro_batch_size or o.batch_size), o.block_size, copies=4,
+                 itemsize=np.dtype(o.dtype).itemsize, checkpointing=o.checkpointing,
+                 rows_flag="--micro-batch-size" if o.micro_batch_size else "--batch-size")
     kind: Any = nn.GPT if o.arch == "gpt" else nn.RecurrentLM
     with nn.parameters_of(o.dtype):
         model = kind(config, rng)

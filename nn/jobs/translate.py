@@ -36,7 +36,8 @@ class Flags(RunFlags):
     n_head: int = flag("attention heads", 4, low=1)
     n_embd: int = flag("width", 64, low=1)
     lr: float = flag("highest learning rate", 3e-3, above=0)
-    warmup: int = flag("steps up to it; from there a cosine down to a hundredth", 100, low=0)
+    warmup: int = flag("steps up to it, at most a tenth of all; from there a cosine down to a "
+                       "hundredth", 100, low=0)
     weight_decay: float = flag("of matrices", 0.01, low=0)
     log_interval: int = flag("steps between lines", 50, low=1)
     eval_interval: int = flag("steps between tests", 200, low=1)
@@ -111,7 +112,7 @@ def train_translate(o: Flags) -> None:
     translator = Translator(o, training + held_out)
     model, (texts, wanted) = translator.model, zip(*held_out)
     optimizer = nn.AdamW(nn.decay_groups(model, o.weight_decay), lr=o.lr, betas=(0.9, 0.98))
-    plan = Plan(o.steps, o.batch_size, "dates", log_interval=o.log_interval,
+    plan = Plan(o.steps, min(o.batch_size, len(training)), "dates", log_interval=o.log_interval,
                 eval_interval=o.eval_interval, save_interval=o.save_interval or o.eval_interval)
 
     def evaluate() -> Evaluation:

@@ -101,7 +101,8 @@ class TerminalLine:
     shown = 0           # characters
 
     def show(self, done: float, text: str) -> None:
-        """Show a text; a bar would show how much is `done`."""
+        """Show a text, as much as fits into the line; a bar would show how much is `done`."""
+        text = text[:_columns() - 1]
         print(text.ljust(self.shown), end="\r", file=sys.stderr, flush=True)
         self.shown = len(text)
 

@@ -36,7 +36,9 @@ def grad(outputs: Any, inputs: Any = None, grad_outputs: Any = None, *, argnum: 
 
     ``grad(y, x)`` is dL/dx for each input x, where L is the sum of the outputs; no ``.grad`` changes.
     ``grad(f)``, or ``grad(f, argnum)``, is the function that returns the gradient of f, which returns
-    one number, by its positional argument number `argnum` (or by several, as a tuple).
+    one number, by its positional argument number `argnum` (or by several, as a tuple). Where f uses
+    Tensors that want a gradient, as the parameters of a model, what it returns is recorded: a Tensor,
+    of which ``.numpy()`` is the array; under `no_grad` it is an array.
 
     Parameters
     ----------

@@ -109,6 +109,15 @@ def test_rows_far_from_0_keep_what_their_elements_have_of_digits(kernel_set, wid
         np.testing.assert_allclose(tape.layer_norm(x[i:i + 1])[0], found[i], atol=1e-6)
 
 
+@pytest.mark.parametrize("other", [np.nan, np.inf, 0.0])
+def test_a_row_far_from_0_is_the_same_beside_any_other(kernel_set, other):
+    x = (1e5 + RNG.standard_normal((2, 16))).astype(np.float32)
+    with np.errstate(all="ignore"):
+        before = tape.layer_norm(x)[0]
+        x[1] = other
+        np.testing.assert_array_equal(tape.layer_norm(x)[0], before)
+
+
 # --- what is masked, and what is lost in a sum ---
 
 
@@ -134,6 +143,8 @@ def test_a_small_loss_is_not_lost_among_large_logits(kernel_set):
     (lambda: Tensor([1.0, 2])[Tensor([0, 1])], r"booleans, got float32.*np.array\(\[0, 1\]\)"),
     (lambda: nn.LayerNorm((2, 3)), r"LayerNorm: d must be the length of the last axis.*got \(2, 3\)"),
     (lambda: nn.RMSNorm("2"), "RMSNorm: d must be the length"),
+    (lambda: nn.LayerNorm(True), "LayerNorm: d must be the length.*got True"),
+    (lambda: tape.grad(lambda x: x, 0.0)(2.0), "argnum must be the number of a positional"),
     (lambda: nn.GPT(10, 4), r"GPT: config must be a GPTConfig, got 10. Write nn.GPT\(nn.GPTConfig"),
     (lambda: tape.grad(lambda x, y: x, "y")(2.0, 3.0), "argnum must be the number of a positional"),
     (lambda: Tensor([1.0]).outer, r"Write np.outer\(t, ...\)"),
@@ -149,6 +160,14 @@ def test_a_list_with_one_length_is_that_length():
     assert nn.LayerNorm([3]).weight.shape == nn.RMSNorm((3,)).weight.shape == (3,)
 
 
-def test_a_linear_layer_takes_a_list():
-    layer = nn.Linear(2, 1, rng=0)
-    np.testing.assert_array_equal(layer([[1.0, 2.0]]).data, layer(np.array([[1, 2]], np.float32)).data)
+def test_which_argument_may_be_said_by_integers_of_numpy():
+    for argnum, expected in ((np.arange(2), (3, 2)), ((np.int64(0),), (3,)), (np.int64(1), 2)):
+        assert tape.grad(lambda x, y: x * y, argnum)(2.0, 3.0) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_linear_layer_takes_a_list_in_its_dtype(dtype):
+    with nn.parameters_of(dtype):
+        layer = nn.Linear(3, 2, rng=0)
+    x = [0.1, 0.2, 0.3]
+    np.testing.assert_array_equal(layer(x).data, layer(np.array(x, dtype)).data)

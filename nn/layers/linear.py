@@ -28,7 +28,7 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(x, (list, tuple)):
-            x = Tensor(x)
+            x = Tensor(x, dtype=self.weight.dtype)
         if x.shape[-1] != self.weight.shape[0]:
             turned = (". The weight is (n_in, n_out); with a table (n_out, n_in), as a tied embedding "
                       "is, write x @ table.weight.T" if x.shape[-1] == self.weight.shape[1] else "")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
-
-import numpy as np
 
 import tape
 from nn.layers.init import ones, zeros
@@ -16,10 +15,10 @@ def _length(layer: str, d: Any) -> int:
     """The length of the last axis; ``[d]`` means the same, as in PyTorch."""
     if isinstance(d, (list, tuple)) and len(d) == 1:
         d = d[0]
-    if not isinstance(d, (int, np.integer)):
+    if isinstance(d, bool) or not hasattr(d, "__index__"):
         raise TypeError(f"{layer}: d must be the length of the last axis, which alone is normalised; "
                         f"got {d!r}")
-    return int(d)
+    return operator.index(d)
 
 
 class LayerNorm(Module):

@@ -124,7 +124,7 @@ class GPT(Module):
     """
 
     def __init__(self, config: GPTConfig, rng: Rng = None):
-        if not isinstance(config, GPTConfig):
+        if not hasattr(config, "vocab_size"):
             raise TypeError(f"GPT: config must be a GPTConfig, got {config!r:.40}. Write "
                             f"nn.GPT(nn.GPTConfig(vocab_size, block_size, n_layer, n_head, n_embd))")
         rng = np.random.default_rng(rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from tape import kernels
 from tape.ops.reductions import broadcast_like
@@ -15,7 +16,7 @@ LONG = 64       # elements of a row; of fewer, calling NumPy for each row takes 
 
 def _from_its_beginning(x, axis, reverse):
     """x with `axis` as the first, in the order in which a recurrence goes over it; a view."""
-    rows = np.moveaxis(x, axis, 0)
+    rows = np.moveaxis(x, normalize_axis_index(axis, x.ndim), 0)
     return rows[::-1] if reverse else rows
 
 

@@ -171,8 +171,8 @@ def hessian(function: Callable, argnum: int = 0) -> Callable:
            [4., 0.]])
     """
     def derivative(*args, **kwargs):
-        if isinstance(argnum, int) and argnum < len(args) and isinstance(
-                args[argnum], (list, tuple, dict)) or not isinstance(argnum, int):
+        if np.iterable(argnum) or argnum < len(args) and isinstance(
+                args[argnum], (list, tuple, dict)):
             raise TypeError("hessian: needs the derivatives by one array; got several. Put them into "
                             "one, np.concatenate([a.ravel(), b.ravel()]), or use hvp.")
         return jacobian(grad(function, argnum), argnum)(*args, **kwargs)

@@ -47,8 +47,8 @@ class Run(NamedTuple):
 def run_on_variables(function: Callable, argnum: Argnum, args: tuple, kwargs: dict,
                      caller: str) -> Run:
     """Call a function with variables in the place of what the arguments number `argnum` hold."""
-    chosen = (argnum,) if isinstance(argnum, int) else tuple(argnum)
-    if not all(isinstance(i, int) for i in chosen):
+    chosen: tuple = tuple(argnum) if np.iterable(argnum) else (argnum,)
+    if not all(isinstance(i, (int, np.integer)) for i in chosen):
         raise TypeError(f"{caller}: argnum must be the number of a positional argument, or a tuple of "
                         f"such, got {argnum!r}")
     for i in chosen:
@@ -71,7 +71,7 @@ def run_on_variables(function: Callable, argnum: Argnum, args: tuple, kwargs: di
     recorded = outside and (len(own) < len(variables) or _depends_on_others(value, variables))
     for leaf in own:        # nobody else can ask for their gradients: to later calls they are constants
         leaf.requires_grad = False
-    return Run(value, variables, given[0] if isinstance(argnum, int) else tuple(given), recorded)
+    return Run(value, variables, tuple(given) if np.iterable(argnum) else given[0], recorded)
 
 
 def _variable(leaf: Any, variables: list[Tensor], own: list[Tensor], caller: str) -> Tensor:

@@ -46,9 +46,8 @@ class Fused(Primitive):
         fresh.__dict__.update(self.__dict__)
         Primitive.__init__(fresh, forward, (backward,), name=name, doc=self.composed.__doc__ or "",
                            joint=True, signature=self.composed, fresh=True)
-        fresh.gradient_bits = tuple(name not in self.constants for name in fresh.inputs)
-        fresh.numeric_bits = fresh.gradient_bits
-        fresh.promotes = sum(fresh.gradient_bits) > 1
+        fresh.numeric_bits = tuple(name not in self.constants for name in fresh.inputs)
+        fresh.promotes = sum(fresh.numeric_bits) > 1
         self.__dict__ = fresh.__dict__
         self.__class__ = Fused
 

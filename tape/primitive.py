@@ -115,7 +115,8 @@ class Primitive:
         bits = [1 << i if rule else 0 for i, rule in enumerate(self.rules)]
         self.ruled = sum(bits)
         self.gradient_bits: Any = itertools.repeat(bits[0]) if self.joint else tuple(bits)
-        self.numeric, self.numeric_bits = self.ruled, self.gradient_bits
+        self.numeric_bits: Any = self.gradient_bits
+        self.numeric = self.ruled
         self.vjps: Any = {}
         self.trusted = all(
             isinstance(f, np.ufunc) or (getattr(f, "__module__", "") or "").startswith("tape.")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tape
+import tape.lazy as ad
 from tape import kernels
 from tests.checks import leaf
 
@@ -162,6 +163,16 @@ def test_running_sums_and_products_are_numpys(shape, dtype):
 def test_running_sums_of_half_precision_are_rounded_once():
     x = np.ones((3000, 64), np.float16)
     np.testing.assert_array_equal(tape.cumsum(x, 0)[:, 0], np.arange(1, 3001).astype(np.float16))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8, bool])
+@pytest.mark.parametrize("function", [tape.prod, tape.cumprod, tape.cumsum])
+def test_gradients_of_a_graph_that_is_fed_integers_are_those_of_floats(function, dtype):
+    node = function(x := ad.Variable("x"), 0)
+    evaluator = ad.Evaluator([node, *ad.gradients(node, [x])])
+    array = RNG.integers(0, 5, (4, 70)).astype(dtype)
+    for found, expected in zip(evaluator.run({x: array}), evaluator.run({x: array.astype(np.float64)})):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])

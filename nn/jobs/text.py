@@ -111,8 +111,7 @@ def train_text(o: Flags) -> None:
         model = make_model(o, vocab_size)
     with Run(o, "text", corpus.digest, repr(corpus.tokenizer.to_dict())) as run:
         print(f"{model.parameter_count():,} parameters, {o.batch_size * o.block_size:,} tokens a step")
-        rows = min(o.batch_size, o.micro_batch_size or o.batch_size)
-        at_a_time = rows * (o.block_size if o.arch == "gpt" else 1)
+        at_a_time = rows_at_a_time(o) * (o.block_size if o.arch == "gpt" else 1)
         workers = chosen_workers(o.workers, model, at_a_time)
         print(f"{corpus.described()}\n{corpus.yardsticks.table(vocab_size)}", flush=True)
         run.restore(model)
@@ -155,10 +154,15 @@ def with_sizes(o: Flags) -> Flags:
     return replace(o, **missing)
 
 
+def rows_at_a_time(o: Flags) -> int:
+    """How many blocks of a batch the tape holds at once."""
+    return min(o.batch_size, o.micro_batch_size or o.batch_size)
+
+
 def make_model(o: Flags, vocab_size: int) -> LanguageModel:
     """The model that the flags describe, with its initial weights."""
     config, rng = configuration(o, vocab_size), np.random.default_rng((o.seed, INIT))
-    check_memory(config, min(o.batch_size, o.micro_batch_size or o.batch_size), o.block_size, copies=4,
+    check_memory(config, rows_at_a_time(o), o.block_size, copies=4,
                  itemsize=np.dtype(o.dtype).itemsize, checkpointing=o.checkpointing,
                  rows_flag="--micro-batch-size" if o.micro_batch_size else "--batch-size")
     kind: Any = nn.GPT if o.arch == "gpt" else nn.RecurrentLM

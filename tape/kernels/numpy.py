@@ -217,8 +217,8 @@ def _far_from_zero(x, out, mean, rstd, eps):
     rows = np.abs(mean * rstd)[..., 0] > FAR             # each row for itself, whatever the others are
     if not rows.any():
         return out, mean, rstd
-    first = x[rows][:, :1]
-    rest = x[rows] - first
+    first = x[..., :1][rows]
+    rest = x[rows] - first                               # (K, D), of the rows that are so far
     offset = _mean_rows(rest)
     rest -= offset
     out[rows], mean[rows], rstd[rows] = rest, first + offset, reciprocal_rms(rest, eps)

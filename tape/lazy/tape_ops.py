@@ -238,10 +238,9 @@ class TapeOp(BuiltIn):
             saved = vjp.bind(operands, out, node.attrs, like=_itself)
             parts = vjp.joint_gradients(g, saved, len(operands))
             return {i: parts[i] for i in wanted}
-        bits = operator.gradient_bits
-        vjp = operator.vjp(sum(bits[i] for i in wanted))
+        vjp = operator.vjp(sum(operator.gradient_bits[i] for i in wanted))
         kept = vjp.kept or ()
-        asked = [self._as_operand(x, operands) if i in kept and bits[i] else x
+        asked = [self._as_operand(x, operands) if i in kept and operator.numeric_bits[i] else x
                  for i, x in enumerate(operands)]
         saved = vjp.bind(asked, out, node.attrs, like=_itself)
         return {i: rule(g, *saved[where]) for i, rule, where, _ in vjp.rules}
@@ -249,7 +248,7 @@ class TapeOp(BuiltIn):
     def _as_operand(self, operand: Any, operands: list) -> Any:
         """An operand as the forward takes it: integers are floats beside floats."""
         x = operand
-        for other, bit in zip(operands, self.operator.gradient_bits):
+        for other, bit in zip(operands, self.operator.numeric_bits):
             if bit and other is not operand and _is_array(operand) and _is_array(other):
                 x = arithmetic.as_operand(x, other, weak=is_weak(operand))
         return x

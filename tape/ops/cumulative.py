@@ -10,7 +10,6 @@ from tape.ops.reductions import broadcast_like
 from tape.ops.shapes import reshape, reshape_like, squeeze
 from tape.primitive import derivative
 
-
 LONG = 64       # elements of a row; of fewer, calling NumPy for each row takes longer than adding
 
 
@@ -26,10 +25,9 @@ def _running(ufunc, x, axis, reverse):
     NumPy goes element by element. Along any axis but the last, whole rows can be added to each other
     in a tenth of the time.
     """
-    x = np.asarray(x)
-    if x.dtype.kind != "f" or not x.ndim:
-        return (np.cumsum if ufunc is np.add else np.cumprod)(x, axis=axis)
-    out = np.empty(x.shape, kernels.sum_dtype(x.dtype))
+    x = np.atleast_1d(x)
+    floats = x.dtype.kind == "f"
+    out = np.empty(x.shape, kernels.sum_dtype(x.dtype) if floats else np.cumsum(x[:0]).dtype)
     given, found = _from_its_beginning(x, axis, reverse), _from_its_beginning(out, axis, reverse)
     if axis % x.ndim == x.ndim - 1 or found[:1].size < LONG:
         ufunc.accumulate(given, out=found)
@@ -37,7 +35,7 @@ def _running(ufunc, x, axis, reverse):
         found[:1] = given[:1]
         for n in range(1, len(found)):
             ufunc(found[n - 1], given[n], out=found[n])
-    return out.astype(x.dtype, copy=False)
+    return out.astype(x.dtype, copy=False) if floats else out
 
 
 @derivative(lambda g, axis, reverse: _cumsum(g, axis, not reverse), name="cumsum")

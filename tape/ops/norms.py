@@ -60,7 +60,7 @@ def vector_norm(x, /, *, axis=None, keepdims=False, ord=2):
     if ord == 1:
         return sum(abs(x), axis, keepdims)
     total = sum(abs(x) ** ord, axis, keepdims)
-    zero = equal.as_operator(total, 0)                          # where the root has no derivative
+    zero = equal.as_operator(total, 0)              # where the root has no derivative
     return where(zero, 0, where(zero, 1, total) ** (1 / ord))
 
 

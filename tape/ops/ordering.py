@@ -97,7 +97,7 @@ def quantile(x, q, axis=None, keepdims=False):
         found = low / 2 + high / 2
     else:
         found = low + (high - low) * rank_fraction(rows, share)
-    found = where(isnan.as_operator(last), last, found)                     # (..., K)
+    found = where(isnan.as_operator(last), last, found)         # (..., K)
     found = moveaxis(found, -1, 0) if q.ndim else getitem(found, (Ellipsis, 0))
     if not keepdims:
         return found

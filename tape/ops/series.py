@@ -34,7 +34,10 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
     ends = [(e if np.ndim(e) else zeros_like(_part(x, axis, 0, 1)) + e) if e is not None else None
             for e in (prepend, append)]
     parts = [part for part in (ends[0], x, ends[1]) if part is not None]
-    x = concatenate(parts, axis) if len(parts) > 1 else x if n else positive(x)      # not x itself
+    if len(parts) > 1:
+        x = concatenate(parts, axis)
+    elif not n:
+        x = positive(x)                                   # a copy, and not x itself
     for _ in range(n):
         x = _part(x, axis, 1, None) - _part(x, axis, 0, -1)
     return x

@@ -406,10 +406,19 @@ def test_the_float32_exponential_over_the_whole_range(exponential):
     assert 0.5 < error.max() < 1.1
 
 
-def test_the_float64_exponential(exponential):
-    x = np.array(HARD + [700.0, -740.0])
+def test_the_float64_exponential_over_the_whole_range(exponential):
+    step = np.uint64(2 ** 44 + 997)                           # a million of all float64 numbers
+    x = (np.arange(2 ** 20, dtype=np.uint64) * step).view(np.float64)
+    x = np.concatenate([x, np.array(HARD), np.linspace(-746, 710, 100_001), np.linspace(-1, 1, 10_001)])
+    out = exponential(x)
     with np.errstate(all="ignore"):
-        np.testing.assert_allclose(exponential(x), np.exp(x), rtol=1e-15)
+        exact = np.exp(x.astype(np.longdouble))
+        rounded = exact.astype(np.float64)
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(x))
+    np.testing.assert_array_equal(np.isposinf(out), np.isposinf(rounded))
+    finite = np.isfinite(rounded)
+    error = np.abs(out[finite] - exact[finite]) / np.spacing(rounded[finite])
+    assert 0.5 < error.max() < 1.1 + (np.finfo(np.longdouble).nmant == 52)
 
 
 def test_the_hyperbolic_tangent_over_the_whole_range(in_a_loop):

@@ -2,7 +2,7 @@
 
     compiled.py      how a loop is compiled: for which types, with which flags, cached where
     bits.py          the bits of a float, and the largest of a row by them
-    exponential.py   e^x and tanh of float32 so that a loop over them becomes vector instructions
+    exponential.py   e^x, and tanh of float32, so that a loop over them becomes vector instructions
     elementwise.py   gelu, relu and sigmoid, and sums of two arrays
     atomics.py       what threads need to share numbers and tasks
     threads.py       parts of a kernel in threads

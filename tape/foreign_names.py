@@ -49,7 +49,7 @@ TENSOR: dict[str, str] = {
     "eq": "t == u", "ne": "t != u", "lt": "t < u", "le": "t <= u", "gt": "t > u", "ge": "t >= u",
     "mm": "t @ u", "bmm": "t @ u", "mv": "t @ u", "addmm": "bias + t @ u", "baddbmm": "bias + t @ u",
     "sin": "tape.sin(t)", "cos": "tape.cos(t)", "sign": "tape.sign(t)", "log1p": "tape.log1p(t)",
-    "expm1": "tape.expm1(t)", "square": "tape.square(t)", "rsqrt": "1 / t.sqrt()",
+    "expm1": "tape.expm1(t)", "erf": "tape.erf(t)", "square": "tape.square(t)", "rsqrt": "1 / t.sqrt()",
     "reciprocal": "1 / t", "lerp": "t + weight * (u - t)", "maximum": "tape.maximum(t, u)",
     "minimum": "tape.minimum(t, u)", "where": "tape.where(mask, t, u)", "clamp": "t.clip(0, 1)",
     "median": "np.median(t), the mean of the middle two where there is no middle one",

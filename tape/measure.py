@@ -18,6 +18,7 @@ from tape.ops.fused import (
     _attention, _causal_attention, _causal_self_attention, _cross_entropy, _layer_norm, gelu)
 from tape.ops.linalg import inner_with_matrix, matmul, matmul_gradient_x, matmul_gradient_y
 from tape.ops.llama import _rms_norm, rotate_pairs, swiglu
+from tape.ops.normal import gelu_exact
 from tape.ops.recurrent import _gru, _lstm, _rnn
 from tape.primitive import Primitive
 from tape.show import bytes_kept
@@ -152,8 +153,8 @@ PRODUCTS: dict[Primitive, Callable] = {
 # Of operators that treat what stands on their leading axes alike: at how many last axes they look. Of
 # an elementwise operator that is none.
 CORE: dict[Primitive, int] = {
-    softmax: 0, log_softmax: 0, gelu: 0, swiglu: 0, _layer_norm: 1, _rms_norm: 1, rotate_pairs: 1,
-    _causal_attention: 2, _attention: 2}
+    softmax: 0, log_softmax: 0, gelu: 0, gelu_exact: 0, swiglu: 0, _layer_norm: 1, _rms_norm: 1,
+    rotate_pairs: 1, _causal_attention: 2, _attention: 2}
 
 
 # Of recurrent layers: how many vectors of the length of h a step computes.

@@ -50,6 +50,8 @@ def results(dtype=np.float32):
 
     return {
         "gelu": lambda: compiled.gelu(x), "gelu_backward": lambda: compiled.gelu_backward(g, x),
+        "gelu_exact": lambda: compiled.gelu_exact(x),
+        "gelu_exact_backward": lambda: compiled.gelu_exact_backward(g, x),
         "swiglu": lambda: compiled.swiglu(g, x),
         "swiglu_backward": lambda: compiled.swiglu_backward(x, g, x),
         "rms_norm": lambda: compiled.rms_norm(x, weight, 1e-5)[0],

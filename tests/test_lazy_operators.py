@@ -282,10 +282,10 @@ def test_a_zero_cotangent_gives_a_zero_gradient():
 
 
 def test_every_fused_operator_is_among_the_cases():
-    fused = {p.name for module in (tape.ops.fused, tape.ops.llama, tape.ops.recurrent)
+    fused = {p.name for module in (tape.ops.fused, tape.ops.llama, tape.ops.normal, tape.ops.recurrent)
              for p in vars(module).values() if isinstance(p, Fused)}
-    assert fused == {"gelu", "layer_norm", "cross_entropy", "causal_attention", "causal_self_attention",
-                     "attention", "rms_norm", "swiglu", "rnn", "lstm", "gru"}
+    assert fused == {"gelu", "gelu_exact", "layer_norm", "cross_entropy", "causal_attention",
+                     "causal_self_attention", "attention", "rms_norm", "swiglu", "rnn", "lstm", "gru"}
     assert fused <= {case.operator for case in CASES}
 
 

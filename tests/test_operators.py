@@ -20,8 +20,8 @@ NOT_DIFFERENTIABLE = {"sign", "zeros_like", "ones_like", "floor", "ceil", "trunc
                       "floor_divide", "imag", "matrix_rank"}
 
 # Those that are defined twice.
-FUSED = {"gelu", "layer_norm", "cross_entropy", "causal_attention", "causal_self_attention",
-         "attention", "rms_norm", "swiglu", "rnn", "lstm", "gru"}
+FUSED = {"gelu", "gelu_exact", "layer_norm", "cross_entropy", "causal_attention",
+         "causal_self_attention", "attention", "rms_norm", "swiglu", "rnn", "lstm", "gru"}
 
 NAMES = {case.operator for case in CASES}
 

@@ -95,6 +95,7 @@ SIGNED = {
     "tanh": (ops.tanh, torch.tanh, (2, 3)), "sigmoid": (ops.sigmoid, torch.sigmoid, (2, 3)),
     "relu": (ops.relu, torch.relu, (2, 3)),
     "gelu": (ops.gelu, lambda x: F.gelu(x, approximate="tanh"), (2, 3)),
+    "gelu_exact": (ops.gelu_exact, F.gelu, (2, 3)), "erf": (ops.erf, torch.erf, (2, 3)),
     "sign": (lambda x: ops.sign(x) * x, lambda x: torch.sign(x) * x, (2, 3)),
     "zeros_like": (lambda x: ops.zeros_like(x) * x, lambda x: torch.zeros_like(x) * x, (2, 3)),
     "ones_like": (lambda x: ops.ones_like(x) * x, lambda x: torch.ones_like(x) * x, (2, 3)),

@@ -40,6 +40,8 @@ ONE = {
     "sigmoid": (ops.sigmoid, lambda a: 1 / (1 + math.exp(-a)), X),
     "gelu": (ops.gelu, lambda a: 0.5 * a * (1 + math.tanh(
         math.sqrt(2 / math.pi) * (a + 0.044715 * a ** 3))), X),
+    "erf": (ops.erf, math.erf, X),
+    "gelu_exact": (ops.gelu_exact, lambda a: 0.5 * a * math.erfc(-a / math.sqrt(2)), X),
     "power/0": (lambda x: ops.power(x, 0), lambda a: 1.0, X),
     "power/2": (lambda x: ops.power(x, 2), lambda a: a * a, X),
     "power/3": (lambda x: ops.power(x, 3), lambda a: a * a * a, X),

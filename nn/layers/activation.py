@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Callable
 
 import tape
-from nn.layers.erf import erf
 from nn.layers.module import Module
 from tape import Tensor
 
@@ -20,19 +18,9 @@ def silu(x: Tensor) -> Tensor:
     return x * tape.sigmoid(x)
 
 
-def gelu_exact(x: Tensor) -> Tensor:
-    """x P(Z <= x) for a standard normal Z, elementwise: x (1 + erf(x / sqrt(2))) / 2.
-
-    By the product rule the derivative is P(Z <= x) + x exp(-x^2 / 2) / sqrt(2 pi). Hendrycks and
-    Gimpel 2016, arXiv:1606.08415, eq. 1. `tape.gelu`, its approximation by a tanh, differs by up to
-    5e-4 and is faster.
-    """
-    return x * (0.5 * (1 + erf(x * math.sqrt(0.5))))
-
-
 # By the names that configurations use. Those in FeedForward's gated form are in feed_forward.py.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": tape.relu, "gelu": tape.gelu, "gelu_exact": gelu_exact, "silu": silu}
+    "relu": tape.relu, "gelu": tape.gelu, "gelu_exact": tape.gelu_exact, "silu": silu}
 
 
 class ReLU(Module):
@@ -48,7 +36,7 @@ class GELU(Module):
     Parameters
     ----------
     approximate : "tanh" or "none"
-        `tape.gelu`, the variant of GPT-2, or `gelu_exact`, that of BERT.
+        `tape.gelu`, the variant of GPT-2, or `tape.gelu_exact`, that of BERT.
     """
 
     def __init__(self, approximate: str = "tanh"):
@@ -57,7 +45,7 @@ class GELU(Module):
         self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:
-        return tape.gelu(x) if self.approximate == "tanh" else gelu_exact(x)
+        return tape.gelu(x) if self.approximate == "tanh" else tape.gelu_exact(x)
 
 
 class SiLU(Module):

@@ -13,7 +13,8 @@ from tape import ops
 from tape.gradcheck import linear_cases, numpy_cases
 from tape.gradcheck.case import Case, case, positive
 from tape.ops import (
-    activations, arithmetic, fused, indexing, joining, linalg, llama, recurrent, reductions, shapes)
+    activations, arithmetic, fused, indexing, joining, linalg, llama, normal, recurrent, reductions,
+    shapes)
 
 EIGHT = ("div", "power", "mean", "matmul", "transpose", "relu", "softmax", "layer_norm")
 
@@ -66,6 +67,8 @@ CASES: list[Case] = [
     case("tanh", ops.tanh, (3,)),
     case("sigmoid", ops.sigmoid, (5,)),
     case("gelu", ops.gelu, (5,)),
+    case("gelu_exact", ops.gelu_exact, (5,)),
+    case("erf", ops.erf, (5,)),
     case("rms_norm", ops.rms_norm, (2, 4), (4,)),
     case("rms_norm/no weight", lambda x: ops.rms_norm(x, eps=0.1), (2, 3)),
     case("swiglu", ops.swiglu, (2, 3), (2, 3)),
@@ -177,5 +180,5 @@ CASES: list[Case] = [
 ]
 
 # Where operators are defined: the tests ask that each one found there has a line above.
-DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, llama, recurrent, reductions, shapes,
-               ops.activations, *numpy_cases.DEFINITIONS, *linear_cases.DEFINITIONS)
+DEFINITIONS = (arithmetic, fused, indexing, joining, linalg, llama, normal, recurrent, reductions,
+               shapes, ops.activations, *numpy_cases.DEFINITIONS, *linear_cases.DEFINITIONS)

@@ -8,6 +8,7 @@
     heads.py    the same with the linear layers around it
     attention.py  attention block by block
     llama.py    RMSNorm, SwiGLU and rotary positions
+    normal.py   the error function and the exact GELU
     recurrent.py  recurrent layers over a sequence
     ordering.py  stable sorting
     selection.py  np.where by the bits of the elements
@@ -32,6 +33,7 @@ from tape.kernels.numpy import (
     deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax,
     log_softmax_backward, logaddexp, logsumexp, norm, one_hot, power, relu, relu_backward, sigmoid,
     sigmoid_backward, softmax, softmax_backward, zero_where_undefined)
+from tape.kernels.normal import erf, gelu_exact, gelu_exact_backward
 from tape.kernels.ordering import stable_order
 from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product
 from tape.kernels.recurrent import (
@@ -50,7 +52,8 @@ __all__ = [
     "adam_update", "attention", "attention_backward", "find", "kernels_in_use", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_elements", "add_rows", "attention_scale", "broadcasts_to",
     "causal_attention", "causal_attention_backward", "check_targets", "cross_entropy",
-    "cross_entropy_backward", "deviation", "future_mask", "gelu", "gelu_backward", "has_nan",
+    "cross_entropy_backward", "deviation", "erf", "future_mask", "gelu", "gelu_backward", "gelu_exact",
+    "gelu_exact_backward", "has_nan",
     "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward", "logaddexp",
     "logsumexp", "matmul", "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power",
     "product", "relu", "relu_backward", "scatter_rows", "sigmoid", "sigmoid_backward", "softmax",

@@ -17,6 +17,7 @@ SETS = {"numpy": ("tape.kernels",), "numba": ("tape.kernels.numba", "tape.kernel
 KERNELS = (
     "adam_update", "add", "add_rows", "attention", "attention_backward", "causal_attention",
     "causal_attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",
+    "gelu_exact", "gelu_exact_backward",
     "gru", "gru_backward", "gru_step", "gru_step_backward", "layer_norm", "layer_norm_backward",
     "log_softmax", "log_softmax_backward", "lstm", "lstm_backward", "lstm_step",
     "lstm_step_backward", "product", "relu", "relu_backward", "rms_norm", "rms_norm_backward",
@@ -48,11 +49,11 @@ class Before(str):
 def use_kernels(name: str | None = None, threads: int | None = None) -> Before:
     """Compute with the set of kernels of this name from now on, in all threads.
 
-    The kernels are those of the fused operators (`layer_norm`, `gelu`, `cross_entropy`, attention,
-    `rms_norm`, `swiglu`, `rnn`, `lstm`, `gru`), of `softmax`, `log_softmax`, `relu`, `sigmoid`,
-    products, sums, the gradient of a look-up and `adam_update`. Both sets compute the same, up to
-    rounding. What fused operators recorded before goes back by the kernels that it was made with. Not
-    to be called while another thread computes.
+    The kernels are those of the fused operators (`layer_norm`, `gelu`, `gelu_exact`, `cross_entropy`,
+    attention, `rms_norm`, `swiglu`, `rnn`, `lstm`, `gru`), of `softmax`, `log_softmax`, `relu`,
+    `sigmoid`, products, sums, the gradient of a look-up and `adam_update`. Both sets compute the same,
+    up to rounding. What fused operators recorded before goes back by the kernels that it was made with.
+    Not to be called while another thread computes.
 
     Parameters
     ----------

@@ -25,6 +25,7 @@ from tape.ops.indexing import embedding, getitem
 from tape.ops.joining import concatenate, pad, split, stack
 from tape.ops.linalg import matmul
 from tape.ops.llama import rms_norm, rotate_pairs, swiglu
+from tape.ops.normal import erf, gelu_exact
 from tape.ops.products import (
     cross, dot, inner, kron, matvec, outer, tensordot, vdot, vecdot, vecmat)
 from tape.ops.recurrent import gru, lstm, rnn
@@ -65,7 +66,7 @@ __all__ = [
     "neg", "norm", "ones_like", "pad", "reshape", "sigmoid", "sign", "sin", "split", "sqrt",
     "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "var", "where",
     "zeros_like", "split_heads", "merge_heads", "causal_self_attention", "rms_norm", "swiglu",
-    "rotate_pairs", "rnn", "lstm", "gru",
+    "rotate_pairs", "rnn", "lstm", "gru", "erf", "gelu_exact",
 ]
 
 # Linear algebra, by NumPy's names: `LINEAR`; see `tape.linalg` too.

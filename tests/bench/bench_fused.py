@@ -28,6 +28,7 @@ KERNELS = {
     "swiglu": (tape.swiglu, tape.swiglu.composed, {}),
     "rotate_pairs": (lambda x: tape.rotate_pairs(x, *TURNS), composed_rotation, {}),
     "gelu": (tape.gelu, tape.gelu.composed, {}),
+    "gelu_exact": (tape.gelu_exact, tape.gelu_exact.composed, {}),
     "softmax": (tape.softmax, composed_softmax, {}),
     "cross_entropy": (fused._cross_entropy, fused._cross_entropy.composed,
                       {"ignore_index": -1, "reduction": "mean"}),

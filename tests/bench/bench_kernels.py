@@ -26,6 +26,7 @@ def calls(rows, width):
         "gelu": [lambda k=k: k.gelu(x) for k in (kernels, compiled)],
         "gelu_backward": [lambda: kernels.gelu_backward(g, x, **s),
                           lambda: compiled.gelu_backward(g, x)],
+        "gelu_exact": [lambda k=k: k.gelu_exact(x) for k in (kernels, compiled)],
         "softmax": [lambda k=k: k.softmax(x) for k in (kernels, compiled)],
     }
     for name, arguments, cotangent in (("layer_norm", of_norm, g), ("cross_entropy", of_loss, one)):

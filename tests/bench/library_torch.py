@@ -161,6 +161,7 @@ FUNCTIONS = {
     "swiglu": lambda gate, x: F.silu(gate) * x,
     "rotate_pairs": rotated,
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_exact": F.gelu,
     "softmax": softmax,
     "cross_entropy": lambda x, ids: F.cross_entropy(x.view(-1, x.shape[-1]), ids.view(-1)),
     "causal_attention": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),

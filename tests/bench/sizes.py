@@ -80,6 +80,7 @@ KERNEL_INPUTS: dict[str, list[np.ndarray]] = {
     "swiglu": [_draw(12, 64, 341), _draw(12, 64, 341)],
     "rotate_pairs": [_draw(12, 4, 64, 32)],
     "gelu": [_draw(12, 64, 512)],
+    "gelu_exact": [_draw(12, 64, 512)],
     "softmax": [_draw(12, 4, 64, 64)],
     "cross_entropy": [_draw(12, 64, 65), np.random.default_rng(0).integers(0, 65, (12, 64))],
     "causal_attention": [_draw(12, 4, 64, 32) for _ in range(3)],

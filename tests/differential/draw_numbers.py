@@ -13,7 +13,8 @@ import numpy as np
 
 from tests.differential.builder import Builder, Name, Rejected
 
-SMOOTH = ("neg", "exp", "sin", "cos", "tanh", "sigmoid", "gelu", "expm1", "square")
+SMOOTH = ("neg", "exp", "sin", "cos", "tanh", "sigmoid", "gelu", "gelu_exact", "erf",
+          "expm1", "square")
 KINKED = ("relu", "relu", "abs", "sign", "zeros_like", "ones_like")
 
 

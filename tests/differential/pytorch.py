@@ -68,6 +68,14 @@ def gelu(x): return torch.nn.functional.gelu(tensor(x), approximate="tanh")
 
 
 @operator
+def gelu_exact(x): return torch.nn.functional.gelu(tensor(x))
+
+
+@operator
+def erf(x): return torch.erf(tensor(x))
+
+
+@operator
 def user_double(x): return 2 * tensor(x)
 
 

@@ -92,6 +92,15 @@ def gelu(x):
     return scaled(product(x, added(tanh(u), 1.0)), 0.5)
 
 
+def erf(x):
+    def slope(a): return 2 / math.sqrt(math.pi) * np.exp(-a * a)
+    return elementwise(x, np.vectorize(math.erf, otypes=[float]), slope, lambda a: -2 * a * slope(a),
+                       lambda a: (4 * a * a - 2) * slope(a))
+
+
+def gelu_exact(x): return scaled(product(x, added(erf(scaled(x, math.sqrt(0.5))), 1.0)), 0.5)
+
+
 def user_double(x): return scaled(x, 2.0)
 def user_same(x): return jet(x)
 def user_view(x): return jet(x)

@@ -4,6 +4,7 @@
     bits.py          the bits of a float, and the largest of a row by them
     exponential.py   e^x, and tanh of float32, so that a loop over them becomes vector instructions
     elementwise.py   gelu, relu and sigmoid, and sums of two arrays
+    normal.py        the exact gelu
     atomics.py       what threads need to share numbers and tasks
     threads.py       parts of a kernel in threads
     products.py      products of matrices in parts, by tiles or by NumPy's BLAS
@@ -27,6 +28,7 @@ from tape.kernels.numba.elementwise import (
     add, gelu, gelu_backward, relu, relu_backward, sigmoid, sigmoid_backward)
 from tape.kernels.numba.llama import rms_norm, rms_norm_backward, swiglu, swiglu_backward
 from tape.kernels.numba.lookup import add_rows
+from tape.kernels.numba.normal import gelu_exact, gelu_exact_backward
 from tape.kernels.numba.products import product
 from tape.kernels.numba.recurrent import (
     gru_step, gru_step_backward, lstm_step, lstm_step_backward)
@@ -38,9 +40,9 @@ from tape.kernels.numba.update import adam_update
 
 __all__ = [
     "adam_update", "add", "add_rows", "causal_attention", "causal_attention_backward",
-    "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "gru_step",
-    "gru_step_backward", "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward",
-    "lstm_step", "lstm_step_backward", "product", "relu", "relu_backward", "rms_norm",
-    "rms_norm_backward", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward", "swiglu",
-    "swiglu_backward",
+    "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward", "gelu_exact",
+    "gelu_exact_backward", "gru_step", "gru_step_backward", "layer_norm", "layer_norm_backward",
+    "log_softmax", "log_softmax_backward", "lstm_step", "lstm_step_backward", "product", "relu",
+    "relu_backward", "rms_norm", "rms_norm_backward", "sigmoid", "sigmoid_backward", "softmax",
+    "softmax_backward", "swiglu", "swiglu_backward",
 ]

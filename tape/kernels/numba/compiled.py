@@ -197,8 +197,11 @@ DTYPES = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 
 
 def suits(x: Any) -> bool:
-    """Whether x is an array that a loop can take, its layout aside."""
-    return type(x) is np.ndarray and x.dtype in DTYPES and x.size > 0
+    """Whether x is an array that a loop can take, its layout aside.
+
+    One without axes is not, so that it has the bits of a number.
+    """
+    return type(x) is np.ndarray and x.dtype in DTYPES and x.size > 0 and x.ndim > 0
 
 
 def alike(x: Any, y: Any) -> bool:

@@ -36,7 +36,7 @@ NONE = {dtype: np.empty(0, dtype) for dtype in (np.dtype(np.float32), np.dtype(n
 
 def layer_norm(x, weight, bias, eps):
     """The result; and m and r of each row, side by side."""
-    if not (suits(x) and x.ndim and of_rows(weight, x) and of_rows(bias, x)):
+    if not (suits(x) and of_rows(weight, x) and of_rows(bias, x)):
         out, kept = plain.layer_norm(x, weight, bias, eps)
         m_and_r = [np.reshape(kept[name], (*x.shape[:-1], 1)) for name in ("mean", "rstd")]
         return out, {"statistics": np.concatenate(m_and_r, -1)}

@@ -21,7 +21,7 @@ from tape.kernels.numba.threads import in_parts, own, team_for
 
 def _along_rows(x, axis):
     """Whether the loops serve: for floats, along the last axis."""
-    return suits(x) and x.ndim and type(axis) is int and axis in (-1, x.ndim - 1)
+    return suits(x) and type(axis) is int and axis in (-1, x.ndim - 1)
 
 
 def _call(loops, *arrays):

@@ -52,6 +52,16 @@ def test_a_folder_that_holds_a_run_is_refused_with_the_remedy(capsys):
     assert Path("a/b/last.npz").read_bytes() != before
 
 
+def test_settings_that_lie_in_the_folder_are_not_replaced(capsys):
+    Path("a").mkdir()
+    Path("a/config.ini").write_text("[sentences]\nsteps = 1\n")
+    message = refused(capsys, train.main, "--config", "a/config.ini", "--out", "a")
+    assert "--out: a holds a config.ini or a replay.npz, which this run would replace" in message
+    assert Path("a/config.ini").read_text() == "[sentences]\nsteps = 1\n" and len(os.listdir("a")) == 1
+    assert train.main([*ONE_STEP, "--out", "a", "--overwrite"]) == 0
+    assert "n-embd" in Path("a/config.ini").read_text()
+
+
 @pytest.mark.parametrize("make, message", [
     (lambda path: path.write_text("x"), "must be a folder, but is a file"),
     (lambda path: path.symlink_to("nowhere"), "is a link that leads to nothing"),

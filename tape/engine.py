@@ -14,7 +14,7 @@ import os
 import sys
 from functools import partial
 from operator import attrgetter
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Collection, Sequence
 
 import numpy as np
 
@@ -112,7 +112,7 @@ def caller_line() -> str:
 
 
 def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None = None,
-         retain: bool = False) -> dict:
+         retain: bool = False, stop: Collection = ()) -> dict:
     """Carry gradients from `roots` back to the leaves, or to `targets`.
 
     Parameters
@@ -124,6 +124,7 @@ def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None 
         puts a saved array back on the tape, and they run on Tensors, so that the gradients are
         themselves recorded (``create_graph``).
     retain : keep the records for another walk.
+    stop : records among the targets that count as given: what they were made from is not looked at.
 
     Returns
     -------
@@ -134,7 +135,7 @@ def walk(roots: dict, *, targets: set | None = None, as_tensor: Callable | None 
     cotangents = Cotangents(roots, in_place=as_tensor is None)
     kept: dict = {}
     retained: list = []
-    order, useful = _reversed_order(roots, targets)
+    order, useful = _reversed_order(roots, targets, stop)
     _call_rules(order, cotangents, (targets, useful, as_tensor, retain), kept, retained)
     for tensor, g in retained:           # only now: a walk that fails leaves no gradient behind
         if tensor() is not None:
@@ -233,7 +234,8 @@ def parents_of(record: Record) -> list[Record]:
     return [parent for parent in record.parents if type(parent) is Record]
 
 
-def _reversed_order(roots: dict, targets: set | None) -> tuple[list[Record], set | None]:
+def _reversed_order(roots: dict, targets: set | None,
+                    stop: Collection) -> tuple[list[Record], set | None]:
     """The records to call, last recorded first, and the keys that lead to a target."""
     starts = [key for key in roots if type(key) is Record]
     if targets is None:
@@ -242,29 +244,36 @@ def _reversed_order(roots: dict, targets: set | None) -> tuple[list[Record], set
             if record.saved is None:
                 raise RuntimeError(_released(record))
     else:
-        order, useful = _leading_to(targets, starts)
+        order, useful = _leading_to(targets, starts, stop)
     order.reverse()
     return order, useful
 
 
-def _leading_to(targets: set, starts: list[Record]) -> tuple[list[Record], set]:
+def _leading_to(targets: set, starts: list[Record], stop: Collection) -> tuple[list[Record], set]:
     """The records behind `starts` that depend on a target, in their order; and they and the targets."""
     # Nothing at or before the earliest target can lead to a target.
     floor = min(key.position if type(key) is Record else -1 for key in targets)
 
     def inputs_of(record: Record) -> Sequence:
-        return record.parents if record.position > floor else ()
+        return record.parents if record.position > floor and record not in stop else ()
 
     order: list[Record] = []
-    useful = set(targets)
-    for record in records_behind(starts, inputs_of):    # parents first, so one pass settles who leads
-        if record.position <= floor:
+    useful, released = set(targets), None
+    behind = records_behind(starts, inputs_of)
+    for record in behind:               # parents first, so one pass settles who leads
+        if record.position <= floor or record in stop:
             continue
-        if record.saved is None and record not in targets:
-            raise RuntimeError(_released(record))
+        if record.saved is None:
+            released = record
+            if record not in targets:
+                break
         if record.vjp is FORKED or not useful.isdisjoint(record.parents):
             useful.add(record)
             order.append(record)
+    # A target that was released is reached, but nobody knows any more whether others lie behind it.
+    if released is not None and not (released in targets and targets.issubset(
+            itertools.chain(behind, *map(_parents, behind)))):
+        raise RuntimeError(_released(released))
     return order, useful
 
 

@@ -189,6 +189,24 @@ def protected_rule(rule: Callable, operator: str) -> Callable:
     return call
 
 
+def references(array: np.ndarray) -> int:
+    """How often an array is referred to, as seen from here."""
+    return sys.getrefcount(array)
+
+
+def _references_to_a_new_array() -> int:
+    array = np.zeros(1)
+    return references(array)
+
+
+_NEW = _references_to_a_new_array() + 1         # and by the variable of who calls `copied_if_held`
+
+
+def copied_if_held(out: np.ndarray) -> np.ndarray:
+    """A result, copied if whoever made it may have kept it, or it is a view."""
+    return copied(out) if out.base is not None or references(out) > _NEW else out
+
+
 def copied_if_shared(out: np.ndarray, writable: Iterable[np.ndarray]) -> np.ndarray:
     """A result, copied if it may share memory with one of the arrays that others can write to."""
     for array in writable:

@@ -7,6 +7,7 @@ import pytest
 
 import nn
 import tape
+import tape.lazy as ad
 from nn.layers.recomputed import recomputed
 from tape import Tensor
 from tests.checks import in_float64, leaf
@@ -131,3 +132,11 @@ def test_what_is_not_recorded_is_not_run_again():
     with tape.no_grad():
         recomputed(lambda x: calls.append(1) or layer(x), Tensor(np.ones(3)))
     assert calls == [1]
+
+
+def test_a_trace_is_that_of_a_plain_model():
+    model, ids = nn.GPT(nn.GPTConfig(7, 5, 2, 2, 8), rng=0), np.arange(5)[None]
+    nn.checkpoint_blocks(model)
+    node, (x,) = ad.trace(lambda x: model(x)[0], [ids])
+    (found,) = ad.Evaluator([node]).run({x: ids[:, ::-1].copy()})
+    np.testing.assert_array_equal(found, model(ids[:, ::-1].copy())[0].data)

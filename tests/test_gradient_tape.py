@@ -79,3 +79,15 @@ def test_what_is_no_tensor_is_refused_in_words():
     for target, source in [(y, np.ones(1)), (2.0, x)]:
         with pytest.raises(TypeError, match="gradient: takes Tensors, got"):
             recorded.gradient(target, source)
+
+
+def test_a_released_intermediate_as_a_target_does_not_hide_others():
+    x = Tensor(2.0)
+    with GradientTape() as t:
+        t.watch(x)
+        y = x * x
+        z = y * y
+    t.gradient(y, x)
+    with pytest.raises(RuntimeError, match="walked and released; the record in question is mul"):
+        t.gradient(z, [x, y])
+    assert t.gradient(z, y).item() == 8

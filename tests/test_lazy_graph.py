@@ -3,6 +3,8 @@
 import copy
 import inspect
 import pickle
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -293,6 +295,48 @@ def test_a_users_own_op_must_return_a_gradient_for_each_input():
     x = ad.Variable("x")
     with pytest.raises(TypeError, match="Wrong: gradient must return a list with a Node for each"):
         ad.gradients(Wrong()(x), [x])
+
+
+def test_a_users_own_op_cannot_write_to_what_it_is_given(monkeypatch):
+    class Relu(Counted):
+        def compute(self, node, values):
+            values[0][values[0] < 0] = 0
+            return values[0]
+    x, fed = ad.Variable("x"), np.array([-1.0, 2.0])
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with pytest.raises(ValueError, match=r"operator Relu: .*read-only. compute .*work on a copy"):
+        ad.Evaluator([Relu()(x), x * 3]).run({x: fed})
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))       # which takes copies
+    first, second = ad.Evaluator([Relu()(x), x * 3]).run({x: fed})
+    np.testing.assert_array_equal([fed, first, second], [[-1, 2], [0, 2], [-3, 6]])
+
+
+@pytest.mark.parametrize("kept", [lambda out: out, lambda out: out[:],
+                                  lambda out: out.reshape(2, 1)[:, 0]])
+def test_results_of_an_op_that_keeps_its_buffer_do_not_change(kept):
+    class Double(Counted):
+        buffer = np.zeros(2)
+
+        def compute(self, node, values):
+            return kept(np.multiply(values[0], 2, out=self.buffer))
+    x = ad.Variable("x")
+    evaluator = ad.Evaluator([Double()(x)])
+    first, = evaluator.run({x: np.ones(2)})
+    evaluator.run({x: np.full(2, 7.0)})
+    np.testing.assert_array_equal(first, [2, 2])
+
+
+def test_a_new_result_of_a_users_own_op_is_not_copied():
+    made = []
+
+    class Double(Counted):
+        def compute(self, node, values):
+            out = values[0] * 2
+            made.append(out.ctypes.data)
+            return out
+    x = ad.Variable("x")
+    first, = ad.Evaluator([Double()(x)]).run({x: np.ones(2)})
+    assert first.ctypes.data == made[0]
 
 
 def test_the_same_node_twice_as_an_input():

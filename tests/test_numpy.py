@@ -99,6 +99,8 @@ def test_unsupported_functions_are_refused_by_name(call, message):
     (lambda t: np.cov(t, aweights=[1, 2, 3]), "cov: .*weighted sum"),
     (lambda t: np.quantile(t, 0.5, method="nearest"), "'linear'.*got method='nearest'"),
     (lambda t: np.quantile(t, 0.5, axis=(0, 1)), "merge several axes by reshape"),
+    (lambda t: np.quantile(X, t[0] / 9), r"quantile: q must be a number .*pass q.detach\(\)"),
+    (lambda t: np.percentile(X, t[0]), r"quantile: q must be a number .*pass q.detach\(\)"),
     (lambda t: np.interp(1.0, X[0], t[0], period=2), "period= has no rule.*x % period"),
     (lambda t: np.nan_to_num(t, copy=False), "leave copy=False out"),
     (lambda t: np.take(t, 0, mode="clip"), r"take: .*np.clip\(indices"),

@@ -8,6 +8,7 @@ import pytest
 
 import nn
 import tape
+import tape.lazy as ad
 from tape import Tensor, checkpoint, grad, gradcheck, no_grad
 from tests.checks import leaf, reference_counting_alone
 
@@ -108,3 +109,63 @@ def test_results_from_outside_must_be_arguments():
         checkpoint(lambda: np.exp(h))
     with pytest.raises(TypeError, match="must return one Tensor, got tuple"):
         checkpoint(lambda x: (x, x), x)
+
+
+@pytest.mark.parametrize("argument", [lambda w: 3 * w, lambda w: w, lambda w: checkpoint(np.sin, w)])
+def test_a_leaf_that_lies_behind_an_argument_too_is_counted_once(argument):
+    def twice(run):
+        w = leaf(W)
+        y = run(lambda a: a * w, argument(w))
+        first = grad(y.sum(), w, create_graph=True)
+        return first.numpy(), grad((first * first).sum(), w).numpy()
+    for found, wanted in zip(twice(checkpoint), twice(lambda f, a: f(a))):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_a_layer_that_is_applied_three_times_has_its_gradients_with_create_graph():
+    layer, x = nn.Linear(5, 5, rng=0), leaf(X.astype(np.float32))
+
+    def first(run):
+        h = x
+        for _ in range(3):
+            h = run(layer, h)
+        return grad((h * h).sum(), layer.weight, create_graph=True).numpy()
+    np.testing.assert_allclose(first(checkpoint), first(lambda f, h: f(h)), rtol=1e-5)
+
+
+def test_a_trace_contains_the_steps_of_the_function():
+    def f(x):
+        return checkpoint(lambda x: np.sum(np.sin(x) * x), x)
+    node, (x,) = ad.trace(f, [np.array([1.0, 2.0])])
+    value, slope = ad.Evaluator([node, *ad.gradients(node, [x])]).run({x: np.array([5.0, 6.0])})
+    np.testing.assert_allclose(value, 5 * np.sin(5) + 6 * np.sin(6))
+    np.testing.assert_allclose(slope, [np.sin(v) + v * np.cos(v) for v in (5, 6)])
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, Tensor])
+def test_an_argument_that_is_changed_is_noticed_where_the_result_is_not(wrap):
+    w, batch = leaf(np.zeros(3)), wrap(np.array([1.0, 2.0, 3.0]))
+    y = checkpoint(lambda w, a: (w * a).sum(), w, batch)
+    memory = batch.data if isinstance(batch, Tensor) else batch
+    memory[:] = 100
+    with pytest.raises(RuntimeError, match=r"an argument, of shape \(3,\), was changed in place"):
+        y.backward()
+
+
+@pytest.mark.parametrize("constant", [lambda a: a.detach() * 2, lambda a: np.sign(a) * 2,
+                                      no_grad()(lambda a: a * 2)])
+def test_a_result_that_does_not_depend_on_the_arguments_is_a_constant(constant):
+    w = leaf(np.array([1.0, 2.0]))
+    (checkpoint(constant, w) * w).sum().backward()
+    np.testing.assert_array_equal(w.grad, constant(w).data)
+
+
+def test_a_leaf_as_the_result_gets_its_gradient():
+    w, z = leaf(np.ones(2)), leaf(np.ones(2))
+    checkpoint(lambda a: z, w).sum().backward()
+    np.testing.assert_array_equal(z.grad, [1, 1])
+    assert w.grad is None
+
+
+def test_a_function_of_arrays_alone_is_called():
+    np.testing.assert_array_equal(checkpoint(lambda a: a * 2, np.ones(2)), [2, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from operator import itemgetter
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
@@ -15,7 +16,7 @@ from tape.lazy.node import Node, Op, Variable, as_nodes, topological_sort
 from tape.lazy.tape_ops import (
     Composite, Constant, KernelGradient, TapeOp, WithNumber, is_weak, of_input, op_of, promoting)
 from tape.hollow import memory_of
-from tape.mutation import copied_if_shared
+from tape.mutation import copied_if_held, copied_if_shared, read_only
 from tape.ops.arithmetic import identity
 from tape.primitive import Primitive
 from tape.promotion import float_dtype, in_standard_dtype
@@ -362,14 +363,26 @@ class _Scheduler:
 
 
 def _computed(op: Op, node: Node, tensors: bool, *values: Any) -> Any:
-    """What a user's own operator computes, as an array."""
-    given = [as_torch(x) if tensors and isinstance(x, (np.ndarray, np.generic)) else x for x in values]
-    out = op.compute(node, given)
+    """What a user's own operator computes, as an array that it has not kept for itself."""
+    given = _given(values) if not tensors else [
+        as_torch(x) if isinstance(x, (np.ndarray, np.generic)) else x for x in values]
+    try:
+        out = op.compute(node, given)
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise ValueError(f"{error}. compute must not write to its inputs: work on a copy") from error
     if is_torch(out):
         return from_torch(out, op.name)
     if not isinstance(out, (np.ndarray, np.generic, int, float)):
         raise TypeError(f"compute must return an array, got {type(out).__name__}")
-    return out
+    return copied_if_held(out) if isinstance(out, np.ndarray) else out
+
+
+def _given(values: Sequence) -> list:
+    """Values that cannot be written to; where PyTorch may be, which takes none of these, copies."""
+    return read_only(values) if "torch" not in sys.modules else [
+        np.array(x) if type(x) is np.ndarray else x for x in values]
 
 
 def _owned_result(function: Callable, *values: Any) -> Any:

@@ -83,7 +83,7 @@ def quantile(x, q, axis=None, keepdims=False):
     The gradient goes to the two elements around it, in inverse proportion to their distance. NaN
     where an element is NaN.
     """
-    q = np.asarray(plain(q), np.float64)
+    q = _shares(q)
     if q.ndim > 1 or not np.all((q >= 0) & (q <= 1)):
         raise ValueError(f"quantile: q must be a number in [0, 1] or an array (K,) of them, got {q}")
     if isinstance(axis, tuple):
@@ -105,6 +105,14 @@ def quantile(x, q, axis=None, keepdims=False):
     return expand_dims(found, tuple(a + q.ndim for a in axes))
 
 
+def _shares(q):
+    """q as an array: what goes through it is not differentiated."""
+    if getattr(q, "requires_grad", False):
+        raise TypeError("quantile: q must be a number or an array, since nothing is differentiated by "
+                        "it. Of a Tensor pass q.detach()")
+    return np.asarray(plain(q), np.float64)
+
+
 @implements(np.quantile)
 def _numpy_quantile(x, q, axis=None, out=None, overwrite_input=False, method="linear",
                     keepdims=False, *, weights=None):
@@ -116,12 +124,12 @@ def _numpy_quantile(x, q, axis=None, out=None, overwrite_input=False, method="li
 
 def percentile(x, q, axis=None, keepdims=False):
     """`quantile`, with q in [0, 100]."""
-    return quantile(x, np.asarray(plain(q), np.float64) / 100, axis, keepdims)
+    return quantile(x, _shares(q) / 100, axis, keepdims)
 
 
 @implements(np.percentile)
 def _numpy_percentile(x, q, *args, **kwargs):
-    return _numpy_quantile(x, np.asarray(plain(q), np.float64) / 100, *args, **kwargs)
+    return _numpy_quantile(x, _shares(q) / 100, *args, **kwargs)
 
 
 def median(x, axis=None, keepdims=False):

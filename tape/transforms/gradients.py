@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Collection, Sequence
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from tape.tensor import Tensor, as_tensor
 
 def gradients(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
               grad_outputs: Any = None, *, create_graph: bool = False,
-              retain_graph: bool | None = None, allow_unused: bool = False) -> Any:
-    """dL/d(input) for each input, where L is the sum of the outputs; see `tape.grad`."""
+              retain_graph: bool | None = None, allow_unused: bool = False,
+              stop: Collection = ()) -> Any:
+    """dL/d(input) for each input, where L is the sum of the outputs; see `tape.grad` and `walk`."""
     single = isinstance(inputs, Tensor)
     wanted = _tensors(inputs, "inputs")
     results = _tensors(outputs, "outputs")
@@ -36,7 +37,7 @@ def gradients(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tens
             key = tensor._record or tensor
             roots[key] = roots[key] + seed if key in roots else seed
         found = walk(roots, targets=set(keys), as_tensor=as_tensor if create_graph else None,
-                     retain=create_graph if retain_graph is None else retain_graph)
+                     retain=create_graph if retain_graph is None else retain_graph, stop=stop)
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     gradients = tuple(_result(found.get(key), i, tensor, allow_unused, again=first[key] < i)
                       for i, (key, tensor) in enumerate(zip(keys, wanted)))

@@ -39,8 +39,13 @@ def checkpoint(function: Callable, *args: Any) -> Any:
     ValueError
         The function uses the result of an operation that is not among its arguments.
     RuntimeError
-        In the backward pass, the function computes something else than it did before, as one does
-        that draws random numbers (dropout).
+        In the backward pass, an array among `args` is not what it was, or the function computes
+        something else than it did before, as one does that draws random numbers (dropout).
+
+    Notes
+    -----
+    Under `tape.lazy.trace` the function runs as if it were called, so that all its steps are in the
+    graph.
 
     Examples
     --------
@@ -52,7 +57,7 @@ def checkpoint(function: Callable, *args: Any) -> Any:
            0  checkpoint  leaf (1,)  (1,)            0
     1 records, 0 bytes kept
     """
-    if not modes.get().recording:
+    if not modes.get().recording or modes.get().tracing:
         return function(*args)
     places = [i for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.requires_grad]
     own = [args[i] for i in places]
@@ -62,26 +67,30 @@ def checkpoint(function: Callable, *args: Any) -> Any:
         for i, x in zip(places, stand_ins):
             given[i] = x
         with enable_grad():
-            out = function(*given)
-        if not isinstance(out, Tensor):
-            raise TypeError(f"checkpoint: the function must return one Tensor, got "
-                            f"{type(out).__name__}")
-        return out
+            return function(*given)
 
     measurement = modes.get().measurement
     start = identity(Tensor(0.0, requires_grad=True))._record    # what is older comes from outside
     with measurement.run_again() if measurement else nullcontext():
         stand_ins = [identity(x) for x in own]
         out = run(stand_ins)
-    leaves = _leaves_behind(out, stand_ins, start)
-    if not own and not leaves:
+    if not isinstance(out, Tensor) and any(isinstance(arg, Tensor) for arg in args):
+        raise TypeError(f"checkpoint: the function must return one Tensor, got {type(out).__name__}")
+    if not isinstance(out, Tensor) or out._record is None:      # an array, a leaf, or a constant
         return out
-    return _operator(run, out.numpy(), len(own), leaves)(*own, *leaves)
+    leaves = _leaves_behind(out, stand_ins, start)
+    others = [args[i] for i in range(len(args)) if i not in places]
+    arrays = [x._data if isinstance(x, Tensor) else x for x in others if getattr(x, "_writable", True)]
+    arrays = [x for x in arrays if isinstance(x, np.ndarray)]
+    return _operator(run, out.numpy(), arrays, len(own), leaves)(*own, *leaves)
 
 
-def _operator(run: Callable, result: Any, count: int, leaves: list[Tensor]) -> Primitive:
-    """An operator of the arguments and of the leaves that stands for a call of the function."""
-    before = checksum(np.asarray(result))
+def _operator(run: Callable, result: Any, arrays: list, count: int, leaves: list[Tensor]) -> Primitive:
+    """An operator of the arguments and of the leaves that stands for a call of the function.
+
+    `arrays` are those among the other arguments, which must stay what they are.
+    """
+    before, given = checksum(np.asarray(result)), [checksum(x) for x in arrays]
 
     def forward(*inputs):
         return result
@@ -89,12 +98,19 @@ def _operator(run: Callable, result: Any, count: int, leaves: list[Tensor]) -> P
     def rule(g, inputs):
         recorded = isinstance(g, Tensor)
         again = [identity(x) if recorded else Tensor(x, requires_grad=True) for x in inputs[:count]]
+        for array, known in zip(arrays, given):
+            if checksum(array) != known:
+                raise RuntimeError(f"checkpoint: an argument, of shape {array.shape}, was changed in "
+                                   f"place after the function ran, which runs again for the backward "
+                                   f"pass. Call backward() before the change, or pass a copy.")
         out = run(again)
         if checksum(np.asarray(out.numpy())) != before:
             raise RuntimeError("checkpoint: the function computed something else when it ran again for "
                                "the backward pass. It must not draw random numbers (dropout) or depend "
                                "on what changes between its calls.")
-        found = gradients(out, again + leaves, g, create_graph=recorded, allow_unused=True)
+        # What is behind the arguments is the walk's that called this rule.
+        found = gradients(out, again + leaves, g, create_graph=recorded, allow_unused=True,
+                          stop={x._record for x in again if recorded})
         return [x if recorded or x is None else x.numpy() for x in found]
     operator = Primitive(forward, (rule,), name="checkpoint")
     operator.vjps = weakref.WeakValueDictionary()      # else a cycle would keep the arrays alive
@@ -103,8 +119,6 @@ def _operator(run: Callable, result: Any, count: int, leaves: list[Tensor]) -> P
 
 def _leaves_behind(out: Tensor, stand_ins: list[Tensor], start: Record) -> list[Tensor]:
     """The leaves, apart from the arguments, that a result was made from."""
-    if out._record is None:
-        return []
     own, earliest = {x._record for x in stand_ins}, start.position
     found: dict[Tensor, None] = {}
     for record in records_behind([out._record], lambda r: [] if r in own else parents_of(r)):

@@ -249,5 +249,5 @@ def _loss_of(logits: Any, targets: Any, ignore_index: int, reduction: str) -> An
     """A loss without axes, and what its kernel keeps of each row of logits (..., V)."""
     kernels.check_targets(logits, np.asarray(targets), ignore_index, reduction)
     rows = math.prod(logits.shape[:-1])
-    lse = hollow((rows, 1), np.result_type(logits, kernels.SINGLE))
-    return logits.dtype.type(0), {"lse": lse}
+    dtype = np.result_type(logits, kernels.SINGLE)
+    return logits.dtype.type(0), {name: hollow((rows, 1), dtype) for name in ("peak", "log_sum")}

@@ -192,3 +192,17 @@ def test_a_float16_gradient_that_is_too_large_is_infinite_without_a_warning(kern
     with np.errstate(all="raise"):
         out.backward(np.full(4, 60000, np.float16))
     assert t.grad.dtype == np.float16 and np.isneginf(t.grad[0]) == (name == "log_softmax")
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+@pytest.mark.parametrize("offset", [0, 100, 1e5, -1e5])
+def test_logarithms_keep_their_digits_where_rows_are_far_from_zero(kernel_set, offset, rows):
+    """x - logsumexp(x) has lost them: there the logarithm is rounded to the digits of x."""
+    near = np.tile(np.array([[1, 0.5, 0, 0.25]], np.float32), (rows, 1))          # x is exact
+    x, targets = Tensor(near + np.float32(offset), requires_grad=True), np.full(rows, 2)
+    loss = tape.cross_entropy(x, targets)
+    loss.backward()
+    known = exact("log_softmax", near)
+    np.testing.assert_allclose(tape.log_softmax(x).data, known, rtol=3e-7)
+    np.testing.assert_allclose(loss.data, -known[0, 2], rtol=3e-7)
+    np.testing.assert_allclose(rows * x.grad, np.exp(known) - np.eye(4)[targets], rtol=0, atol=3e-7)

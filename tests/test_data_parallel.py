@@ -360,3 +360,27 @@ def test_a_training_with_workers_is_that_with_one_to_rounding(
     for name, array in states[0].items():
         np.testing.assert_allclose(states[1][name], array, atol=1e-4, err_msg=name)
         np.testing.assert_array_equal(states[1][name], states[2][name], err_msg=name)
+
+
+class Classifier(nn.Module):
+    def __init__(self, **how):
+        self.layer, self.how = nn.Linear(3, 4, rng=0), how
+
+    def forward(self, x, targets):
+        return nn.cross_entropy(self.layer(x), targets, **self.how)
+
+
+@pytest.mark.parametrize("how, targets, warned", [
+    ({"ignore_index": 0}, [0, 0, 1, 3], True), ({"reduction": "sum"}, [2, 0, 1, 3], True),
+    ({"ignore_index": 9}, [2, 0, 1, 3], False), ({}, [-1, 0, 1, 3], False)])
+def test_a_loss_that_is_weighted_otherwise_than_it_counts_is_warned_of(how, targets, warned):
+    x, targets = np.random.default_rng(0).standard_normal((4, 3)), np.array(targets)
+    parallel = nn.DataParallel(Classifier(**how), 2)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        loss = parallel(x, targets)
+    assert bool(found) == warned
+    if warned:
+        assert "DataParallel takes the loss of each part" in str(found[0].message)
+    else:
+        np.testing.assert_allclose(loss.item(), parallel.model(x, targets).item(), rtol=1e-6)

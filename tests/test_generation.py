@@ -357,3 +357,26 @@ def test_the_streams_of_samples_are_made_as_they_are_asked_for():
     wanted = [stream.random() for stream in (first, *first.spawn(3))]
     found = itertools.islice(sample_streams(3, 10 ** 12), 4)       # which would be too many to keep
     assert [stream.random() for stream in found] == wanted
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 0}, {"top_k": 1}])
+@pytest.mark.parametrize("logits", [[np.inf, 1, 2], [np.nan, 5, 2], [1, np.nan], [-np.inf] * 3])
+def test_logits_of_which_none_is_the_largest_are_refused(logits, how):
+    with pytest.raises(ValueError, match="the largest is (inf|nan|-inf). Are the weights of the model"):
+        nn.sample(np.array(logits), np.random.default_rng(0), **how)
+    assert nn.sample(np.array([-np.inf, 0.0]), np.random.default_rng(0), **how) == 1
+
+
+def test_a_model_whose_weights_are_not_numbers_writes_nothing():
+    model = nn.GPT(nn.GPTConfig(**SIZES), rng=0)
+    model.parameters()[0].data[:] = np.nan
+    with pytest.raises(ValueError, match="Are the weights of the model finite"):
+        list(nn.generate(model, [1], 3))
+    with pytest.raises(ValueError, match="Are the weights of the model finite"):
+        nn.beam_search(model, [1], 3, 2)
+
+
+@pytest.mark.parametrize("prompt", [[1.9], [1.0], np.array([1.0]), [[1], [2.0]]])
+def test_a_prompt_of_floats_is_refused(prompt):
+    with pytest.raises(TypeError, match="the ids of tokens, which are integers, got "):
+        list(nn.generate(nn.GPT(nn.GPTConfig(**SIZES), rng=0), prompt, 3))

@@ -249,3 +249,23 @@ def test_heads_and_shapes_that_do_not_fit_are_refused():
         nn.ALiBi(0)
     with pytest.raises(ValueError, match=r"and \(B, S, C\), got \(2, 3, 8\) and \(1, 5, 8\)"):
         attention(4)(leaf(X), leaf(CONTEXT[:1]))
+
+
+@pytest.mark.parametrize("how", [{"dropout": 0.1}, {"alibi": True}, {"mask": np.ones((3, 3), bool)},
+                                 {"return_weights": True}, {}], ids=str)
+def test_float16_stays_float16_whichever_way_attention_takes(how):
+    given = {name: how.pop(name) for name in ("mask", "return_weights") if name in (how := dict(how))}
+    layer = nn.MultiHeadAttention(C, H, causal=True, rng=0, **how)
+    for parameter in layer.parameters():
+        parameter.__init__(parameter.data.astype(np.float16))
+    for module in (layer.train(), layer.eval()):
+        out = module(Tensor(X.astype(np.float16)), **given)
+        assert all(x.dtype == np.float16 for x in (out if isinstance(out, tuple) else (out,)))
+
+
+@pytest.mark.parametrize("how", [{"dropout": 0.1}, {}, {"rotary": True}])
+def test_more_causal_queries_than_keys_are_refused_in_every_mode(how):
+    layer = nn.MultiHeadAttention(C, H, causal=True, rng=0, **how)
+    for module in (layer.train(), layer.eval()):
+        with pytest.raises(ValueError, match="T must be at most S, got 5 queries and a context of 3"):
+            module(Tensor(CONTEXT), Tensor(X))

@@ -57,3 +57,15 @@ def test_a_buffer_of_integers_is_given_integers_that_it_can_hold():
         with pytest.raises(ValueError, match="'count' has values that int8 cannot hold"):
             model.load_state_dict({"count": np.array(bad)})
     assert model.count.data.tolist() == [3, -4]
+
+
+def test_averages_are_applied_to_a_model_with_buffers_which_stay():
+    model = Running()
+    average = nn.ExponentialMovingAverage(model, 0.5)
+    model.weight.data = np.array([4.0], np.float32)
+    average.update()
+    with average.applied():
+        assert model.weight.item() == 3
+        model(Tensor(np.ones(2, np.float32)))
+    assert model.weight.item() == 4
+    np.testing.assert_array_equal(model.mean.data, [0.5, 0.5])

@@ -297,3 +297,11 @@ def test_a_block_hands_its_mask_to_the_attention():
 def test_token_vectors_are_as_large_as_sinusoidal_positions():
     config = nn.GPTConfig(200, 8, 1, 1, 32, position="sinusoidal", norm="post", tie_weights=False)
     assert nn.GPT(config, rng=0).tokens.weight.data.std() == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize("p", [1.0, -0.1, float("nan")])
+def test_a_share_of_dropout_that_is_set_later_is_checked_too(p):
+    layer = nn.Dropout(0.5)
+    layer.p = p
+    with pytest.raises(ValueError, match=r"Dropout: p must be in \[0, 1\), got "):
+        layer(Tensor(np.ones(2)))

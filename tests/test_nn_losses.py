@@ -205,3 +205,12 @@ def test_targets_may_want_a_gradient_too(loss):
     loss(x, y).backward()
     wanted = (y.data - x.data) if loss is nn.mse else -x.data / 2         # log(1 - p) - log p = -x
     np.testing.assert_allclose(y.grad, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss, predictions, targets, expected", [
+    (nn.mse, np.array([1, 2]), np.array([1.5, 2.5]), 0.25),
+    (nn.mse, np.array([0], np.uint8), np.array([16], np.uint8), 256),
+    (BINARY, np.array([3, -3]), np.array([0.9, 0.1]), math.log(1 + math.exp(-3)) + 0.3)])
+def test_integers_as_predictions_are_numbers_like_others(loss, predictions, targets, expected):
+    for given in (predictions, Tensor(predictions)):
+        np.testing.assert_allclose(np.asarray(loss(given, targets)), expected, rtol=1e-6)

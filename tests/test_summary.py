@@ -168,3 +168,10 @@ def test_without_memory_holds_for_its_block_alone():
         p = nn.Parameter([1, 2], np.float64)
     assert p.shape == (2,) and p.dtype == np.float64 and p.requires_grad and p.data.strides == (0,)
     assert nn.Parameter([1.0]).data.tolist() == [1.0]
+
+
+def test_a_wrapper_has_the_figures_of_its_model():
+    model, ids = nn.GPT(nn.GPTConfig(7, 8, 2, 2, 8), rng=0), np.zeros((2, 8), int)
+    plain, wrapped = nn.summary(model, ids), nn.summary(nn.DataParallel(model, 1), ids)
+    for a, b in zip(plain.rows, wrapped.rows[1:], strict=True):
+        assert (a.kind, a.parameters, a.tied) == (b.kind, b.parameters, b.tied)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nn.generation.reader import Reader
-from nn.generation.sampling import Sampling, penalised
+from nn.generation.sampling import Sampling, check_logits, penalised
+from nn.generation.writing import as_id
 
 
 class Beam(NamedTuple):
@@ -46,7 +47,7 @@ def beam_search(model: Any, idx: Any, max_new_tokens: int, num_beams: int = 4,
     list of Beam
         At most `num_beams`.
     """
-    prompt = [int(i) for i in np.ravel(idx)]
+    prompt = [as_id(i) for i in np.ravel(idx)]
     if not prompt:
         raise ValueError("beam_search: the prompt must have at least one token")
     if num_beams < 1:
@@ -58,6 +59,8 @@ def beam_search(model: Any, idx: Any, max_new_tokens: int, num_beams: int = 4,
             break
         texts = [prompt + beam.tokens for beam in live]
         logits = reader.read(texts, len(texts[0]))                           # (B, V)
+        for row in logits:
+            check_logits(row)
         scores = np.array([beam.log_probability + _log_softmax(penalised(row, text, penalty))
                            for beam, row, text in zip(live, logits, texts, strict=True)])
         # 2 B, because of the best as many as there are beams may be stopped.

@@ -38,6 +38,7 @@ class Sampling:
 
     def draw(self, logits: np.ndarray, seen: Sequence[int], rng: np.random.Generator) -> int:
         """A token behind the text `seen`; as `sample` draws it."""
+        check_logits(logits)
         logits = penalised(logits, seen, self.repetition_penalty)
         if self.temperature == 0:
             return int(np.argmax(logits))
@@ -45,6 +46,14 @@ class Sampling:
         cumulative = weights.cumsum()
         place = cumulative.searchsorted(rng.random() * cumulative[-1], side="right")
         return int(ids[min(place, len(ids) - 1)])
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Raise a ValueError where no token is the likeliest: the largest logit must be finite."""
+    peak = logits.max()                             # NaN if one of them is
+    if not math.isfinite(peak):
+        raise ValueError(f"sample: logits must be numbers, or -inf for what cannot follow; the largest "
+                         f"is {peak}. Are the weights of the model finite?")
 
 
 def candidates(logits: np.ndarray, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
@@ -107,5 +116,10 @@ def sample(logits: Any, rng: np.random.Generator, temperature: float = 1.0,
     Returns
     -------
     int
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range, or the largest logit is infinite or NaN.
     """
     return Sampling(temperature, top_k, top_p, min_p).draw(np.asarray(logits), (), rng)

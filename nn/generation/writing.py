@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
 from typing import Any, Iterator, NamedTuple
 
 import numpy as np
@@ -121,10 +122,19 @@ def _start(model: Any, idx: Any, max_new_tokens: int, rng: Rng, stop: int | None
 def _prompts(idx: Any) -> list[list[int]]:
     """One list of ids for each prompt."""
     nested = len(idx) > 0 and all(np.ndim(row) for row in idx)
-    prompts = [[int(i) for i in np.ravel(row)] for row in (idx if nested else [idx])]
+    prompts = [[as_id(i) for i in np.ravel(row)] for row in (idx if nested else [idx])]
     if not all(prompts):
         raise ValueError("generate: the prompt must have at least one token")
     return prompts
+
+
+def as_id(value: Any) -> int:
+    """A token of a prompt; 1.9 is none, and neither is 1.0."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"generate: a prompt must be the ids of tokens, which are integers, got "
+                        f"{value!r}") from None
 
 
 def _steps(reader: Reader, texts: list[list[int]], max_new_tokens: int, how: Sampling,

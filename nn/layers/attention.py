@@ -143,6 +143,9 @@ class MultiHeadAttention(Module):
             raise ValueError(f"MultiHeadAttention: x and context must have shapes (B, T, C) and (B, S, "
                              f"C), got {x.shape} and {context.shape}")
         B, T, _ = x.shape
+        if self.causal and T > past + context.shape[1]:
+            raise ValueError(f"MultiHeadAttention: causal queries are the last T of S positions, so T "
+                             f"must be at most S, got {T} queries and a context of {context.shape[1]}")
         # Causal queries are the last T.
         start = past + (context.shape[1] - T if self.causal else 0)
         q = self._rotated(_split_heads(self.query(x), self.n_head), start)   # (B, H, T, D)
@@ -184,7 +187,7 @@ class MultiHeadAttention(Module):
         if self.alibi is not None:
             scores = self.alibi(scores)
         if self.causal:
-            scores = scores + causal_mask(*scores.shape[-2:])
+            scores = scores + causal_mask(*scores.shape[-2:]).astype(scores.dtype)
         if mask is not None:
             scores = scores + _added(mask, scores.shape, scores.dtype)
         return tape.softmax(scores)

@@ -22,16 +22,20 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float, rng: Rng = None):
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p must be in [0, 1), got {p}")
         self.p = p
+        self._check()
         (self.rng,) = np.random.default_rng(rng).spawn(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check()                       # p may have been changed
         if not (self.training and self.p):
             return x
         keep = drawn_once(partial(self._drawn, x.shape))
         return x * np.divide(keep, 1 - self.p, dtype=x.dtype)
+
+    def _check(self) -> None:
+        if not 0 <= self.p < 1:
+            raise ValueError(f"Dropout: p must be in [0, 1), got {self.p}")
 
     def _drawn(self, shape: tuple[int, ...]) -> np.ndarray:
         """Which elements are kept."""

@@ -53,6 +53,7 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoot
                          "got (). Two classes need two logits; of one, take "
                          "binary_cross_entropy_with_logits.")
     _warn_if_none_counts(targets, ignore_index)
+    _warn_if_weighted_otherwise(targets, ignore_index, reduction)
     hard = tape.cross_entropy(logits, targets, ignore_index, reduction)
     if not label_smoothing:
         return hard
@@ -78,7 +79,7 @@ def mse(predictions: Any, targets: Any) -> Tensor:
     ValueError
         The shapes differ.
     """
-    predictions = _tensor(predictions)
+    predictions = _tensor(predictions)      # float32 beside integers, which would wrap around
     difference = predictions - _matching("mse", "predictions", predictions, targets)
     return (difference * difference).mean()
 
@@ -133,18 +134,38 @@ def _warn_if_none_counts(targets: Any, ignore_index: int) -> None:
     first_counts = isinstance(values, np.ndarray) and values.item(0) != ignore_index
     if first_counts or np.any(np.not_equal(values, ignore_index)):
         return
-    level, frame = 1, sys._getframe()
+    _warn(f"cross_entropy: all {np.size(values):,} targets are {ignore_index}, which is ignored, so "
+          f"the loss is 0 and nothing is learned from them. Is the batch padding alone?")
+
+
+def _warn_if_weighted_otherwise(targets: Any, ignore_index: int, reduction: str) -> None:
+    """Warn where the parts of a batch do not count in its loss as they should.
+
+    They are weighted by their targets other than -1, so that a mean over these is that of the batch.
+    """
+    if current_part() is None or (ignore_index == -1 and reduction == "mean"):
+        return
+    values = np.asarray(targets.numpy() if isinstance(targets, Tensor) else targets)
+    if reduction == "sum" or np.any((values == ignore_index) != (values == -1)):
+        _warn(f"cross_entropy: DataParallel takes the loss of each part of a batch for a mean over its "
+              f"targets other than -1, and this is one with ignore_index={ignore_index} and "
+              f"reduction={reduction!r}, so that the loss of the batch may be wrong. Let -1 stand for "
+              f"what does not count, and take the mean; or call parallel.model(...)")
+
+
+def _warn(text: str) -> None:
+    """Warn at the line outside of this package that led here."""
+    level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "nn":
         level, frame = level + 1, frame.f_back
-    warnings.warn(f"cross_entropy: all {np.size(values):,} targets are {ignore_index}, which is "
-                  f"ignored, so the loss is 0 and nothing is learned from them. Is the batch padding "
-                  f"alone?", stacklevel=level)
+    warnings.warn(text, stacklevel=level)
 
 
 def _matching(caller: str, name: str, predictions: Any, targets: Any) -> Any:
-    """The targets, of the shape of the predictions, in their dtype."""
+    """The targets, of the shape of the predictions; in their dtype, if that is of floats."""
     if np.shape(targets) != predictions.shape:
         raise ValueError(f"{caller}: targets must have the shape of the {name}, {predictions.shape}, "
                          f"got {np.shape(targets)}. Reshape one of them; they are not broadcast.")
-    return tape.astype(targets if isinstance(targets, Tensor) else np.asarray(targets),
-                       predictions.dtype)
+    targets = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    dtype = predictions.dtype if predictions.dtype.kind == "f" else np.result_type(targets, np.float32)
+    return tape.astype(targets, dtype)

@@ -132,7 +132,7 @@ def _rows(model: Module) -> list[tuple[Module, Row]]:
     named = [("", model), *((name_of(path), module) for path, module in walk(model)
                             if isinstance(module, Module))]
     found = []
-    own = {id(p): name for name, p in model.named_parameters()}
+    own = {id(p): name_of(path) for path, p in walk(model) if not isinstance(p, Module)}
     for name, module in named:
         sizes = {True: 0, False: 0}
         for p in module.parameters():

@@ -52,13 +52,18 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[Module]:
-        """Within the block the model has the averages as its parameters; afterwards its own again."""
-        own = self.model.state_dict()
-        self.model.load_state_dict(self.state_dict())
+        """Within the block the model has the averages as its parameters; afterwards its own again.
+
+        Buffers, of which there are no averages, stay what they are.
+        """
+        parameters = dict(self.model.named_parameters())
+        own = {name: p.data.copy() for name, p in parameters.items()}
+        caller = "ExponentialMovingAverage"
+        load_arrays(parameters, self.state_dict(), True, caller)
         try:
             yield self.model
         finally:
-            self.model.load_state_dict(own)
+            load_arrays(parameters, own, True, caller)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of the averages, by the names of the parameters."""

@@ -48,7 +48,8 @@ class DataParallel(Module):
       that name (or `labels`), or the last array.
     - Results with a row for each row of the batch are joined. They may stand in tuples, lists and
       dicts.
-    - Dropout drops the elements that it would without parts.
+    - Dropout drops the elements that it would without parts, where the rows of the batch are on the
+      first axis of what it is given.
 
     What depends on other rows in another way, as the mean of a batch does, would differ. A model that
     changes its own attributes when it runs is run by several threads at once and must allow for that;

@@ -4,6 +4,7 @@
     products.py products of matrices
     pieces.py   large arrays in pieces that stay in the cache
     numpy.py    the fused operators, and what else is worth ordering for speed
+    loss.py     cross entropy
     causal.py   causal attention, the weights kept
     heads.py    the same with the linear layers around it
     attention.py  attention block by block
@@ -28,11 +29,11 @@ from tape.kernels.heads import check_self_attention, merge_heads, self_attention
 from tape.kernels.llama import (
     rms_norm, rms_norm_backward, rotate_pairs, swiglu, swiglu_backward)
 from tape.kernels.lookup import add_elements, add_rows, scatter_rows
+from tape.kernels.loss import check_targets, cross_entropy, cross_entropy_backward, one_hot
 from tape.kernels.numpy import (
-    GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, check_targets, cross_entropy, cross_entropy_backward,
-    deviation, gelu, gelu_backward, has_nan, layer_norm, layer_norm_backward, log_softmax,
-    log_softmax_backward, logaddexp, logsumexp, norm, one_hot, power, relu, relu_backward, sigmoid,
-    sigmoid_backward, softmax, softmax_backward, zero_where_undefined)
+    GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, deviation, gelu, gelu_backward, has_nan, layer_norm,
+    layer_norm_backward, log_softmax, log_softmax_backward, logaddexp, logsumexp, norm, power, relu,
+    relu_backward, sigmoid, sigmoid_backward, softmax, softmax_backward, zero_where_undefined)
 from tape.kernels.normal import erf, gelu_exact, gelu_exact_backward
 from tape.kernels.ordering import stable_order
 from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product

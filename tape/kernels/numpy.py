@@ -131,9 +131,16 @@ def norm(x, axis=None, keepdims=False):
 
 @in_float32
 def log_softmax(x, axis=-1):
-    """x - logsumexp(x); a row of -inf alone stays as it is."""
-    lse = logsumexp(x, axis=axis, keepdims=True)
-    return x - np.where(np.isneginf(lse), 0, lse)
+    """(x - max) - log sum exp(x - max); a row of -inf alone stays as it is.
+
+    Not x - logsumexp(x): where x is far from 0, the logarithm has lost its digits there.
+    """
+    x = _floating(x)
+    peak = largest(x, axis)
+    out = x - np.where(np.isfinite(peak), peak, 0)
+    total = _sums_along(np.exp(out), axis)
+    out -= np.log(np.where(total == 0, 1, total))
+    return out
 
 
 @gradient_in_float32
@@ -330,69 +337,3 @@ def gelu_backward(g, x, s):
             slope[np.equal(g, 0)] = 0
         slope *= g
     return (_scalar_if_without_axes(out),)
-
-
-@in_float32
-def cross_entropy(logits, targets, ignore_index, reduction):
-    """Mean (or sum) of logsumexp(row) - row[target] over the rows that count."""
-    logits, targets = _floating(logits), np.asarray(targets)
-    check_targets(logits, targets, ignore_index, reduction)
-    rows, picks, counts = _rows(logits, targets, ignore_index)
-    peak = largest(rows, -1)                                    # (N, 1)
-    e = rows - peak
-    np.exp(e, out=e)
-    lse = _sums_along(e, -1)
-    np.log(lse, out=lse)
-    lse += peak
-    losses = lse[:, 0] - rows[np.arange(len(rows)), picks]
-    # Not losses * counts: a row that does not count may well have an infinite loss.
-    total = np.add.reduce(np.where(counts, losses, 0), dtype=rows.dtype)
-    return total / _denominator(counts, reduction), {"lse": lse}
-
-
-def check_targets(logits, targets, ignore_index, reduction):
-    """Raise a ValueError unless the targets are integers of the right shape and range."""
-    classes = logits.shape[-1]
-    if targets.dtype.kind not in "iu" or targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"cross_entropy: targets must be integers in [0, {classes}), shape {logits.shape[:-1]}; "
-            f"got {targets.dtype} {targets.shape}. Did you swap logits and targets?")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"cross_entropy: reduction must be 'mean' or 'sum', got {reduction!r}")
-    if targets.size and np.minimum.reduce(targets, axis=None) >= 0 and (
-            np.maximum.reduce(targets, axis=None) < classes):
-        return
-    wrong = ((targets < 0) | (targets >= classes)) & (targets != ignore_index)
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"cross_entropy: targets must be in [0, {classes}) or {ignore_index} "
-                         f"(ignored); got {targets[place]} at {place}")
-
-
-@gradient_in_float32
-def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
-    """(softmax(row) - one_hot(target)) * g / count; derived in `tape.cross_entropy`."""
-    rows, picks, counts = _rows(logits, targets, ignore_index)
-    g_rows = np.exp(rows - lse)
-    g_rows[np.arange(len(rows)), picks] -= 1
-    g_rows *= g / _denominator(counts, reduction)
-    g_rows[np.equal(counts, 0)] = 0
-    return g_rows.reshape(logits.shape), None
-
-
-def _rows(logits, targets, ignore_index):
-    """Logits as (N, V), targets as (N,), and 1 or 0 for the rows that count."""
-    rows = as_rows(logits)
-    picks = np.reshape(targets, -1)
-    counts = np.not_equal(picks, ignore_index)
-    return rows, np.where(counts, picks, 0), counts.astype(rows.dtype)
-
-
-def _denominator(counts, reduction):
-    return max(float(counts.sum()), 1.0) if reduction == "mean" else 1.0
-
-
-def one_hot(targets, classes, dtype, ignore_index=None):
-    """(..., classes) with a 1 at each target; a row of zeros where the target is ignored."""
-    return (targets[..., None] == np.arange(classes)).astype(dtype) * (
-        1 if ignore_index is None else (targets != ignore_index)[..., None].astype(dtype))

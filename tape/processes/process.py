@@ -20,6 +20,7 @@ from tape.primitive import Primitive
 from tape.processes.forks import tell_forks, workers_share
 from tape.processes.messages import Answer, Call, Failure, Found, Given, Settings, Walk, packed
 from tape.processes.shared import SharedArrays, SharedLeaves
+from tape.processes.snapshot import PICKLE_ERRORS
 from tape.processes.worker import SIGNALS, serve
 from tape.tensor import Tensor, from_array
 from tape.trees import leaves, map_leaves
@@ -70,7 +71,7 @@ class Worker:
         try:
             message = packed(Call(self.number, None if function == self._sent else function,
                                   _settings(), arguments, forgotten))
-        except Exception as error:
+        except PICKLE_ERRORS as error:
             raise TypeError(f"WorkerProcesses: the arguments must be of a kind that can be sent to "
                             f"another process: {error}. Or compute in threads, processes=False"
                             ) from error
@@ -152,12 +153,16 @@ class Worker:
                                "ended. Run the forward once more")
         try:
             self.connection.send_bytes(message)
+        except TimeoutError:           # of a signal's handler; a pipe waits for ever
+            raise
         except OSError as error:
             raise self._gone() from error
 
     def _received(self) -> Answer | Failure:
         try:
             message = self.connection.recv_bytes()
+        except TimeoutError:
+            raise
         except (EOFError, OSError) as error:
             raise self._gone() from error
         return pickle.loads(message)

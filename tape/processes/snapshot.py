@@ -67,6 +67,11 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
+# What pickle raises of its own; a signal's handler may raise anything else meanwhile.
+PICKLE_ERRORS = (pickle.PickleError, TypeError, ValueError, AttributeError, RecursionError,
+                 OverflowError)
+
+
 def _has_name(value: Any) -> bool:
     """Whether it is what its module has under its name."""
     found: Any = sys.modules.get(value.__module__)
@@ -100,7 +105,7 @@ def dump(function: Callable, leaves: Sequence, inherited: Inherited) -> bytes:
     file = io.BytesIO()
     try:
         _Pickler(file, leaves, inherited).dump(function)
-    except Exception as error:
+    except PICKLE_ERRORS as error:
         raise TypeError(f"WorkerProcesses: what the function holds must be of a kind that can be sent "
                         f"to another process: {error}. Or compute in threads, processes=False"
                         ) from error

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from tape.kernels import loss
 from tape.kernels import numpy as plain
 from tape.kernels.numba.bits import largest
 from tape.kernels.numba.compiled import (
@@ -142,35 +143,38 @@ def _layer_norm_backward_part(g, x, weight, statistics, g_x, sums, number, parts
 
 # --- cross-entropy ---
 #
-# Of each row z that counts, as derived in `tape.cross_entropy`: lse = log sum exp(z), the loss is
-# lse - z[target], and its gradient exp(z - lse) - one_hot(target), times g / count.
+# Of each row z that counts, as derived in `tape.cross_entropy`: with m = max(z), s = log sum exp(z - m)
+# the loss is s - (z[target] - m), and its gradient exp((z - m) - s) - one_hot(target), times g / count.
 
 def cross_entropy(logits, targets, ignore_index, reduction):
-    """The mean (or sum) of the losses, and lse of each row."""
+    """The mean (or sum) of the losses, and m and s of each row."""
     targets = np.asarray(targets)
     if not (_loop_serves(logits, targets, ignore_index) and reduction in ("mean", "sum")):
-        return plain.cross_entropy(logits, targets, ignore_index, reduction)
+        return loss.cross_entropy(logits, targets, ignore_index, reduction)
     rows, picks = as_rows(logits), _picks(targets)
-    lse = np.empty((len(rows), 1), logits.dtype)
+    peak, log_sum = (np.empty((len(rows), 1), logits.dtype) for _ in range(2))
     team, parts = team_for(logits.size)
     found = np.zeros((parts, 2))
-    _cross_entropy[logits.dtype](rows, picks, ignore_index, lse.reshape(-1), found, team, parts)
+    _cross_entropy[logits.dtype](rows, picks, ignore_index, peak.reshape(-1), log_sum.reshape(-1),
+                                 found, team, parts)
     total, count = found[0] if parts == 1 else found.sum(0)
     if count != count:                # NumPy's kernel says what is wrong with the targets
-        plain.check_targets(logits, targets, ignore_index, reduction)
-    return logits.dtype.type(total / _denominator(count, reduction)), {"lse": lse}
+        loss.check_targets(logits, targets, ignore_index, reduction)
+    return logits.dtype.type(total / _denominator(count, reduction)), {
+        "peak": peak, "log_sum": log_sum}
 
 
-def cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse):
+def cross_entropy_backward(g, logits, targets, ignore_index, reduction, peak, log_sum):
     """The gradient of the logits."""
     targets = np.asarray(targets)
-    if not (_loop_serves(logits, targets, ignore_index) and lse.dtype == logits.dtype):
-        return plain.cross_entropy_backward(g, logits, targets, ignore_index, reduction, lse)
+    if not (_loop_serves(logits, targets, ignore_index)
+            and peak.dtype == log_sum.dtype == logits.dtype):
+        return loss.cross_entropy_backward(g, logits, targets, ignore_index, reduction, peak, log_sum)
     picks = _picks(targets)
     count = np.count_nonzero(picks != ignore_index)
     g_logits = np.empty(logits.shape, logits.dtype)
     _cross_entropy_backward[logits.dtype](
-        as_rows(logits), picks, ignore_index, packed(lse).reshape(-1),
+        as_rows(logits), picks, ignore_index, packed(peak).reshape(-1), packed(log_sum).reshape(-1),
         float(g) / _denominator(count, reduction), g_logits.reshape(-1, logits.shape[-1]),
         *team_for(logits.size))
     return g_logits, None
@@ -192,13 +196,13 @@ def _denominator(count, reduction):
     return max(count, 1) if reduction == "mean" else 1
 
 
-@loop(READ(2), TARGETS, INTEGER, WRITE(1), WIDE(2), TEAM, INTEGER)
-def _cross_entropy(rows, targets, ignored, lse, found, team, parts):
-    _cross_entropy_part(team, parts, (rows, targets, ignored, lse, found))
+@loop(READ(2), TARGETS, INTEGER, WRITE(1), WRITE(1), WIDE(2), TEAM, INTEGER)
+def _cross_entropy(rows, targets, ignored, peak, log_sum, found, team, parts):
+    _cross_entropy_part(team, parts, (rows, targets, ignored, peak, log_sum, found))
 
 
 @inner(fastmath=SUMS)
-def _sum_of_exp(row, peak):
+def sum_of_exp(row, peak):
     """sum exp(row - peak). Apart: a sum of losses whose terms are taken in any order loses digits."""
     real, total = row.dtype.type, 0.0
     for start in range(0, row.size, STEP):
@@ -210,35 +214,35 @@ def _sum_of_exp(row, peak):
 
 
 @in_parts()
-def _cross_entropy_part(rows, targets, ignored, lse, found, number, parts):
+def _cross_entropy_part(rows, targets, ignored, peak, log_sum, found, number, parts):
     """found (parts, 2): the sum of the losses and how many count; NaN: a target is out of range."""
-    rows, targets, lse = own(rows, number, parts), own(targets, number, parts), own(lse, number, parts)
-    real = rows.dtype.type
+    rows, targets = own(rows, number, parts), own(targets, number, parts)
+    peak, log_sum = own(peak, number, parts), own(log_sum, number, parts)
     sum_of_losses, count = 0.0, 0
     width = rows.shape[1]
     for i in range(len(rows)):
         if targets[i] == ignored:
-            lse[i] = real(0)
+            peak[i] = log_sum[i] = 0
             continue
         if not 0 <= targets[i] < width:
             found[number, 1] = np.nan
             return
-        peak = largest(rows[i])
-        lse[i] = math.log(_sum_of_exp(rows[i], peak)) + peak
-        sum_of_losses += lse[i] - rows[i, targets[i]]
+        peak[i] = largest(rows[i])
+        log_sum[i] = math.log(sum_of_exp(rows[i], peak[i]))
+        sum_of_losses += log_sum[i] - (rows[i, targets[i]] - peak[i])
         count += 1
     found[number, 0], found[number, 1] = sum_of_losses, count
 
 
-@loop(READ(2), TARGETS, INTEGER, READ(1), REAL, WRITE(2), TEAM, INTEGER)
-def _cross_entropy_backward(rows, targets, ignored, lse, scale, out, team, parts):
-    _cross_entropy_backward_part(team, parts, (rows, targets, ignored, lse, scale, out))
+@loop(READ(2), TARGETS, INTEGER, READ(1), READ(1), REAL, WRITE(2), TEAM, INTEGER)
+def _cross_entropy_backward(rows, targets, ignored, peak, log_sum, scale, out, team, parts):
+    _cross_entropy_backward_part(team, parts, (rows, targets, ignored, peak, log_sum, scale, out))
 
 
-@in_parts(fastmath=SUMS)
-def _cross_entropy_backward_part(rows, targets, ignored, lse, scale, out, number, parts):
-    rows, targets, lse, out = (own(rows, number, parts), own(targets, number, parts),
-                               own(lse, number, parts), own(out, number, parts))
+@in_parts()
+def _cross_entropy_backward_part(rows, targets, ignored, peak, log_sum, scale, out, number, parts):
+    rows, targets, out = own(rows, number, parts), own(targets, number, parts), own(out, number, parts)
+    peak, log_sum = own(peak, number, parts), own(log_sum, number, parts)
     real = rows.dtype.type
     scale = real(scale)
     for i in range(len(rows)):
@@ -246,6 +250,6 @@ def _cross_entropy_backward_part(rows, targets, ignored, lse, scale, out, number
             out[i] = real(0)
             continue
         for j in range(rows.shape[1]):
-            out[i, j] = exp(rows[i, j] - lse[i]) * scale
+            out[i, j] = exp(rows[i, j] - peak[i] - log_sum[i]) * scale
         t = targets[i]
-        out[i, t] = (exp(rows[i, t] - lse[i]) - real(1)) * scale
+        out[i, t] = (exp(rows[i, t] - peak[i] - log_sum[i]) - real(1)) * scale

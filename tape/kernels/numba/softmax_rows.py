@@ -15,7 +15,7 @@ from tape.kernels.numba.bits import largest
 from tape.kernels.numba.compiled import (
     INTEGER, READ, SUMS, TEAM, WRITE, alike, as_rows, loop, suits, whole)
 from tape.kernels.numba.exponential import exp
-from tape.kernels.numba.rows import STEP
+from tape.kernels.numba.rows import STEP, sum_of_exp
 from tape.kernels.numba.threads import in_parts, own, team_for
 
 
@@ -117,24 +117,18 @@ def _log_softmax(x, out, team, parts):
     _log_softmax_part(team, parts, (x, out))
 
 
-@in_parts(fastmath=SUMS)
+@in_parts()
 def _log_softmax_part(x, out, number, parts):
     x, out = own(x, number, parts), own(out, number, parts)
     real = x.dtype.type
-    rows, width = x.shape
-    for i in range(rows):
+    for i in range(len(x)):
         peak = largest(x[i])
         if math.isinf(peak):
             peak = real(0)
-        total = 0.0
-        for start in range(0, width, STEP):
-            part, row = real(0), x[i, start:start + STEP]
-            for j in range(row.size):
-                part += exp(row[j] - peak)
-            total += part
-        lse = real(0 if total == 0 else math.log(total) + peak)
-        for j in range(width):
-            out[i, j] = x[i, j] - lse
+        total = sum_of_exp(x[i], peak)
+        log_sum = real(0 if total == 0 else math.log(total))
+        for j in range(x.shape[1]):
+            out[i, j] = x[i, j] - peak - log_sum             # in this order; see NumPy's kernel
 
 
 @loop(READ(2), READ(2), WRITE(2), TEAM, INTEGER, checked=False)

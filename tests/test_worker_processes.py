@@ -472,6 +472,22 @@ class Boxed(Layer):
         return super().__call__(x.value)["rows"] if isinstance(x, Box) else Box(self.w * 2)
 
 
+class Late:
+    """Something that a signal's handler interrupts while it is sent."""
+
+    def __reduce__(self):
+        raise TimeoutError("my alarm")
+
+
+def test_an_error_that_a_handler_raises_meanwhile_is_its_own(processes, layer):
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match="my alarm"):
+            processes.map([(X[0],), (X[1],), (Late(),)], layer.leaves)
+    layer.late = Late()
+    with pytest.raises(TimeoutError, match="my alarm"):
+        tape.WorkerProcesses(layer).map([(x,) for x in X], layer.leaves)
+
+
 def test_tensors_in_other_objects_would_lose_their_gradients(layer):
     layer = Boxed()
     processes = tape.WorkerProcesses(layer)

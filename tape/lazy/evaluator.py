@@ -29,7 +29,7 @@ class Evaluator:
 
     The schedule holds the order of the calls, and after which of them each value is no longer needed
     and is dropped. Nodes that none of `eval_nodes` depends on are left out; equal subexpressions are
-    computed once.
+    computed once. Who changes the `attrs` of a node afterwards makes another Evaluator.
 
     Parameters
     ----------

@@ -206,3 +206,15 @@ def test_logarithms_keep_their_digits_where_rows_are_far_from_zero(kernel_set, o
     np.testing.assert_allclose(tape.log_softmax(x).data, known, rtol=3e-7)
     np.testing.assert_allclose(loss.data, -known[0, 2], rtol=3e-7)
     np.testing.assert_allclose(rows * x.grad, np.exp(known) - np.eye(4)[targets], rtol=0, atol=3e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, bool])
+@pytest.mark.parametrize("name", ["relu", "sigmoid"])
+def test_many_elements_are_those_of_few(kernel_set, name, dtype):
+    few = np.array([-np.inf, -1000, -88, -1, -1e-6, -0.0, 0.0, 1e-6, 1, 88, 1000, np.inf, np.nan])
+    with np.errstate(all="ignore"):
+        few = (few if np.dtype(dtype).kind == "f" else np.arange(13) - 6).astype(dtype)
+        many = getattr(tape, name)(np.tile(few, 1_000))
+        known = np.tile(getattr(tape, name)(few), (1_000, 1))
+        np.testing.assert_array_equal(many.reshape(1_000, 13), known)
+        assert many.dtype == known.dtype

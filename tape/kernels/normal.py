@@ -61,7 +61,7 @@ def _quotient(coefficients, x):
 
 def _by_intervals(x, complement):
     """erf(x), or erfc(x), of float64 x >= 0 in one axis."""
-    out = np.minimum(x, END)                                     # NaN stays NaN
+    out = np.clip(x, 0, END)                                     # NaN stays NaN
     small, large = out <= 0.46875, out > 4
     middle = (out > 0.46875) & ~large
     near, between, far = out[small], out[middle], out[large]
@@ -92,10 +92,10 @@ def gelu_exact(x):
     out, tails = np.empty_like(x), np.empty_like(x)
     for x, tail, y in pieces(x, tails, out):
         np.abs(x, out=y)
-        np.minimum(y, END, out=y)
+        np.clip(y, 0, END, out=y)
         _tail(y, tail)
         y *= tail
-        np.subtract(np.maximum(x, 0), y, out=y)
+        np.subtract(np.clip(x, 0, np.inf), y, out=y)
     return _scalar_if_without_axes(out), {"tail": _scalar_if_without_axes(tails)}
 
 
@@ -121,13 +121,17 @@ def gelu_exact_backward(g, x, tail):
     x = _floating(x)
     out = np.empty_like(x)
     for x, g, tail, slope in pieces(x, g, tail, out):
-        bounded = np.clip(x, -END, END)
+        bounded = np.clip(x, -END, END, out=np.empty_like(slope))
         np.square(bounded, out=slope)
         slope *= -0.5
         np.exp(slope, out=slope)
         slope *= PER_SQRT_2_PI
         slope *= bounded
-        slope += np.where(np.greater(x, 0), 1 - tail, tail)
+        rest = np.multiply(tail, -2, out=bounded)       # P(Z <= x) = tail + [x > 0] (1 - 2 tail), for
+        rest += 1                                       # which np.where takes five times as long
+        rest *= np.greater(x, 0)
+        slope += rest
+        slope += tail
         if has_nan(slope):
             slope[np.equal(g, 0)] = 0
         slope *= g

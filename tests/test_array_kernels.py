@@ -154,10 +154,20 @@ def test_running_sums_and_products_are_numpys(shape, dtype):
         before = layout.copy()
         for axis in (None, *range(-layout.ndim, layout.ndim)):
             for ours, numpys in ((tape.cumsum, np.cumsum), (tape.cumprod, np.cumprod)):
-                found = ours(layout, axis)
-                assert found.dtype.newbyteorder("=") == numpys(layout, axis).dtype
-                np.testing.assert_array_equal(found, numpys(layout, axis))
+                found, dtype = ours(layout, axis), numpys(layout, axis).dtype
+                assert found.dtype.newbyteorder("=") == dtype
+                wide = numpys(layout.astype(float) if dtype.kind == "f" else layout, axis)
+                np.testing.assert_array_equal(found, wide.astype(dtype))       # rounded once
         np.testing.assert_array_equal(layout, before)
+
+
+@pytest.mark.parametrize("shape, axis", [((10 ** 6,), 0), ((15_625, 64), 0)])
+def test_the_last_of_many_running_sums_has_its_digits(shape, axis):
+    x = leaf(np.full(shape, 0.1, np.float32))
+    out = tape.cumsum(x, axis)
+    np.testing.assert_allclose(out.data[-1], np.float32(0.1) * float(shape[0]), rtol=1e-7)
+    out.backward(np.full(shape, 0.1, np.float32))
+    np.testing.assert_allclose(x.grad[0], np.float32(0.1) * float(shape[0]), rtol=1e-7)
 
 
 def test_running_sums_of_half_precision_are_rounded_once():

@@ -233,10 +233,30 @@ def test_memory_grows_with_the_length_and_not_with_its_square(settings):
     assert peaks[-1] < 2 * 4096 ** 2 * 4 / 50         # a fiftieth of one matrix of weights
 
 
-def test_what_is_kept_is_the_operands_the_result_and_a_number_for_each_row():
+def test_what_is_kept_is_the_operands_the_result_and_two_numbers_for_each_row():
     q, k, v = (leaf(x, np.float32) for x in drawn((2, 300, 8), (2, 300, 8), (2, 300, 8)))
     out = tape.attention(q, k, v, causal=True)
     kept = int(tape.show(out).splitlines()[-1].split(", ")[1].split()[0].replace(",", ""))
-    assert kept == out.data.nbytes + 2 * 300 * 4
+    assert kept == out.data.nbytes + 2 * (2 * 300 * 4)
     with no_grad():
         np.testing.assert_array_equal(tape.attention(q, k, v, causal=True).data, out.data)
+
+
+@pytest.mark.parametrize("low", [-1e4, -1e9, np.finfo(np.float32).min])
+def test_a_row_whose_keys_all_have_a_large_mask_has_the_gradients_of_the_others(low):
+    """The logarithm of the sum of its weights would be lost beside the mask."""
+    q, k, v, g = drawn(*[(300, 8)] * 4)
+    mask = np.zeros((300, 300), np.float32)
+    mask[0] = low
+    found = []
+    for plain in (False, True):
+        tensors = [leaf(x, np.float32) for x in (q, k, v)]
+        if plain:
+            scores = tensors[0] @ tensors[1].T * 8 ** -0.5 + mask
+            out = tape.softmax(scores) @ tensors[2]
+        else:
+            out = tape.attention(*tensors, mask)
+        out.backward(g.astype(np.float32))
+        found.append([out.data, *(t.grad for t in tensors)])
+    for ours, wanted in zip(*found):
+        np.testing.assert_allclose(ours, wanted, atol=2e-5 * np.abs(wanted).max())

@@ -58,9 +58,8 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoot
     if not label_smoothing:
         return hard
     counted = logits[np.asarray(targets) != ignore_index]        # (N, V)
-    even = -tape.log_softmax(counted).sum() / logits.shape[-1]
-    if reduction == "mean":
-        even = even / max(len(counted), 1)
+    rows = -tape.log_softmax(counted).mean(-1)                   # (N,), which float16 can hold
+    even = rows.mean() if reduction == "mean" and len(counted) else rows.sum()
     return (1 - label_smoothing) * hard + label_smoothing * even
 
 

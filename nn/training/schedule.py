@@ -52,4 +52,4 @@ def warmup_cosine(step: int, *, peak: float, warmup: int, total: int, floor: flo
 
 def _progress(step: int, warmup: int, total: int) -> float:
     """How much of the way from `warmup` to `total` is done, from 0 to 1."""
-    return min((step - warmup) / max(total - warmup, 1), 1.0)
+    return 1.0 if step >= total > 0 else min((step - warmup) / max(total - warmup, 1), 1.0)

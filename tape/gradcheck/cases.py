@@ -78,6 +78,7 @@ CASES: list[Case] = [
     case("dropout", lambda x: ops.dropout(x, 0.5, rng=0), (4, 3)),
     # reductions
     case("sum", lambda x: ops.sum(x, axis=1), (2, 3)),
+    case("centred", lambda x: reductions.centred(x, 1), (2, 3)),
     case("sum/all", ops.sum, (2, 3)),
     case("mean/keepdims", lambda x: ops.mean(x, axis=-1, keepdims=True), (2, 3)),
     case("max", lambda x: ops.max(x, axis=1), (2, 3)),

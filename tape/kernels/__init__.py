@@ -42,13 +42,13 @@ from tape.kernels.recurrent import (
     lstm_step_backward, rnn, rnn_backward)
 from tape.kernels.selection import where
 from tape.kernels.sums import (
-    HALF, SINGLE, add, broadcast, fit_to, in_float32, length, reduce_mean, reduce_sum, sum_dtype,
-    unbroadcast, variance)
+    HALF, SINGLE, add, broadcast, centred, fit_to, in_float32, length, reduce_mean, reduce_sum,
+    sum_dtype, unbroadcast, variance)
 from tape.kernels.update import adam_update
 
 __all__ = [
-    "HALF", "SINGLE", "add", "broadcast", "fit_to", "in_float32", "length", "reduce_mean", "reduce_sum",
-    "sum_dtype", "unbroadcast", "variance", "where", "rms_norm", "rms_norm_backward",
+    "HALF", "SINGLE", "add", "broadcast", "centred", "fit_to", "in_float32", "length", "reduce_mean",
+    "reduce_sum", "sum_dtype", "unbroadcast", "variance", "where", "rms_norm", "rms_norm_backward",
     "rotate_pairs", "swiglu", "swiglu_backward",
     "adam_update", "attention", "attention_backward", "find", "kernels_in_use", "use_kernels",
     "GELU_CUBIC", "SQRT_2_OVER_PI", "add_elements", "add_rows", "attention_scale", "broadcasts_to",

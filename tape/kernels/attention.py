@@ -21,7 +21,11 @@ BLOCK = 128
 
 
 def attention(q, k, v, mask, causal, scale, block_size):
-    """The result (..., T, D_v); left for the backward are the logsumexp of each row and the result."""
+    """The result (..., T, D_v); left for the backward are it, and each row's maximum and sum.
+
+    The sum of exp(scores - maximum) is kept beside the maximum: beside a large one, as where a mask
+    adds -1e9 to all scores of a row, its logarithm would be lost.
+    """
     mask = None if mask is None else np.asarray(mask)
     return _attention(q, k, v, mask=mask, causal=causal, scale=scale, block_size=block_size)
 
@@ -32,23 +36,23 @@ def _attention(q, k, v, *, mask, causal, scale, block_size):
     leading = _leading_axes(q, k, v, mask, causal)
     shape = *leading, q.shape[-2]
     out = np.zeros((*shape, v.shape[-1]), np.result_type(q, k, v))
-    lse = np.full((*shape, 1), -np.inf, np.result_type(q, k))
+    peaks = np.full((*shape, 1), -np.inf, np.result_type(q, k))
+    totals = np.zeros_like(peaks)
     scale = attention_scale(q) if scale is None else scale
-    for entry in _entries(leading, _over_heads(q, leading), k, v, mask, out, lse):
+    for entry in _entries(leading, _over_heads(q, leading), k, v, mask, out, peaks, totals):
         _attend(*entry, causal=causal, scale=scale, size=block_size or BLOCK)
-    return out, {"lse": lse, "unrounded": out}
+    return out, {"peaks": peaks, "totals": totals, "unrounded": out}
 
 
-def _attend(q, k, v, mask, out, lse, *, causal, scale, size):
-    """Fill in out (H, T, D_v) and lse (H, T, 1), by a running maximum and a running sum.
+def _attend(q, k, v, mask, out, peaks, totals, *, causal, scale, size):
+    """Fill in out (H, T, D_v), peaks and totals (H, T, 1), by a running maximum and a running sum.
 
     Milakov and Gimelshein 2018, arXiv:1805.02867, algorithm 3: what was summed up relative to the old
     maximum of a row is multiplied by exp(old - new) when a block of keys has a larger one.
     """
     for rows, blocks in _blocks(q.shape[-2], k.shape[-2], causal, size):
         queries = q[..., rows, :] * scale                                       # (H, t, D)
-        peak, total, mixed = lse[..., rows, :], 0, 0                            # (H, t, 1)
-        shift = np.zeros_like(peak)
+        peak, total, mixed = peaks[..., rows, :], 0, 0                          # (H, t, 1)
         for columns, future in blocks:
             e = _scores(queries, k[..., columns, :], _part(mask, rows, columns), future)  # (H, t, s)
             old, peak = peak, np.maximum(peak, e.max(axis=-1, keepdims=True))
@@ -60,31 +64,35 @@ def _attend(q, k, v, mask, out, lse, *, causal, scale, size):
             mixed = mixed * kept + pairs(e, v[..., columns, :])                 # (H, t, D_v)
         if blocks:
             out[..., rows, :] = mixed / np.where(np.equal(total, 0), 1, total)
-            with np.errstate(divide="ignore"):
-                lse[..., rows, :] = np.log(total) + shift                       # -inf: saw no key
+            peaks[..., rows, :], totals[..., rows, :] = peak, total             # -inf and 0: saw no key
 
 
 @gradient_in_float32
-def attention_backward(g, q, k, v, mask, causal, scale, block_size, lse, unrounded):
+def attention_backward(g, q, k, v, mask, causal, scale, block_size, peaks, totals, unrounded):
     """Gradients of q, k, v and of a mask of floats; derived in `tape.attention`."""
-    leading = lse.shape[:-2]
+    leading = peaks.shape[:-2]
     scale = attention_scale(q) if scale is None else scale
     g_q, g_k, g_v = (np.zeros((*leading, *x.shape[-2:]), np.result_type(g, q, k, v)) for x in (q, k, v))
     mask = None if mask is None else np.asarray(mask)
     learned = mask is not None and mask.dtype.kind == "f"
     g_mask = np.zeros(mask.shape, g_q.dtype) if learned else None
-    for entry in _entries(leading, g, _over_heads(q, leading), k, v, mask, lse, unrounded,
-                          g_q, g_k, g_v, g_mask):
+    for entry in _entries(leading, g, _over_heads(q, leading), k, v, mask, peaks, totals,
+                          unrounded, g_q, g_k, g_v, g_mask):
         _attend_backward(*entry, causal=causal, scale=scale, size=block_size or BLOCK)
     return g_q, g_k, g_v, g_mask
 
 
-def _attend_backward(g, q, k, v, mask, lse, out, g_q, g_k, g_v, g_mask, *, causal, scale, size):
-    """Add to the gradients: the weights of a block are exp(scores - lse), computed again."""
+def _attend_backward(g, q, k, v, mask, peaks, totals, out, g_q, g_k, g_v, g_mask, *, causal, scale,
+                     size):
+    """Add to the gradients: the weights of a block are exp(scores - peak) / total, computed again.
+
+    All that they are multiplied by has a factor of g, which is divided by the total in their place.
+    """
     for rows, blocks in _blocks(q.shape[-2], k.shape[-2], causal, size):
-        queries, g_rows = q[..., rows, :] * scale, g[..., rows, :]
+        queries, total = q[..., rows, :] * scale, totals[..., rows, :]
+        g_rows = g[..., rows, :] / np.where(np.equal(total, 0), 1, total)                 # (H, t, D_v)
         along = np.einsum("...i,...i->...", g_rows, out[..., rows, :])[..., None]         # (H, t, 1)
-        shift = np.where(np.isneginf(lse[..., rows, :]), 0, lse[..., rows, :])
+        shift = np.where(np.isneginf(peaks[..., rows, :]), 0, peaks[..., rows, :])
         for columns, future in blocks:
             keys, values = k[..., columns, :], v[..., columns, :]
             weights = _scores(queries, keys, _part(mask, rows, columns), future)          # (H, t, s)

@@ -111,11 +111,19 @@ def variance(x, axis=None, ddof=0, keepdims=False):
     x = np.asarray(x)
     if x.dtype.kind != "f":
         return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
-    deviations = x.astype(sum_dtype(x.dtype), copy=False)
-    deviations = deviations - _first(deviations, axis)
-    deviations -= reduce_mean(deviations, axis, keepdims=True)
-    total = reduce_sum(np.square(deviations), axis, keepdims)
+    total = reduce_sum(np.square(centred(x, axis)), axis, keepdims)
     return (total / max(length(x, axis) - ddof, 0)).astype(x.dtype, copy=False)
+
+
+def centred(x, axis=None):
+    """x less its mean; less the first of its elements before, which leaves the mean its digits."""
+    x = np.asarray(x)
+    if x.dtype.kind != "f":
+        return x - np.mean(x, axis=axis, keepdims=True)
+    out = x.astype(sum_dtype(x.dtype), copy=False)
+    out = out - _first(out, axis)
+    out -= reduce_mean(out, axis, keepdims=True)
+    return out
 
 
 def _first(x, axis):

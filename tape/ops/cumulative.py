@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from tape import kernels
 from tape.ops.reductions import broadcast_like
 from tape.ops.shapes import reshape, reshape_like, squeeze
 from tape.primitive import derivative
@@ -20,14 +19,14 @@ def _from_its_beginning(x, axis, reverse):
 
 
 def _running(ufunc, x, axis, reverse):
-    """Running sums or products along an axis, from its end if `reverse`; in float32 at least.
+    """Running sums or products along an axis, from its end if `reverse`; in float64, rounded once.
 
-    NumPy goes element by element. Along any axis but the last, whole rows can be added to each other
-    in a tenth of the time.
+    NumPy goes element by element, in the dtype of x: the last of a million sums in float32 has two
+    digits. Along any axis but the last, whole rows can be added to each other in a tenth of the time.
     """
     x = np.atleast_1d(x)
     floats = x.dtype.kind == "f"
-    out = np.empty(x.shape, kernels.sum_dtype(x.dtype) if floats else np.cumsum(x[:0]).dtype)
+    out = np.empty(x.shape, np.result_type(x, np.float64) if floats else np.cumsum(x[:0]).dtype)
     given, found = _from_its_beginning(x, axis, reverse), _from_its_beginning(out, axis, reverse)
     if axis % x.ndim == x.ndim - 1 or found[:1].size < LONG:
         ufunc.accumulate(given, out=found)
@@ -82,11 +81,12 @@ def recurrence(x, b, /, axis, reverse=False):
     element; then db_n = h_n and dx_n = h_n s_(n-1).
     """
     x, b = np.asarray(x), np.asarray(b)
-    out = np.array(b, dtype=np.result_type(x, b))
+    dtype = np.result_type(x, b)
+    out = np.array(b, dtype=np.result_type(dtype, np.float64) if dtype.kind == "f" else dtype)
     factors, found = _from_its_beginning(x, axis, reverse), _from_its_beginning(out, axis, reverse)
     for n in range(1, len(found)):
         found[n] += factors[n] * found[n - 1]
-    return out
+    return out.astype(dtype, copy=False)
 
 
 @derivative(lambda g, out, x, axis, reverse:

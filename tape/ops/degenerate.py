@@ -64,9 +64,9 @@ def refusal(name, where):
 
 
 def rounding(w):
-    """How far apart n values that are equal may be computed: (n + 10) eps of the largest."""
+    """How far apart n values that are equal may be computed: (sqrt(n) + 10) eps of the largest."""
     largest = np.max(np.abs(w), axis=-1, keepdims=True, initial=0)
-    return (w.shape[-1] + 10) * np.finfo(w.dtype).eps * largest
+    return (w.shape[-1] ** 0.5 + 10) * np.finfo(w.dtype).eps * largest
 
 
 def levels(w):

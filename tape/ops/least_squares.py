@@ -22,7 +22,8 @@ def _pinv_rule(g, out, a):
 
 @derivative(_pinv_rule, name="pinv")
 def _pinv(a, /, rcond=None):
-    return np.linalg.pinv(a, rcond)
+    eps = np.finfo(a.dtype if a.dtype.kind == "f" else float).eps
+    return np.linalg.pinv(a, max(a.shape[-2:]) * eps if rcond is None else rcond)
 
 
 @implements(np.linalg.pinv)
@@ -37,7 +38,9 @@ def pinv(a, rcond=None, hermitian=False, *, rtol=None):
 
         -P^T g P^T + (1 - a P) g^T P P^T + P^T P g^T (1 - P a).
 
-    Where the rank changes P jumps, and this is the derivative along matrices of the same rank.
+    Where the rank changes P jumps, and this is the derivative along matrices of the same rank. Singular
+    values below `rcond` times the largest count as 0: by default the eps of the dtype times the larger
+    of n and m, as in `lstsq`.
     """
     refuse_hermitian("pinv", hermitian)
     return _pinv(a, rcond if rtol is None else rtol)

@@ -92,9 +92,15 @@ def mean(x, /, axis=None, keepdims=False):
     return kernels.reduce_mean(x, axis, keepdims)
 
 
+@derivative(lambda g, axis: centred(g, axis))
+def centred(x, /, axis=None):
+    """x less its mean over `axis`: a projection, which is its own transpose. In float32 at least."""
+    return kernels.centred(x, axis)
+
+
 @derivative(lambda g, x, like_x, axis, ddof, keepdims:
             broadcast_like(2 * g / count(like_x, axis, ddof), like_x, axis, keepdims)
-            * (x - mean(x, axis, True)), numpy=np.var)
+            * centred(x, axis), numpy=np.var)
 def var(x, /, axis=None, ddof=0, keepdims=False):
     """Variance over `axis`: the sum of (x - mean)^2 divided by n - ddof.
 
@@ -133,9 +139,13 @@ def min(x, /, axis=None, keepdims=False):
 
 
 def _softmax_of(out, x, axis, keepdims):
-    """exp(x - logsumexp(x)); where every x was -inf, zeros."""
+    """exp(x - logsumexp(x)); where every x was -inf, zeros.
+
+    Divided by its sum, which is 1 but for the digits that logsumexp(x) has lost far from 0.
+    """
     finite = where(np.equal(out, -np.inf), 0, out)
-    return np.exp(x - broadcast_like(finite, x, axis, keepdims))
+    share = np.exp(x - broadcast_like(finite, x, axis, keepdims))
+    return _over(share, broadcast_like(sum(share, axis, True), x, axis, True))
 
 
 @derivative(lambda g, out, x, axis, keepdims:
@@ -167,7 +177,7 @@ def norm(x, /, axis=None, keepdims=False):
 
 @derivative(lambda g, out, x, like_x, axis, ddof, keepdims:
             broadcast_like(_over(g, out) / count(like_x, axis, ddof), like_x, axis, keepdims)
-            * (x - mean(x, axis, True)), numpy=np.std)
+            * centred(x, axis), numpy=np.std)
 def std(x, /, axis=None, ddof=0, keepdims=False):
     """Standard deviation over `axis`: the square root of `var`.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-from tape.ops.arithmetic import equal, greater, isnan, ones_like, sqrt, square, where
+from tape.ops.arithmetic import (
+    equal, greater, isnan, ones_like, sqrt, square, where, widened)
 from tape.ops.cumulative import cumprod, cumsum, prod
-from tape.ops.reductions import broadcast_like, expand_like, max, mean, min, norm, sum
+from tape.ops.reductions import (
+    broadcast_like, centred, expand_like, max, mean, min, norm, rounded_like, sum)
 from tape.ops.stacking import atleast_2d
 from tape.ops.joining import concatenate
 from tape.primitive import implements
@@ -19,8 +23,9 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
     `weights` has the shape of a, or one axis, as long as `axis` is. Differentiable in both.
     """
     if weights is None:
-        weights = ones_like(a)
-    elif np.shape(weights) != np.shape(a):
+        found = mean(a, axis, keepdims)
+        return (found, sum(ones_like(a), axis, keepdims)) if returned else found
+    if np.shape(weights) != np.shape(a):
         if axis is None or isinstance(axis, tuple) or np.shape(weights) != (np.shape(a)[axis],):
             raise ValueError(f"average: weights must have the shape of a, {np.shape(a)}, or one axis, "
                              f"as long as that which axis= names; got shape {np.shape(weights)} and "
@@ -28,9 +33,10 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=False):
         shape = [1] * np.ndim(a)
         shape[axis] = -1
         weights = expand_like(np.reshape(weights, shape), a)
-    total = sum(weights, axis, keepdims)
-    found = sum(weights * a, axis, keepdims) / total
-    return (found, total) if returned else found
+    product = weights * a
+    total = sum(widened(weights), axis, keepdims)
+    found = rounded_like(sum(widened(product), axis, keepdims) / total, product)
+    return (found, rounded_like(total, product)) if returned else found
 
 
 @implements(np.cov)
@@ -46,8 +52,8 @@ def cov(m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=N
     if y is not None:
         rows = concatenate([rows, _rows(y, rowvar)], 0)
     ddof = (0 if bias else 1) if ddof is None else ddof
-    d = rows - mean(rows, 1, True)
-    c = d @ np.transpose(d) / (np.shape(rows)[1] - ddof)
+    d = centred(rows, 1)
+    c = rounded_like(d @ np.transpose(d) / (np.shape(rows)[1] - ddof), rows)
     return c[0, 0] if np.shape(rows)[0] == 1 else c
 
 
@@ -75,8 +81,8 @@ def _without_nan(x, value):
 
 
 def _counted(x, axis, keepdims):
-    """How many elements over `axis` are not NaN, in the dtype of x."""
-    return sum(where(isnan.as_operator(x), 0, ones_like(x)), axis, keepdims)
+    """How many elements over `axis` are not NaN, in the dtype of x, but in float32 at least."""
+    return sum(where(isnan.as_operator(x), 0, ones_like(widened(x))), axis, keepdims)
 
 
 def nansum(x, axis=None, keepdims=False):
@@ -89,14 +95,26 @@ def nanprod(x, axis=None, keepdims=False):
     return prod(_without_nan(x, 1), axis, keepdims)
 
 
+def _in_float32(function):
+    """A composition that is computed in float32 where x is in float16, and rounded once."""
+    @functools.wraps(function)
+    def call(x, *args, **kwargs):
+        x = x if hasattr(type(x), "__tape_apply__") else np.asarray(x)
+        return rounded_like(function(widened(x), *args, **kwargs), x)
+    return call
+
+
+@_in_float32
 def nanmean(x, axis=None, keepdims=False):
     """Mean over `axis` of what is not NaN."""
     return nansum(x, axis, keepdims) / _counted(x, axis, keepdims)
 
 
 def _deviations(x, axis):
-    """x less the mean over `axis` of what is not NaN."""
-    return x - broadcast_like(nanmean(x, axis, True), x, axis, True)
+    """x less the mean over `axis` of what is not NaN; twice, since the first mean is rounded."""
+    for _ in range(2):
+        x = x - broadcast_like(nanmean(x, axis, True), x, axis, True)
+    return x
 
 
 def _freedom(x, axis, ddof, keepdims):
@@ -105,11 +123,13 @@ def _freedom(x, axis, ddof, keepdims):
     return where(greater.as_operator(n, 0), n, np.nan)
 
 
+@_in_float32
 def nanvar(x, axis=None, ddof=0, keepdims=False):
     """Variance over `axis` of what is not NaN."""
     return nansum(square(_deviations(x, axis)), axis, keepdims) / _freedom(x, axis, ddof, keepdims)
 
 
+@_in_float32
 def nanstd(x, axis=None, ddof=0, keepdims=False):
     """Standard deviation over `axis` of what is not NaN: the root of `nanvar`; derivative 0 where 0."""
     length = norm(_without_nan(_deviations(x, axis), 0), axis, keepdims)

@@ -21,6 +21,9 @@ from tape.numpy_hints import HINTS, METHODS
 _NOTHING = "nothing: arrays are in main memory and on no device"
 _GENERATOR = " with rng = np.random.default_rng(0)"
 
+_COMPARED = {"eq": "t == u", "ne": "t != u", "lt": "t < u", "le": "t <= u", "gt": "t > u",
+             "ge": "t >= u"}
+
 # Attributes of a Tensor t. u is another, rng a generator.
 TENSOR: dict[str, str] = {
     # shapes
@@ -39,14 +42,14 @@ TENSOR: dict[str, str] = {
     "masked_fill": "tape.where(mask, value, t)", "masked_select": "t[mask]",
     "gather": "np.take_along_axis(t, ids, axis=1)", "index_select": "t[:, ids]",
     "scatter": "tape.where(mask, value, t)",
-    "topk": "-np.sort(-t.data)[..., :k] for the k largest values, the largest first; np"
-    ".argsort(-t.data)[..., :k] for their places",
+    "topk": "np.take_along_axis(t, np.argsort(-t.data)[..., :k], -1) for the k largest values, the "
+    "largest first; np.argsort(-t.data)[..., :k] for their places",
     "multinomial": "np.argmax(logits + rng.gumbel(size=logits.shape), axis=-1, keepdims=True), which "
     "draws one from softmax(logits): from the logits, not from their softmax," + _GENERATOR,
     # arithmetic
     "add": "t + u", "sub": "t - u", "mul": "t * u", "multiply": "t * u", "div": "t / u",
     "divide": "t / u", "true_divide": "t / u", "pow": "t ** 2", "neg": "-t", "negative": "-t",
-    "eq": "t == u", "ne": "t != u", "lt": "t < u", "le": "t <= u", "gt": "t > u", "ge": "t >= u",
+    **_COMPARED,
     "mm": "t @ u", "bmm": "t @ u", "mv": "t @ u", "addmm": "bias + t @ u", "baddbmm": "bias + t @ u",
     "sin": "tape.sin(t)", "cos": "tape.cos(t)", "sign": "tape.sign(t)", "log1p": "tape.log1p(t)",
     "expm1": "tape.expm1(t)", "erf": "tape.erf(t)", "square": "tape.square(t)", "rsqrt": "1 / t.sqrt()",
@@ -102,7 +105,7 @@ _BOTH = (
 
 # Functions and constants of the module.
 TAPE: dict[str, str] = {
-    **{name: TENSOR[name] for name in _BOTH},
+    **{name: TENSOR[name] for name in _BOTH}, **_COMPARED,
     "as_tensor": "tape.Tensor(array)",
     "from_numpy": "tape.Tensor(array); ids and targets stay arrays", "is_tensor":
     "isinstance(t, tape.Tensor)", "FloatTensor": "tape.Tensor(data)", "LongTensor": "np.array(ids)",
@@ -144,7 +147,14 @@ TAPE: dict[str, str] = {
     "elu": "tape.where(t > 0, t, tape.expm1(tape.minimum(t, 0)))",
     "logsigmoid": "-tape.logaddexp(-t, 0)", "softmin": "tape.softmax(-t)",
     "normalize": "t / tape.norm(t, axis=-1, keepdims=True)",
-    "scaled_dot_product_attention": "tape.causal_attention(q, k, v)",
+    "scaled_dot_product_attention": "tape.attention(q, k, v), with causal=True for is_causal=True",
+    "kl_div": "tape.sum(p * (tape.log(p) - log_q), axis=-1).mean()",
+    **{name: f"tape.linalg.{name}(t), or np.linalg.{name}(t)" for name in (
+        "det", "slogdet", "inv", "svd", "qr", "eigh", "pinv", "cholesky")},
+    "inverse": "tape.linalg.inv(t)", "logdet": "tape.linalg.slogdet(t)[1]",
+    "solve": "tape.linalg.solve(t, u)", "lstsq": "tape.linalg.lstsq(t, u)[0]",
+    "cdist": "tape.norm(t[:, None] - u, axis=-1)",
+    "scatter_add": "onehot @ t, where onehot is np.eye(n)[ids].T",
     "cosine_similarity": "tape.sum(t * u, axis=-1) / tape.norm(t, axis=-1) / tape.norm(u, axis=-1)",
     "conv1d": "t.reshape(B, T, -1) @ weight; there is no convolution",
     "conv2d": "nn.PatchEmbedding for images in patches; there is no convolution",

@@ -196,7 +196,7 @@ def test_a_mean_without_targets_is_weighted_by_rows_and_structures_are_joined():
 
 def test_a_part_without_a_target_that_counts_adds_nothing_and_does_not_warn():
     targets = np.full_like(IDX, -1)
-    targets[6] = 1
+    targets[6] = 2
 
     class Model(nn.Module):
         def __init__(self):
@@ -384,3 +384,21 @@ def test_a_loss_that_is_weighted_otherwise_than_it_counts_is_warned_of(how, targ
         assert "DataParallel takes the loss of each part" in str(found[0].message)
     else:
         np.testing.assert_allclose(loss.item(), parallel.model(x, targets).item(), rtol=1e-6)
+
+
+def test_labels_that_are_signs_are_warned_of_where_they_are_no_classes():
+    class Hinge(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(3, 1, rng=0)
+
+        def forward(self, x, y):
+            return tape.relu(1 - y * self.layer(x)[:, 0]).mean()
+    x, y = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32), np.repeat([1, -1], 4)
+    parallel = nn.DataParallel(Hinge(), 2)
+    with pytest.warns(UserWarning, match="targets of -1 are taken for ones that do not count"):
+        parallel(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = parallel(x, y.astype(np.float32))
+        nn.DataParallel(Classifier(), 2)(x[:, :3], np.where(y < 0, -1, 1))
+    np.testing.assert_allclose(found.item(), parallel.model(x, y).item(), rtol=1e-6)

@@ -308,7 +308,8 @@ def test_a_layer_without_settings_takes_no_arguments():
 
 def test_each_argument_is_one_that_a_layer_has():
     made = [nn.Linear, nn.Embedding, nn.LSTM, nn.LayerNorm, nn.MultiHeadAttention, nn.TransformerBlock]
-    known = {name for layer in made for name in inspect.signature(layer.__init__).parameters}
+    known = {name for layer in made for function in (layer.__init__, layer.forward)
+             for name in inspect.signature(function).parameters}
     assert {name for text in ARGUMENTS.values() for name in re.findall(r"(\w+)=", text)} <= known
 
 
@@ -346,7 +347,10 @@ def test_layer_norm_is_not_given_the_length_of_a_row(arguments, error, words):
 def test_the_words_for_the_largest_values_put_the_largest_first():
     t, k = leaf([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]]), 2
     written = TENSOR["topk"].split(" for ")[0]
-    np.testing.assert_array_equal(eval(written, {"np": np, "t": t, "k": k}), [[5, 2], [7, 3]])
+    largest = eval(written, {"np": np, "t": t, "k": k})
+    np.testing.assert_array_equal(largest.data, [[5, 2], [7, 3]])
+    largest.sum().backward()
+    np.testing.assert_array_equal(t.grad, [[0, 1, 1], [1, 0, 1]])
 
 
 def test_the_words_for_multinomial_give_a_column_of_ids():

@@ -305,3 +305,31 @@ def test_a_share_of_dropout_that_is_set_later_is_checked_too(p):
     layer.p = p
     with pytest.raises(ValueError, match=r"Dropout: p must be in \[0, 1\), got "):
         layer(Tensor(np.ones(2)))
+
+
+ONES = np.ones((2, 3), np.float32)
+FIRST = np.array([0, 1])
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: nn.MultiHeadAttention(8, 2, 0.1),
+     "causal must be True or False, got 0.1. Its arguments are d_model, n_head, causal, bias, dropout"),
+    (lambda: nn.LayerNorm(16, 1e-6),
+     "bias must be True or False, got 1e-06. Its arguments are d, bias, eps"),
+    (lambda: nn.LayerNorm(16, bias=0.0), "LayerNorm: bias must be True or False, got 0.0"),
+    (lambda: nn.Dropout(0.5, True), "Dropout: rng must be a generator or a seed, got True"),
+    (lambda: tape.dropout(ONES, 0.5, True), "rng must be a generator or a seed, got True. There is no"),
+    (lambda: tape.attention(ONES, ONES, ONES, None, 0.0, True), "attention: scale must be a number"),
+    (lambda: tape.attention(ONES, ONES, ONES, None, 0.0), "causal must be True or False, got 0.0"),
+    (lambda: nn.cross_entropy(ONES, FIRST, np.ones(3)),
+     "ignore_index must be an integer, got a ndarray. For weights of the classes"),
+    (lambda: tape.cross_entropy(ONES, FIRST, np.ones(2)), "no weights of classes"),
+    (lambda: nn.cross_entropy(ONES, FIRST, weight=np.ones(3)), "multiply the loss")])
+def test_arguments_of_pytorch_by_position_are_not_taken_for_others(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_the_weights_of_a_linear_of_pytorch_are_said_to_be_turned():
+    with pytest.raises(ValueError, match="holds the transpose of ours: all of them, square ones too"):
+        nn.Linear(3, 4).load_state_dict({"weight": np.ones((4, 3)), "bias": np.ones(4)})

@@ -66,9 +66,10 @@ def test_what_is_not_utf_8_is_named_with_its_place(data, byte, place, tmp_path):
 
 def test_of_a_folder_the_text_files_are_joined_in_the_order_of_their_paths(tmp_path):
     files = {"b.txt": "second", "a.md": "first", "sub/c": "third", ".hidden": "no", ".git/x": "no",
-             "sub/empty.txt": "", "image.png": "\0\x01"}
+             "sub/empty.txt": "", "image.png": "\0\x01", "checkpoints/text/config.ini": "of a run",
+             "run/config.ini": "of a run", "run/last.npz": "no"}
     for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")
     (tmp_path / "latin.txt").write_bytes("größer".encode("latin-1"))
     source = open_source(tmp_path)

@@ -203,9 +203,12 @@ def _folder(folder: Path) -> Source:
 
 
 def _files(folder: Path) -> list[Path]:
+    """All files but hidden ones and those of runs, which a training in this folder writes."""
     found = []
     for inner, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "checkpoints"]
+        if {"last.npz", "best.npz"} & set(names):
+            continue
         found += [Path(inner, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
 

@@ -50,12 +50,14 @@ class BatchPart:
     rows : which; `total` is how many the batch has.
     counts : whether a target of the batch counts, of whichever part.
     draws : shared by all parts.
+    classified : whether `nn.cross_entropy` was called, by which -1 is a target that does not count.
     """
 
     rows: slice
     total: int
     counts: bool
     draws: Draws
+    classified: bool = False
     _taken: dict[int, int] = field(default_factory=dict)
 
     def random(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,6 +11,8 @@ import functools
 import inspect
 from typing import Any, Callable, Iterable, Mapping
 
+import numpy as np
+
 _FLOAT = "m.weight = nn.Parameter(m.weight.data.astype(np.float64)): a parameter keeps its dtype"
 _MADE = "with nn.parameters_of('float64'): around what makes it; parameters are float32 otherwise"
 _NOTHING = "nothing: arrays are in main memory and on no device"
@@ -21,6 +23,12 @@ _SCHEDULE = ("optimizer.lr = nn.warmup_cosine(step, peak=1e-3, warmup=100, total
 
 _BATCHES = ("for rows in np.array_split(rng.permutation(n), n // 32): x[rows], y[rows] with rng = "
             "np.random.default_rng(0)")
+
+_KL = "tape.sum(p * (tape.log(p) - log_q), axis=-1).mean(), with log_q = tape.log_softmax(logits)"
+_HUBER = "tape.mean(tape.where(abs(d) < 1, d ** 2 / 2, abs(d) - 0.5))"
+_COSINE = ("tape.sum(x * y, axis=-1) / (tape.norm(x, axis=-1) * tape.norm(y, axis=-1)), where no row "
+           "is zero")
+_MASK = "mask=, where True is what may be seen: mask=~attn_mask for one of booleans"
 
 # Of the package.
 NN: dict[str, str] = {
@@ -34,7 +42,15 @@ NN: dict[str, str] = {
     "softmax": "tape.softmax(x)", "relu": "tape.relu(x)", "gelu": "tape.gelu(x)",
     "log_softmax": "tape.log_softmax(x)", "dropout": "tape.dropout(x, p, rng)",
     "one_hot": "np.eye(n)[ids]", "mse_loss": "nn.mse(predictions, targets)",
-    "scaled_dot_product_attention": "tape.causal_attention(q, k, v)",
+    "scaled_dot_product_attention": "tape.attention(q, k, v), with causal=True for is_causal=True",
+    "KLDivLoss": _KL, "kl_div": _KL,
+    "HuberLoss": _HUBER, "huber_loss": _HUBER, "smooth_l1_loss": _HUBER,
+    "TripletMarginLoss": "tape.relu(near - far + 1).mean(), of distances tape.norm(x - y, axis=-1)",
+    "CosineSimilarity": _COSINE, "cosine_similarity": _COSINE,
+    "elu": "tape.where(x > 0, x, tape.expm1(tape.minimum(x, 0)))",
+    "logsigmoid": "-tape.logaddexp(-x, 0)",
+    "LBFGS": "scipy.optimize.minimize(lambda x: [a.tolist() for a in f(x)], x0, jac=True) with f = "
+    "tape.value_and_grad(loss)",
     "Softmax": "tape.softmax(x)", "LogSoftmax": "tape.log_softmax(x)",
     "Tanh": "tape.tanh, which may stand in nn.Sequential",
     "Sigmoid": "tape.sigmoid, which may stand in nn.Sequential",
@@ -72,13 +88,14 @@ NN: dict[str, str] = {
     "ELU": "lambda x: tape.where(x > 0, x, tape.expm1(tape.minimum(x, 0)))",
     "AvgPool2d": "x.reshape(B, C, H, 2, W, 2).mean(axis=(3, 5))",
     "AdaptiveAvgPool2d": "x.mean(axis=(2, 3))", "TransformerDecoder": "nn.TransformerDecoderBlock",
-    "SmoothL1Loss": "tape.mean(tape.where(abs(d) < 1, d ** 2 / 2, abs(d) - 0.5))",
+    "SmoothL1Loss": _HUBER,
     "parameter": "nn.Parameter(array)",
     "clip_grad_norm_": "nn.clip_grad_norm(model.parameters(), 1.0)",
     "optim": _OPTIMISERS,
     "Optimizer": _OPTIMISERS, "RMSprop": "nn.Adam", "Adagrad": "nn.Adam", "NAdam": "nn.Adam",
     "lr_scheduler": _SCHEDULE, "CosineAnnealingLR": _SCHEDULE, "LambdaLR": _SCHEDULE,
-    "StepLR": _SCHEDULE,
+    "StepLR": _SCHEDULE, "ReduceLROnPlateau": _SCHEDULE, "OneCycleLR": _SCHEDULE,
+    "ExponentialLR": _SCHEDULE,
     "Tensor": "tape.Tensor", "no_grad": "tape.no_grad()", "save": "nn.save_checkpoint(path, model)",
     "load": "nn.load_checkpoint(path).model",
 }
@@ -123,7 +140,18 @@ ARGUMENTS: dict[str, str] = {
     "elementwise_affine": "tape.layer_norm(x) for False",
     "fused": "nothing: there is one way to compute it",
     "foreach": "nothing: there is one way to compute it",
-    "reduction": "nothing: it is the mean; times predictions.size it is the sum",
+    "reduction": "nothing: it is the mean; times predictions.size it is the sum, and of each element "
+    "it is (predictions - targets) ** 2",
+    "attn_mask": _MASK, "src_mask": _MASK, "tgt_mask": _MASK,
+    "key_padding_mask": "mask=nn.padding_mask(valid), where valid is ~key_padding_mask",
+    "src_key_padding_mask": "mask=nn.padding_mask(valid), where valid is ~src_key_padding_mask",
+    "is_causal": "causal=True where the layer is made", "need_weights": "return_weights=",
+    "average_attn_weights": "weights.mean(1): the weights of each head are returned",
+    "norm_first": "norm='pre' for True, norm='post' for False",
+    "weight": "the weights yourself: multiply the loss of each row, -tape.log_softmax(logits)[rows, "
+    "targets] with rows = np.arange(len(targets)), by weight[targets]",
+    "pos_weight": "the weights yourself: (pos_weight * y * tape.logaddexp(-x, 0) + (1 - y) * "
+    "tape.logaddexp(x, 0)).mean()",
     "amsgrad": "nothing: it is without", "maximize": "the loss with a minus",
     "set_to_none": "nothing: gradients are set to None",
 }
@@ -153,9 +181,29 @@ def refuse_arguments(function: Callable, kwargs: Mapping[str, Any], owner: str) 
         raise TypeError(f"{owner}: takes {takes}. {words}")
 
 
+@functools.lru_cache(maxsize=256)
+def _flags(function: Callable) -> list[tuple[int, str, bool]]:
+    """Of the parameters that are flags, or generators: place, name, and whether it is a flag."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return [(i, p.name, p.annotation == "bool") for i, p in enumerate(parameters)
+            if p.annotation in ("bool", "Rng")]
+
+
+def _check_flags(made: type, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    """Refuse what is no flag in the place of one, as PyTorch's arguments by position may be."""
+    for i, name, is_flag in _flags(made.__init__):              # type: ignore[misc]
+        value = args[i] if i < len(args) else kwargs.get(name)
+        if value is not None and is_flag is not isinstance(value, (bool, np.bool_)):
+            must = "True or False" if is_flag else "a generator or a seed"
+            raise TypeError(f"{made.__name__}: {name} must be {must}, got {value!r}. Its arguments are "
+                            f"{', '.join(list(inspect.signature(made).parameters))}")
+
+
 def refuse_arguments_of(made: type, args: tuple, kwargs: Mapping[str, Any]) -> None:
     """The same before an object is made; and what Python refuses only where there is no `__new__`."""
     refuse_arguments(made.__init__, kwargs, made.__name__)      # type: ignore[misc]
+    if made.__module__.startswith("nn."):
+        _check_flags(made, args, kwargs)
     if made.__init__ is object.__init__ and (args or kwargs):   # type: ignore[misc]
         raise TypeError(f"{made.__name__}() takes no arguments")
 

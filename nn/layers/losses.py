@@ -17,6 +17,11 @@ from nn.layers.foreign_names import in_our_words
 from tape import Tensor
 
 
+WEIGHTED = ("For weights of the classes, w, multiply the loss of each row, -tape.log_softmax(logits)"
+            "[rows, targets] with rows = np.arange(len(targets)), by w[targets]")
+
+
+@in_our_words
 def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoothing: float = 0.0,
                   *, reduction: str = "mean") -> Tensor:
     """How surprised a classifier was by the targets, in nats; see `tape.cross_entropy`.
@@ -48,6 +53,9 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoot
     if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing <= 1):
         raise ValueError(f"cross_entropy: label_smoothing must be a number in [0, 1], got "
                          f"{label_smoothing!r}")
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+        raise TypeError(f"cross_entropy: ignore_index must be an integer, got a "
+                        f"{type(ignore_index).__name__}. {WEIGHTED}")
     if getattr(logits, "ndim", 1) == 0:
         raise ValueError("cross_entropy: logits must have shape (..., V), with a last axis of classes, "
                          "got (). Two classes need two logits; of one, take "
@@ -142,7 +150,11 @@ def _warn_if_weighted_otherwise(targets: Any, ignore_index: int, reduction: str)
 
     They are weighted by their targets other than -1, so that a mean over these is that of the batch.
     """
-    if current_part() is None or (ignore_index == -1 and reduction == "mean"):
+    part = current_part()
+    if part is None:
+        return
+    part.classified = True
+    if ignore_index == -1 and reduction == "mean":
         return
     values = np.asarray(targets.numpy() if isinstance(targets, Tensor) else targets)
     if reduction == "sum" or np.any((values == ignore_index) != (values == -1)):

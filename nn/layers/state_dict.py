@@ -51,7 +51,9 @@ def _fitted(value: Any, parameter: Tensor) -> np.ndarray:
         raise ValueError(f"must be an array of real numbers, got {type(value).__name__} of dtype "
                          f"{array.dtype}")
     if array.shape != parameter.shape:
-        raise ValueError(f"must have shape {parameter.shape}, got {array.shape}")
+        turned = (". A Linear of PyTorch's holds the transpose of ours: all of them, square ones too, "
+                  "are to be given as weight.T" if array.shape == parameter.shape[::-1] else "")
+        raise ValueError(f"must have shape {parameter.shape}, got {array.shape}{turned}")
     if array.dtype == parameter.dtype:
         return array
     with np.errstate(over="ignore", invalid="ignore"):

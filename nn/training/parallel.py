@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from functools import partial
 from typing import Any, Iterator, Sequence
 
@@ -114,9 +115,13 @@ class DataParallel(Module):
                  for part in parts]
         function, parameters = partial(_run, self.model), self.model.parameters()
         if self._pool is None:
-            return _joined(tape.parallel_map(function, calls, parameters), weights, parts)
-        self._pool.function = function            # the model may be another by now
-        return _joined(self._pool.map(calls, parameters), weights, parts)
+            found = tape.parallel_map(function, calls, parameters)
+        else:
+            self._pool.function = function            # the model may be another by now
+            found = self._pool.map(calls, parameters)
+        if len(arrays) > 1 and not calls[0][0].classified:         # the first part is computed here
+            _warn_of_signs(_plain(arrays[last]))
+        return _joined(found, weights, parts)
 
     def _workers(self) -> int:
         limited = limit_blas_threads(1).works
@@ -136,6 +141,15 @@ def _run(model: Module, part: BatchPart, arguments: dict[int | str, Any]) -> Any
     with in_part(part):
         return model(*(value for name, value in arguments.items() if isinstance(name, int)),
                      **{name: value for name, value in arguments.items() if isinstance(name, str)})
+
+
+def _warn_of_signs(targets: Any) -> None:
+    """Warn of targets that are -1 and 1 throughout, where no `nn.cross_entropy` ignores the -1."""
+    targets = np.asarray(targets)
+    if targets.dtype.kind == "i" and np.all(np.abs(targets) == 1) and np.ptp(targets):
+        warnings.warn("DataParallel: targets of -1 are taken for ones that do not count in a loss, as "
+                      "in nn.cross_entropy, which the model did not call; so the loss may be wrong. "
+                      "Give labels that are numbers as floats: y.astype(np.float32)", stacklevel=4)
 
 
 def _as_array(value: Any) -> Any:

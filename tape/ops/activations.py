@@ -123,6 +123,9 @@ def dropout(x, p, rng):
     """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p must be in [0, 1), got {p}. p = 1 would drop everything.")
+    if isinstance(rng, bool):
+        raise TypeError(f"dropout: rng must be a generator or a seed, got {rng}. There is no flag for "
+                        f"training: call it while the model trains, or take nn.Dropout")
     x = np.asarray(x) if isinstance(x, (list, tuple)) else x
     if p == 0:
         return x

@@ -130,6 +130,9 @@ def cross_entropy(logits, targets, ignore_index=-1, reduction="mean"):
     """
     if isinstance(targets, (int, list, tuple)):
         targets = np.array(targets)
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+        raise TypeError(f"cross_entropy: ignore_index must be an integer, got a "
+                        f"{type(ignore_index).__name__}; there are no weights of classes")
     return _cross_entropy(logits, targets, ignore_index, reduction)
 
 
@@ -231,7 +234,7 @@ def causal_self_attention(x, n_head, w_q, w_k, w_v, w_o, b_q=None, b_k=None, b_v
 
 def _scale(name, scale):
     """A scale as one of Python's numbers, which never widens the operands, or None."""
-    if not (scale is None or isinstance(scale, (int, float, np.number))):
+    if not (scale is None or isinstance(scale, (int, float, np.number))) or isinstance(scale, bool):
         raise TypeError(f"{name}: scale must be a number, got {type(scale).__name__}. One that is "
                         f"learned multiplies q: {name}(q * scale, k, v, scale=1)")
     return as_python(scale)
@@ -307,4 +310,6 @@ def attention(q, k, v, mask=None, causal=False, scale=None, block_size=None):
     scale = _scale("attention", scale)
     if not (block_size is None or isinstance(block_size, (int, np.integer)) and block_size > 0):
         raise ValueError(f"attention: block_size must be a positive integer, got {block_size!r}")
+    if not isinstance(causal, (bool, np.bool_)):
+        raise TypeError(f"attention: causal must be True or False, got {causal!r}")
     return _attention(q, k, v, mask, bool(causal), scale, block_size)

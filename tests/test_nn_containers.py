@@ -191,3 +191,17 @@ def test_the_depth_of_nesting_is_not_limited_by_the_stack():
     model.eval()
     while isinstance(table, list):       # taken apart level by level, which needs no stack either
         table = table[0]
+
+
+def test_a_slice_of_a_sequential_is_one_and_layers_can_be_added():
+    model = nn.Sequential(nn.Linear(3, 4, rng=0), nn.ReLU(), nn.Linear(4, 2, rng=1))
+    x = np.ones((2, 3), np.float32)
+    first = model[:-1]
+    assert type(first) is nn.Sequential and first[0] is model[0]
+    np.testing.assert_array_equal(first(x).data, tape.relu(model[0](x)).data)
+    assert model.append(nn.ReLU()) is model and len(model) == 4 and isinstance(model[-1], nn.ReLU)
+
+
+def test_averages_are_of_a_module():
+    with pytest.raises(TypeError, match="must be given a module, whose parameters have names, got a list"):
+        nn.ExponentialMovingAverage(nn.Linear(3, 4).parameters())

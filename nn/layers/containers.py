@@ -119,6 +119,15 @@ class Sequential(_Container):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._held)
 
+    def __getitem__(self, key: Any) -> Any:
+        """A layer; of a slice a Sequential of these layers, which are the same ones."""
+        return Sequential(*self._held[key]) if isinstance(key, slice) else self._held[key]
+
+    def append(self, layer: Any) -> Sequential:
+        """Add a layer at the end."""
+        self._held.append(layer)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         for layer in self._held:
             x = layer(x)

@@ -41,6 +41,9 @@ class ExponentialMovingAverage:
     def __init__(self, model: Module, decay: float = 0.999):
         if not (is_number(decay) and 0 <= decay < 1):
             raise ValueError(f"ExponentialMovingAverage: decay must be in [0, 1), got {decay!r}")
+        if not isinstance(model, Module):
+            raise TypeError(f"ExponentialMovingAverage: must be given a module, whose parameters have "
+                            f"names, got a {type(model).__name__}")
         self.model, self.decay = model, decay
         self.averages = {name: Tensor(widened(p.data)) for name, p in model.named_parameters()}
 

@@ -69,6 +69,7 @@ CASES: list[Case] = [
     case("gelu", ops.gelu, (5,)),
     case("gelu_exact", ops.gelu_exact, (5,)),
     case("erf", ops.erf, (5,)),
+    case("normal_cdf", normal.normal_cdf, (5,)),
     case("rms_norm", ops.rms_norm, (2, 4), (4,)),
     case("rms_norm/no weight", lambda x: ops.rms_norm(x, eps=0.1), (2, 3)),
     case("swiglu", ops.swiglu, (2, 3), (2, 3)),

@@ -45,6 +45,7 @@ CASES: list[Case] = [
     # angles and hyperbolic functions
     case("tan", ops.tan, (2, 3), draw=inside),
     case("arcsin", ops.arcsin, (2, 3), draw=inside),
+    case("one_less_square", trigonometry.one_less_square, (2, 3)),
     case("arccos", ops.arccos, (2, 3), draw=inside),
     case("arctan", ops.arctan, (2, 3)),
     case("sinh", ops.sinh, (2, 3)),

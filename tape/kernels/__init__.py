@@ -34,7 +34,7 @@ from tape.kernels.numpy import (
     GELU_CUBIC, SQRT_2_OVER_PI, broadcasts_to, deviation, gelu, gelu_backward, has_nan, layer_norm,
     layer_norm_backward, log_softmax, log_softmax_backward, logaddexp, logsumexp, norm, power, relu,
     relu_backward, sigmoid, sigmoid_backward, softmax, softmax_backward, zero_where_undefined)
-from tape.kernels.normal import erf, gelu_exact, gelu_exact_backward
+from tape.kernels.normal import erf, gelu_exact, gelu_exact_backward, normal_cdf
 from tape.kernels.ordering import stable_order
 from tape.kernels.products import matmul, matmul_gradient_x, matmul_gradient_y, product
 from tape.kernels.recurrent import (
@@ -57,6 +57,7 @@ __all__ = [
     "gelu_exact_backward", "has_nan",
     "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward", "logaddexp",
     "logsumexp", "matmul", "matmul_gradient_x", "matmul_gradient_y", "norm", "one_hot", "power",
+    "normal_cdf",
     "product", "relu", "relu_backward", "scatter_rows", "sigmoid", "sigmoid_backward", "softmax",
     "softmax_backward", "stable_order", "zero_where_undefined",
     "check_sequence", "gru", "gru_backward", "gru_step", "gru_step_backward", "lstm", "lstm_backward",

@@ -86,6 +86,15 @@ def erf(x):
 
 
 @in_float32
+def normal_cdf(x):
+    """P(Z <= x): P(Z > |x|) of negative x, and 1 less that of others."""
+    x = _floating(x)
+    tail = np.empty_like(x)
+    _tail(np.clip(np.abs(x), 0, END, out=np.empty_like(x)), tail)
+    return _scalar_if_without_axes(np.where(np.greater(x, 0), 1 - tail, tail))
+
+
+@in_float32
 def gelu_exact(x):
     """max(x, 0) - |x| P(Z > |x|), in which nothing is taken from 1; returns P(Z > |x|) too."""
     x = _floating(x)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tape import kernels
 from tape.fusion import fused
-from tape.ops.activations import log_softmax, softmax
+from tape.ops.activations import log_softmax, sigmoid, softmax
 from tape.ops.arithmetic import widened
 from tape.ops.reductions import mean
 from tape.ops.shapes import merge_heads, split_heads
@@ -90,7 +90,7 @@ def gelu(x, /):
     Hendrycks and Gimpel 2016, arXiv:1606.08415; the variant of GPT-2.
     """
     u = kernels.SQRT_2_OVER_PI * (x + kernels.GELU_CUBIC * x ** 3)
-    return 0.5 * x * (1 + np.tanh(u))
+    return x * sigmoid(2 * u)                      # where t is nearly -1, 1 + t has lost its digits
 
 
 @derivative(None, None)

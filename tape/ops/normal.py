@@ -10,7 +10,7 @@ from tape import kernels
 from tape.fusion import fused
 from tape.primitive import derivative
 
-_SLOPE = 2 / math.sqrt(math.pi)
+_SLOPE, _DENSITY = 2 / math.sqrt(math.pi), 1 / math.sqrt(2 * math.pi)
 
 
 @derivative(lambda g, x: g * (_SLOPE * np.exp(-np.square(x))), elementwise=True)
@@ -23,6 +23,15 @@ def erf(x, /):
     P(Z <= x) = (1 + erf(x / sqrt(2))) / 2.
     """
     return kernels.erf(x)
+
+
+@derivative(lambda g, x: g * (_DENSITY * np.exp(-0.5 * np.square(x))), elementwise=True)
+def normal_cdf(x, /):
+    """P(Z <= x) for a standard normal Z, elementwise; its derivative is the density of Z.
+
+    It is (1 + erf(x / sqrt(2))) / 2, but keeps its digits where that is a small number.
+    """
+    return kernels.normal_cdf(x)
 
 
 @fused("gelu_exact")
@@ -41,4 +50,4 @@ def gelu_exact(x, /):
     Hendrycks and Gimpel 2016, arXiv:1606.08415, eq. 1; the variant of BERT. `gelu`, the approximation
     by a tanh, differs by up to 5e-4.
     """
-    return x * (0.5 * (1 + erf(x * math.sqrt(0.5))))
+    return x * normal_cdf(x)

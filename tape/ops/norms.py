@@ -59,7 +59,13 @@ def vector_norm(x, /, *, axis=None, keepdims=False, ord=2):
         return (max if ord > 0 else min)(abs(x), axis, keepdims)
     if ord == 1:
         return sum(abs(x), axis, keepdims)
-    total = sum(abs(x) ** ord, axis, keepdims)
+    size = abs(x)
+    if 0 < ord < 1:                             # at 0 the slope of the power is infinite; 0 is taken
+        nothing = equal.as_operator(size, 0)
+        powers = where(nothing, 0, where(nothing, 1, size) ** ord)
+    else:
+        powers = size ** ord
+    total = sum(powers, axis, keepdims)
     zero = equal.as_operator(total, 0)              # where the root has no derivative
     return where(zero, 0, where(zero, 1, total) ** (1 / ord))
 

@@ -222,7 +222,7 @@ def linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis
         raise TypeError("linspace: of tensors without retstep= and dtype=; the step is "
                         "(stop - start) / (num - 1)")
     share = np.linspace(0.0, 1.0, num, endpoint).tolist()
-    return stack([start * (1 - s) + stop * s for s in share], axis)
+    return stack([stop * 1.0 if s == 1 else start + (stop - start) * s for s in share], axis)
 
 
 @implements(np.logspace)

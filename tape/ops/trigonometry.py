@@ -9,10 +9,17 @@ import numpy as np
 from tape.ops.reductions import _over
 from tape.primitive import derivative, implements, primitive
 
+
+@derivative(lambda g, x: -2 * x * g)
+def one_less_square(x, /):
+    """1 - x^2 as (1 - x)(1 + x), which keeps its digits near 1; derivative -2x, which does near 0."""
+    return (1 - x) * (1 + x)
+
+
 tan = primitive(np.tan, lambda g, out: g * (1 + out * out), doc="Tangent; derivative 1 + tan(x)^2.")
-arcsin = primitive(np.arcsin, lambda g, x: g / np.sqrt((1 - x) * (1 + x)),
+arcsin = primitive(np.arcsin, lambda g, x: g / np.sqrt(one_less_square(x)),
                    doc="Inverse sine; derivative 1 / sqrt(1 - x^2).")
-arccos = primitive(np.arccos, lambda g, x: -g / np.sqrt((1 - x) * (1 + x)),
+arccos = primitive(np.arccos, lambda g, x: -g / np.sqrt(one_less_square(x)),
                    doc="Inverse cosine; derivative -1 / sqrt(1 - x^2).")
 arctan = primitive(np.arctan, lambda g, x: g / (1 + x * x),
                    doc="Inverse tangent; derivative 1 / (1 + x^2).")
@@ -23,7 +30,7 @@ arcsinh = primitive(np.arcsinh, lambda g, x: g / np.sqrt(x * x + 1),
                     doc="Inverse hyperbolic sine; derivative 1 / sqrt(x^2 + 1).")
 arccosh = primitive(np.arccosh, lambda g, x: g / np.sqrt((x - 1) * (x + 1)),
                     doc="Inverse hyperbolic cosine; derivative 1 / sqrt(x^2 - 1).")
-arctanh = primitive(np.arctanh, lambda g, x: g / ((1 - x) * (1 + x)),
+arctanh = primitive(np.arctanh, lambda g, x: g / one_less_square(x),
                     doc="Inverse hyperbolic tangent; derivative 1 / (1 - x^2).")
 
 # Linear: the gradient is converted as the angle was.
@@ -33,11 +40,17 @@ rad2deg = primitive(np.rad2deg, lambda g: np.rad2deg(g), doc="Radians to degrees
 degrees = primitive(np.degrees, lambda g: np.degrees(g), doc="Radians to degrees: times 180 / pi.")
 
 
+def _over_square(z, x, y):
+    """z / (x^2 + y^2), whose square may overflow, or vanish, where the quotient does not."""
+    length = np.hypot(x, y)
+    return z / length / length
+
+
 # The inputs of a ufunc are called x and y in their order, so arctan2(y, x) has them exchanged.
 arctan2 = primitive(
     np.arctan2,
-    lambda g, x, y: g * (y / (x * x + y * y)),
-    lambda g, x, y: -g * (x / (x * x + y * y)),
+    lambda g, x, y: g * _over_square(y, x, y),
+    lambda g, x, y: -g * _over_square(x, x, y),
     doc="""The angle of the point (y, x), given its second coordinate first.
 
     With r^2 = x^2 + y^2 for arctan2(x, y), the derivatives are y / r^2 and -x / r^2; at the origin,
@@ -45,8 +58,8 @@ arctan2 = primitive(
     """)
 
 hypot = primitive(np.hypot,
-                  lambda g, out, x: _over(g, out) * x,
-                  lambda g, out, y: _over(g, out) * y,
+                  lambda g, out, x: g * _over(x, out),
+                  lambda g, out, y: g * _over(y, out),
                   doc="sqrt(x^2 + y^2); derivatives x / out, y / out, 0 at the origin (as of `norm`).")
 
 
@@ -91,4 +104,5 @@ def sinc_derivative(x, /, order):
 @derivative(lambda g, x: g * sinc_derivative(x, 1), numpy=np.sinc, elementwise=True)
 def sinc(x, /):
     """sin(pi x) / (pi x), and 1 at 0; its derivatives there are 0, -pi^2/3, 0, ..."""
-    return np.sinc(x)
+    x = np.asarray(x)
+    return np.sinc(x) if x.dtype != np.float16 else np.sinc(x.astype(np.float32)).astype(x.dtype)

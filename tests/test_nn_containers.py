@@ -198,10 +198,10 @@ def test_a_slice_of_a_sequential_is_one_and_layers_can_be_added():
     x = np.ones((2, 3), np.float32)
     first = model[:-1]
     assert type(first) is nn.Sequential and first[0] is model[0]
-    np.testing.assert_array_equal(first(x).data, tape.relu(model[0](x)).data)
+    np.testing.assert_array_equal(first(x).data, np.maximum(model[0](x).data, 0))
     assert model.append(nn.ReLU()) is model and len(model) == 4 and isinstance(model[-1], nn.ReLU)
 
 
 def test_averages_are_of_a_module():
-    with pytest.raises(TypeError, match="must be given a module, whose parameters have names, got a list"):
+    with pytest.raises(TypeError, match="a module, whose parameters have names, got a list"):
         nn.ExponentialMovingAverage(nn.Linear(3, 4).parameters())

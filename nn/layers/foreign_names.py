@@ -202,7 +202,7 @@ def _check_flags(made: type, args: tuple, kwargs: Mapping[str, Any]) -> None:
 def refuse_arguments_of(made: type, args: tuple, kwargs: Mapping[str, Any]) -> None:
     """The same before an object is made; and what Python refuses only where there is no `__new__`."""
     refuse_arguments(made.__init__, kwargs, made.__name__)      # type: ignore[misc]
-    if made.__module__.startswith("nn."):
+    if made.__module__.startswith(("nn.layers.", "nn.models.")):
         _check_flags(made, args, kwargs)
     if made.__init__ is object.__init__ and (args or kwargs):   # type: ignore[misc]
         raise TypeError(f"{made.__name__}() takes no arguments")

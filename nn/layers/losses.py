@@ -53,8 +53,8 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoot
     if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing <= 1):
         raise ValueError(f"cross_entropy: label_smoothing must be a number in [0, 1], got "
                          f"{label_smoothing!r}")
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
-        raise TypeError(f"cross_entropy: ignore_index must be an integer, got a "
+    if np.ndim(ignore_index):
+        raise TypeError(f"cross_entropy: ignore_index must be a number, got a "
                         f"{type(ignore_index).__name__}. {WEIGHTED}")
     if getattr(logits, "ndim", 1) == 0:
         raise ValueError("cross_entropy: logits must have shape (..., V), with a last axis of classes, "

@@ -116,7 +116,7 @@ def summary(model: Module, *inputs: Any) -> Summary:
     >>> print(nn.summary(model, np.zeros((1, 1024), int)).totals())
     124,439,808 parameters, 497.8 MB
     291.6 GFLOP forward, 874.9 GFLOP forward and backward
-    799.8 MB of activations kept for backward
+    800.4 MB of activations kept for backward
     """
     rows = _rows(model)
     with _generators_put_back(model), measure() as cost, _counted(rows, cost):

@@ -130,8 +130,8 @@ def cross_entropy(logits, targets, ignore_index=-1, reduction="mean"):
     """
     if isinstance(targets, (int, list, tuple)):
         targets = np.array(targets)
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
-        raise TypeError(f"cross_entropy: ignore_index must be an integer, got a "
+    if np.ndim(ignore_index):
+        raise TypeError(f"cross_entropy: ignore_index must be a number, got a "
                         f"{type(ignore_index).__name__}; there are no weights of classes")
     return _cross_entropy(logits, targets, ignore_index, reduction)
 

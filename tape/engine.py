@@ -258,22 +258,18 @@ def _leading_to(targets: set, starts: list[Record], stop: Collection) -> tuple[l
         return record.parents if record.position > floor and record not in stop else ()
 
     order: list[Record] = []
-    useful, released = set(targets), None
-    behind = records_behind(starts, inputs_of)
-    for record in behind:               # parents first, so one pass settles who leads
+    useful = set(targets)
+    for record in records_behind(starts, inputs_of):    # parents first, so one pass settles who leads
         if record.position <= floor or record in stop:
             continue
-        if record.saved is None:
-            released = record
-            if record not in targets:
-                break
+        # Of what was released nobody knows any more whether a target before it lies behind it.
+        if record.saved is None and not (record in targets and all(
+                key is record or type(key) is Record and key.position > record.position
+                for key in targets)):
+            raise RuntimeError(_released(record))
         if record.vjp is FORKED or not useful.isdisjoint(record.parents):
             useful.add(record)
             order.append(record)
-    # A target that was released is reached, but nobody knows any more whether others lie behind it.
-    if released is not None and not (released in targets and targets.issubset(
-            itertools.chain(behind, *map(_parents, behind)))):
-        raise RuntimeError(_released(released))
     return order, useful
 
 

@@ -135,6 +135,11 @@ def test_a_line_of_equal_numbers_has_equal_numbers():
     assert np.linspace(t, 0.7, 9).data[-1] == 0.7
 
 
+def test_what_is_not_recorded_takes_a_share_that_is_a_tensor():
+    with tape.no_grad():
+        assert np.quantile(np.arange(5.0), leaf(0.5)).item() == 2
+
+
 @pytest.mark.parametrize("function", [np.sinc, tape.sigmoid])
 def test_float16_is_rounded_once(kernel_set, function):
     x = np.linspace(-120, 120, 4_001).astype(np.float16)

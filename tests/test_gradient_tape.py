@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import tape
 from tape import GradientTape, Tensor, no_grad
 from tests.checks import leaf
 
@@ -91,3 +92,15 @@ def test_a_released_intermediate_as_a_target_does_not_hide_others():
     with pytest.raises(RuntimeError, match="walked and released; the record in question is mul"):
         t.gradient(z, [x, y])
     assert t.gradient(z, y).item() == 8
+
+
+def test_a_target_that_is_reached_beside_a_released_one_is_not_taken_for_complete():
+    x = Tensor(2.0, requires_grad=True)
+    y = x * x
+    z = y * y + x
+    u = y * 3
+    tape.grad(y, x)
+    with pytest.raises(RuntimeError, match="walked and released"):
+        tape.grad(z, [x, y])
+    later = u * u + z
+    assert [g.item() for g in tape.grad(later, [y, u])] == [8 + 2 * 12 * 3, 2 * 12]

@@ -3,8 +3,6 @@
 import copy
 import inspect
 import pickle
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -297,16 +295,12 @@ def test_a_users_own_op_must_return_a_gradient_for_each_input():
         ad.gradients(Wrong()(x), [x])
 
 
-def test_a_users_own_op_cannot_write_to_what_it_is_given(monkeypatch):
+def test_a_users_own_op_that_writes_to_what_it_is_given_writes_to_a_copy():
     class Relu(Counted):
         def compute(self, node, values):
             values[0][values[0] < 0] = 0
             return values[0]
     x, fed = ad.Variable("x"), np.array([-1.0, 2.0])
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    with pytest.raises(ValueError, match=r"operator Relu: .*read-only. compute .*work on a copy"):
-        ad.Evaluator([Relu()(x), x * 3]).run({x: fed})
-    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))       # which takes copies
     first, second = ad.Evaluator([Relu()(x), x * 3]).run({x: fed})
     np.testing.assert_array_equal([fed, first, second], [[-1, 2], [0, 2], [-3, 6]])
 

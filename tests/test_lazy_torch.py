@@ -95,6 +95,7 @@ def test_an_operator_of_the_programs_own_is_given_tensors():
     torch.testing.assert_close(slope, leaf.grad)
 
 
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_an_operator_may_answer_arrays_with_a_tensor():
     class Doubled(Same):
         def compute(self, node, input_values):

@@ -305,6 +305,7 @@ def test_a_share_of_dropout_that_is_set_later_is_checked_too(p):
     layer.p = p
     with pytest.raises(ValueError, match=r"Dropout: p must be in \[0, 1\), got "):
         layer(Tensor(np.ones(2)))
+    assert layer.eval()(Tensor(np.ones(2))).shape == (2,)
 
 
 ONES = np.ones((2, 3), np.float32)

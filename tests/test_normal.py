@@ -30,6 +30,7 @@ def test_erf_is_that_of_the_standard_library():
     assert tape.erf(single).dtype == np.float32
     np.testing.assert_allclose(tape.erf(single), [math.erf(v) for v in single], rtol=1.2e-7,
                                atol=1e-45)                             # denormal numbers
+    assert tape.erf(np.arange(3)).dtype == np.float64
     assert tape.erf(np.array(0.5)).shape == () and tape.erf(np.zeros((2, 0, 3))).shape == (2, 0, 3)
 
 

@@ -142,6 +142,27 @@ def test_a_trace_contains_the_steps_of_the_function():
     np.testing.assert_allclose(slope, [np.sin(v) + v * np.cos(v) for v in (5, 6)])
 
 
+def test_another_array_in_a_tensor_is_noticed_too():
+    w, batch = leaf(np.zeros(3)), Tensor(np.array([1.0, 2.0, 3.0]))
+    y = checkpoint(lambda w, a: (w * a).sum(), w, batch)
+    batch.data = np.full(3, 100.0)
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        y.backward()
+
+
+def test_arguments_of_other_kinds_and_repeated_elements_take_no_time():
+    x, mask = leaf(X), np.broadcast_to(np.ones((1, 1, 1, 1000)), (64, 64, 1000, 1000))
+    y = checkpoint(lambda x, mask, days: x * mask[0, 0, 0, 0], x, mask, np.zeros(9999, "datetime64[D]"))
+    y.sum().backward()                               # of 32 GB, were it copied
+    np.testing.assert_array_equal(x.grad, np.ones_like(X))
+
+
+def test_several_results_are_refused_without_arguments_too():
+    x = leaf(X)
+    with pytest.raises(TypeError, match="must return one Tensor, got tuple"):
+        checkpoint(lambda: (x * 2, x))
+
+
 @pytest.mark.parametrize("wrap", [np.asarray, Tensor])
 def test_an_argument_that_is_changed_is_noticed_where_the_result_is_not(wrap):
     w, batch = leaf(np.zeros(3)), wrap(np.array([1.0, 2.0, 3.0]))

@@ -18,6 +18,8 @@ def silu(x: Tensor) -> Tensor:
     return x * tape.sigmoid(x)
 
 
+gelu_exact = tape.gelu_exact               # as models call it that were pickled before it was tape's
+
 # By the names that configurations use. Those in FeedForward's gated form are in feed_forward.py.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": tape.relu, "gelu": tape.gelu, "gelu_exact": tape.gelu_exact, "silu": silu}

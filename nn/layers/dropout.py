@@ -27,9 +27,9 @@ class Dropout(Module):
         (self.rng,) = np.random.default_rng(rng).spawn(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check()                       # p may have been changed
         if not (self.training and self.p):
             return x
+        self._check()                       # p may have been changed
         keep = drawn_once(partial(self._drawn, x.shape))
         return x * np.divide(keep, 1 - self.p, dtype=x.dtype)
 

@@ -86,7 +86,7 @@ def mse(predictions: Any, targets: Any) -> Tensor:
     ValueError
         The shapes differ.
     """
-    predictions = _tensor(predictions)      # float32 beside integers, which would wrap around
+    predictions = _tensor(predictions)
     difference = predictions - _matching("mse", "predictions", predictions, targets)
     return (difference * difference).mean()
 

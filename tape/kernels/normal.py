@@ -36,7 +36,8 @@ END = 60        # erfc(60) = exp(-60^2 / 2) = 0; what is further out has squares
 # P(Z > u) = exp(-u^2 / 2) t P(t) with t = 1 / (1 + TAIL_SCALE u), for u >= 0: the form of C. Hastings
 # 1955, "Approximations for Digital Computers". P(Z > u) exp(u^2 / 2) falls as 1 / u does far out, and
 # so does t: both are smooth in t. P is of degree 8, coefficients by falling powers, fitted up to
-# u = 14.5, where float32 ends. The largest relative error, 1.3e-8, is least at this scale.
+# u = 14.5, where float32 ends. The relative error is below 2e-8, least at this scale, and below 3e-8
+# with coefficients that are rounded to float32.
 TAIL_SCALE = 0.266
 TAIL = (0.0305258152, -0.14092054, 0.208318472, -0.106726147, 0.131644146, 0.0628367543, 0.102469983,
         0.105714722, 0.106136799)
@@ -77,8 +78,8 @@ def _by_intervals(x, complement):
 
 def erf(x):
     """The error function, computed in float64 and rounded once to the dtype of x."""
-    given = np.asarray(x)
-    out = np.empty(given.shape, given.dtype if given.dtype.kind == "f" else SINGLE)
+    given = _floating(x)
+    out = np.empty_like(given)
     for x, y in pieces(given, out):
         x = x.astype(np.float64)
         y[...] = np.copysign(_by_intervals(np.abs(x).reshape(-1), False).reshape(x.shape), x)

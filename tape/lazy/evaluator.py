@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from operator import itemgetter
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
@@ -364,25 +363,19 @@ class _Scheduler:
 
 def _computed(op: Op, node: Node, tensors: bool, *values: Any) -> Any:
     """What a user's own operator computes, as an array that it has not kept for itself."""
-    given = _given(values) if not tensors else [
+    given = read_only(values) if not tensors else [
         as_torch(x) if isinstance(x, (np.ndarray, np.generic)) else x for x in values]
     try:
         out = op.compute(node, given)
-    except ValueError as error:
-        if "read-only" not in str(error):
+    except (ValueError, TypeError, BufferError) as error:       # it writes to them, or might
+        if not any(words in str(error) for words in ("read-only", "readonly", "not writable")):
             raise
-        raise ValueError(f"{error}. compute must not write to its inputs: work on a copy") from error
+        out = op.compute(node, [np.array(x) if type(x) is np.ndarray else x for x in values])
     if is_torch(out):
         return from_torch(out, op.name)
     if not isinstance(out, (np.ndarray, np.generic, int, float)):
         raise TypeError(f"compute must return an array, got {type(out).__name__}")
     return copied_if_held(out) if isinstance(out, np.ndarray) else out
-
-
-def _given(values: Sequence) -> list:
-    """Values that cannot be written to; where PyTorch may be, which takes none of these, copies."""
-    return read_only(values) if "torch" not in sys.modules else [
-        np.array(x) if type(x) is np.ndarray else x for x in values]
 
 
 def _owned_result(function: Callable, *values: Any) -> Any:

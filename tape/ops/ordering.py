@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tape import kernels
+from tape.grad_mode import modes
 from tape.ops.arithmetic import isnan, where
 from tape.ops.indexing import getitem
 from tape.ops.picking import take_along_axis
@@ -107,7 +108,7 @@ def quantile(x, q, axis=None, keepdims=False):
 
 def _shares(q):
     """q as an array: what goes through it is not differentiated."""
-    if getattr(q, "requires_grad", False):
+    if getattr(q, "requires_grad", False) and modes.get().recording:
         raise TypeError("quantile: q must be a number or an array, since nothing is differentiated by "
                         "it. Of a Tensor pass q.detach()")
     return np.asarray(plain(q), np.float64)

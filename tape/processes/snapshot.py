@@ -68,8 +68,7 @@ class _Pickler(pickle.Pickler):
 
 
 # What pickle raises of its own; a signal's handler may raise anything else meanwhile.
-PICKLE_ERRORS = (pickle.PickleError, TypeError, ValueError, AttributeError, RecursionError,
-                 OverflowError)
+PICKLE_ERRORS = (pickle.PickleError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
 
 
 def _has_name(value: Any) -> bool:

@@ -74,23 +74,35 @@ def checkpoint(function: Callable, *args: Any) -> Any:
     with measurement.run_again() if measurement else nullcontext():
         stand_ins = [identity(x) for x in own]
         out = run(stand_ins)
-    if not isinstance(out, Tensor) and any(isinstance(arg, Tensor) for arg in args):
+    if not isinstance(out, Tensor):
+        if isinstance(out, (np.ndarray, np.generic, int, float)) and not any(
+                isinstance(arg, Tensor) for arg in args):
+            return out
         raise TypeError(f"checkpoint: the function must return one Tensor, got {type(out).__name__}")
-    if not isinstance(out, Tensor) or out._record is None:      # an array, a leaf, or a constant
+    if out._record is None:                                     # a leaf, or a constant
         return out
     leaves = _leaves_behind(out, stand_ins, start)
-    others = [args[i] for i in range(len(args)) if i not in places]
-    arrays = [x._data if isinstance(x, Tensor) else x for x in others if getattr(x, "_writable", True)]
-    arrays = [x for x in arrays if isinstance(x, np.ndarray)]
-    return _operator(run, out.numpy(), arrays, len(own), leaves)(*own, *leaves)
+    constant = [args[i] for i in range(len(args)) if i not in places and _may_change(args[i])]
+    return _operator(run, out.numpy(), constant, len(own), leaves)(*own, *leaves)
 
 
-def _operator(run: Callable, result: Any, arrays: list, count: int, leaves: list[Tensor]) -> Primitive:
+def _may_change(value: Any) -> bool:
+    """Whether a value is an array of numbers, or the Tensor of one, that others can write to."""
+    return value._writable if isinstance(value, Tensor) else (
+        isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
+
+
+def _sum_of(value: Any) -> Any:
+    return checksum(np.asarray(value._data if isinstance(value, Tensor) else value))
+
+
+def _operator(run: Callable, result: Any, constant: list, count: int,
+              leaves: list[Tensor]) -> Primitive:
     """An operator of the arguments and of the leaves that stands for a call of the function.
 
-    `arrays` are those among the other arguments, which must stay what they are.
+    `constant` are the other arguments that must stay what they are.
     """
-    before, given = checksum(np.asarray(result)), [checksum(x) for x in arrays]
+    before, given = checksum(np.asarray(result)), [_sum_of(value) for value in constant]
 
     def forward(*inputs):
         return result
@@ -98,11 +110,12 @@ def _operator(run: Callable, result: Any, arrays: list, count: int, leaves: list
     def rule(g, inputs):
         recorded = isinstance(g, Tensor)
         again = [identity(x) if recorded else Tensor(x, requires_grad=True) for x in inputs[:count]]
-        for array, known in zip(arrays, given):
-            if checksum(array) != known:
-                raise RuntimeError(f"checkpoint: an argument, of shape {array.shape}, was changed in "
+        for value, known in zip(constant, given):
+            if _sum_of(value) != known:
+                raise RuntimeError(f"checkpoint: an argument, of shape {value.shape}, was changed in "
                                    f"place after the function ran, which runs again for the backward "
-                                   f"pass. Call backward() before the change, or pass a copy.")
+                                   f"pass. Call backward() before the change, or pass a copy; what the "
+                                   f"function itself changes may be an attribute of it.")
         out = run(again)
         if checksum(np.asarray(out.numpy())) != before:
             raise RuntimeError("checkpoint: the function computed something else when it ran again for "

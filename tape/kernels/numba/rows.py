@@ -183,7 +183,7 @@ def cross_entropy_backward(g, logits, targets, ignore_index, reduction, peak, lo
 def _loop_serves(logits, targets, ignore_index):
     if type(ignore_index) is not int or abs(ignore_index) >= 2 ** 63:
         return False
-    return suits(logits) and logits.ndim and targets.dtype.kind == "i" and (
+    return suits(logits) and targets.dtype.kind == "i" and (
         targets.shape == logits.shape[:-1])
 
 

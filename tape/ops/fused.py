@@ -295,11 +295,11 @@ def attention(q, k, v, mask=None, causal=False, scale=None, block_size=None):
     any m, and m = max_j s_j avoids overflow. Both sums can be taken over one block of keys after the
     other: when a block raises the maximum from m to m', what was summed so far is multiplied by
     e^(m - m') (Milakov and Gimelshein 2018, arXiv:1805.02867; over blocks, Rabe and Staats 2021,
-    arXiv:2112.05682; Dao et al. 2022, arXiv:2205.14135, algorithm 1). Of each row the number
-    l = log sum_j e^(s_j) is kept.
+    arXiv:2112.05682; Dao et al. 2022, arXiv:2205.14135, algorithm 1). Of each row m and the sum
+    l = sum_j e^(s_j - m) are kept; one number, m + log l, would lose l where a mask makes m large.
 
-    Backward. The weights are a_j = e^(s_j - l), from l alone, block by block (the same, algorithm 4).
-    With g = dL/d(out), as for `causal_attention`:
+    Backward. The weights are a_j = e^(s_j - m) / l, from these two, block by block (the same,
+    algorithm 4). With g = dL/d(out), as for `causal_attention`:
 
     1. dL/dv_j = sum over the queries of a_j g, and da_j = dL/da_j = g . v_j.
     2. ds_j = a_j (da_j - c) with c = sum_j a_j da_j, which needs the whole row. But

@@ -372,7 +372,7 @@ def test_a_model_whose_weights_are_not_numbers_writes_nothing():
     model.parameters()[0].data[:] = np.nan
     with pytest.raises(ValueError, match="Are the weights of the model finite"):
         list(nn.generate(model, [1], 3))
-    with pytest.raises(ValueError, match="Are the weights of the model finite"):
+    with pytest.raises(ValueError, match="beam_search: logits .* Are the weights of the model finite"):
         nn.beam_search(model, [1], 3, 2)
 
 
@@ -380,3 +380,5 @@ def test_a_model_whose_weights_are_not_numbers_writes_nothing():
 def test_a_prompt_of_floats_is_refused(prompt):
     with pytest.raises(TypeError, match="the ids of tokens, which are integers, got "):
         list(nn.generate(nn.GPT(nn.GPTConfig(**SIZES), rng=0), prompt, 3))
+    with pytest.raises(TypeError, match="beam_search: a prompt must be the ids of tokens"):
+        nn.beam_search(nn.GPT(nn.GPTConfig(**SIZES), rng=0), [1.0], 3, 2)

@@ -56,8 +56,11 @@ def test_settings_that_lie_in_the_folder_are_not_replaced(capsys):
     Path("a").mkdir()
     Path("a/config.ini").write_text("[sentences]\nsteps = 1\n")
     message = refused(capsys, train.main, "--config", "a/config.ini", "--out", "a")
-    assert "--out: a holds a config.ini or a replay.npz, which this run would replace" in message
+    assert "--out: a holds a config.ini, which this run would replace" in message
     assert Path("a/config.ini").read_text() == "[sentences]\nsteps = 1\n" and len(os.listdir("a")) == 1
+    Path("b").mkdir()
+    Path("b/replay.npz").write_bytes(b"x")
+    assert "b holds a replay.npz" in refused(capsys, train.main, *ONE_STEP, "--out", "b")
     assert train.main([*ONE_STEP, "--out", "a", "--overwrite"]) == 0
     assert "n-embd" in Path("a/config.ini").read_text()
 

@@ -47,7 +47,7 @@ def beam_search(model: Any, idx: Any, max_new_tokens: int, num_beams: int = 4,
     list of Beam
         At most `num_beams`.
     """
-    prompt = [as_id(i) for i in np.ravel(idx)]
+    prompt = [as_id(i, "beam_search") for i in np.ravel(idx)]
     if not prompt:
         raise ValueError("beam_search: the prompt must have at least one token")
     if num_beams < 1:
@@ -60,7 +60,7 @@ def beam_search(model: Any, idx: Any, max_new_tokens: int, num_beams: int = 4,
         texts = [prompt + beam.tokens for beam in live]
         logits = reader.read(texts, len(texts[0]))                           # (B, V)
         for row in logits:
-            check_logits(row)
+            check_logits(row, "beam_search")
         scores = np.array([beam.log_probability + _log_softmax(penalised(row, text, penalty))
                            for beam, row, text in zip(live, logits, texts, strict=True)])
         # 2 B, because of the best as many as there are beams may be stopped.

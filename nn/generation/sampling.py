@@ -48,11 +48,11 @@ class Sampling:
         return int(ids[min(place, len(ids) - 1)])
 
 
-def check_logits(logits: np.ndarray) -> None:
+def check_logits(logits: np.ndarray, caller: str = "sample") -> None:
     """Raise a ValueError where no token is the likeliest: the largest logit must be finite."""
     peak = logits.max()                             # NaN if one of them is
     if not math.isfinite(peak):
-        raise ValueError(f"sample: logits must be numbers, or -inf for what cannot follow; the largest "
+        raise ValueError(f"{caller}: logits must be numbers, or -inf for what cannot follow; the largest "
                          f"is {peak}. Are the weights of the model finite?")
 
 

@@ -128,12 +128,12 @@ def _prompts(idx: Any) -> list[list[int]]:
     return prompts
 
 
-def as_id(value: Any) -> int:
+def as_id(value: Any, caller: str = "generate") -> int:
     """A token of a prompt; 1.9 is none, and neither is 1.0."""
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"generate: a prompt must be the ids of tokens, which are integers, got "
+        raise TypeError(f"{caller}: a prompt must be the ids of tokens, which are integers, got "
                         f"{value!r}") from None
 
 

@@ -135,10 +135,10 @@ def given_folder(path: Path, overwrite: bool = False) -> RunFolder:
         folder.close()
         raise RunError(f"--out: {path} holds a run already. To go on with it: --resume "
                        f"{shlex.quote(str(path))}; to replace it: --overwrite; or choose another name")
-    elif folder.config.exists() or folder.replay.exists():
+    elif kept := [file.name for file in (folder.config, folder.replay) if file.exists()]:
         folder.close()
-        raise RunError(f"--out: {path} holds a {CONFIG} or a {REPLAY}, which this run would replace; "
-                       f"choose another name, move them away, or replace them with --overwrite")
+        raise RunError(f"--out: {path} holds a {kept[0]}, which this run would replace; choose another "
+                       f"name, move it away, or replace it with --overwrite")
     return folder
 
 

@@ -52,8 +52,8 @@ def check_logits(logits: np.ndarray, caller: str = "sample") -> None:
     """Raise a ValueError where no token is the likeliest: the largest logit must be finite."""
     peak = logits.max()                             # NaN if one of them is
     if not math.isfinite(peak):
-        raise ValueError(f"{caller}: logits must be numbers, or -inf for what cannot follow; the largest "
-                         f"is {peak}. Are the weights of the model finite?")
+        raise ValueError(f"{caller}: logits must be numbers, or -inf for what cannot follow; the "
+                         f"largest is {peak}. Are the weights of the model finite?")
 
 
 def candidates(logits: np.ndarray, how: Sampling) -> tuple[np.ndarray, np.ndarray]:

@@ -17,10 +17,6 @@ from nn.layers.foreign_names import in_our_words
 from tape import Tensor
 
 
-WEIGHTED = ("For weights of the classes, w, multiply the loss of each row, -tape.log_softmax(logits)"
-            "[rows, targets] with rows = np.arange(len(targets)), by w[targets]")
-
-
 @in_our_words
 def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoothing: float = 0.0,
                   *, reduction: str = "mean") -> Tensor:
@@ -53,16 +49,15 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int = -1, label_smoot
     if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing <= 1):
         raise ValueError(f"cross_entropy: label_smoothing must be a number in [0, 1], got "
                          f"{label_smoothing!r}")
-    if np.ndim(ignore_index):
-        raise TypeError(f"cross_entropy: ignore_index must be a number, got a "
-                        f"{type(ignore_index).__name__}. {WEIGHTED}")
     if getattr(logits, "ndim", 1) == 0:
         raise ValueError("cross_entropy: logits must have shape (..., V), with a last axis of classes, "
                          "got (). Two classes need two logits; of one, take "
                          "binary_cross_entropy_with_logits.")
-    _warn_if_none_counts(targets, ignore_index)
-    _warn_if_weighted_otherwise(targets, ignore_index, reduction)
     hard = tape.cross_entropy(logits, targets, ignore_index, reduction)
+    _warn_if_none_counts(targets, ignore_index)
+    if (part := current_part()) is not None:
+        part.classified = True
+        _warn_if_weighted_otherwise(targets, ignore_index, reduction)
     if not label_smoothing:
         return hard
     counted = logits[np.asarray(targets) != ignore_index]        # (N, V)
@@ -150,10 +145,6 @@ def _warn_if_weighted_otherwise(targets: Any, ignore_index: int, reduction: str)
 
     They are weighted by their targets other than -1, so that a mean over these is that of the batch.
     """
-    part = current_part()
-    if part is None:
-        return
-    part.classified = True
     if ignore_index == -1 and reduction == "mean":
         return
     values = np.asarray(targets.numpy() if isinstance(targets, Tensor) else targets)

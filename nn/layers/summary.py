@@ -129,10 +129,10 @@ def summary(model: Module, *inputs: Any) -> Summary:
 
 def _rows(model: Module) -> list[tuple[Module, Row]]:
     """A row for each module, with its parameters."""
-    named = [("", model), *((name_of(path), module) for path, module in walk(model)
-                            if isinstance(module, Module))]
+    inside = [(name_of(path), value) for path, value in walk(model)]
+    named = [("", model), *((name, module) for name, module in inside if isinstance(module, Module))]
+    own = {id(p): name for name, p in inside if not isinstance(p, Module)}
     found = []
-    own = {id(p): name_of(path) for path, p in walk(model) if not isinstance(p, Module)}
     for name, module in named:
         sizes = {True: 0, False: 0}
         for p in module.parameters():

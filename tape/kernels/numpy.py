@@ -180,7 +180,7 @@ def sigmoid(x):
     The numerator, exp(x) or 1, takes eight times as long by np.where as by a second exponential.
     """
     x = _floating(x)
-    negative = np.clip(x, -np.inf, 0) if x.size >= MANY else np.minimum(x, 0)    # of float32, float64
+    negative = np.clip(x, -np.inf, 0) if x.size >= MANY else np.minimum(x, 0)
     return np.exp(negative) / (1 + np.exp(-np.abs(x)))
 
 

@@ -130,9 +130,11 @@ def cross_entropy(logits, targets, ignore_index=-1, reduction="mean"):
     """
     if isinstance(targets, (int, list, tuple)):
         targets = np.array(targets)
-    if np.ndim(ignore_index):
+    if type(ignore_index) is not int and np.ndim(ignore_index):
         raise TypeError(f"cross_entropy: ignore_index must be a number, got a "
-                        f"{type(ignore_index).__name__}; there are no weights of classes")
+                        f"{type(ignore_index).__name__}. For weights of the classes, w, multiply the "
+                        f"loss of each row, -tape.log_softmax(logits)[rows, targets] with rows = "
+                        f"np.arange(len(targets)), by w[targets]: it takes no weights of classes")
     return _cross_entropy(logits, targets, ignore_index, reduction)
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from tape import kernels
 from tape.ops.reductions import _over
 from tape.primitive import derivative, implements, primitive
 
@@ -101,8 +102,10 @@ def sinc_derivative(x, /, order):
     return np.where(inside, series, value).astype(np.asarray(x).dtype)
 
 
+_sinc = kernels.in_float32(np.sinc)
+
+
 @derivative(lambda g, x: g * sinc_derivative(x, 1), numpy=np.sinc, elementwise=True)
 def sinc(x, /):
     """sin(pi x) / (pi x), and 1 at 0; its derivatives there are 0, -pi^2/3, 0, ..."""
-    x = np.asarray(x)
-    return np.sinc(x) if x.dtype != np.float16 else np.sinc(x.astype(np.float32)).astype(x.dtype)
+    return _sinc(x)
